@@ -1,0 +1,91 @@
+"""Causal self-attention with rotary positions over right-padded rows.
+
+Knows: rotary tables, query-key normalisation, grouped queries, which kernel is fastest where.
+Leaves to others: residuals and feed-forward (`model.py`), which positions are real (`loss.py`).
+
+Rows are right-padded and attention is causal, so no real token ever sees a padding token and
+training needs no mask beyond the causal one.
+
+Shapes: B rows, T positions, H heads, K key/value heads, C channels a head, D = H·C.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# Up to this many positions the explicit product beats the fused CPU kernel, whose backward is slow;
+# beyond, its (T, T) scores cost more memory than the time they save.
+EXPLICIT_UP_TO = 512
+
+
+def rotary_tables(
+    length: int, channels: int, base: float, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Cosines and sines `(T, C)` in float32 (Su et al., arXiv:2104.09864), halves repeated."""
+    exponents = torch.arange(0, channels, 2, device=device, dtype=torch.float32) / channels
+    angles = torch.outer(
+        torch.arange(length, device=device, dtype=torch.float32), base**-exponents
+    ).repeat(1, 2)
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
+    """Turn `x` `(B, H, T, C)` by its positions; pairs are (c, c + C/2), as in Llama on the Hub."""
+    cos, sin = tables
+    left, right = x.chunk(2, dim=-1)
+    return (x * cos + torch.cat((-right, left), dim=-1) * sin).to(x.dtype)
+
+
+def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q kᵀ / sqrt(C)) v under the causal mask; q `(B, H, T, C)`, k and v `(B, K, T, C)`."""
+    groups = q.shape[1] // k.shape[1]
+    if q.device.type != "cpu" or q.shape[2] > EXPLICIT_UP_TO:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=groups > 1)
+    if groups > 1:
+        k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+    positions = torch.arange(q.shape[2], device=q.device)
+    future = positions > positions.unsqueeze(1)
+    return scores.masked_fill(future, float("-inf")).softmax(dim=-1).to(v.dtype) @ v
+
+
+class Attention(nn.Module):
+    """`(B, T, D)` to `(B, T, D)`; parameter names are those of Llama and Qwen3 on the Hub."""
+
+    def __init__(
+        self,
+        d_model: int,
+        n_heads: int,
+        n_kv_heads: int | None = None,
+        *,
+        qk_norm: bool = True,
+        norm_eps: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
+        if n_heads < 1 or d_model % n_heads or (d_model // n_heads) % 2:
+            raise ValueError(
+                f"d_model {d_model} must be n_heads {n_heads} times an even number; change --model.d_model"
+                " or --model.n_heads"
+            )
+        if n_kv_heads < 1 or n_heads % n_kv_heads:
+            raise ValueError(
+                f"n_heads {n_heads} must be a multiple of n_kv_heads {n_kv_heads}; change --model.n_kv_heads"
+            )
+        self.channels = d_model // n_heads
+        self.q_proj = nn.Linear(d_model, n_heads * self.channels, bias=False)
+        self.k_proj = nn.Linear(d_model, n_kv_heads * self.channels, bias=False)
+        self.v_proj = nn.Linear(d_model, n_kv_heads * self.channels, bias=False)
+        self.o_proj = nn.Linear(n_heads * self.channels, d_model, bias=False)
+        self.q_norm = nn.RMSNorm(self.channels, eps=norm_eps) if qk_norm else nn.Identity()
+        self.k_norm = nn.RMSNorm(self.channels, eps=norm_eps) if qk_norm else nn.Identity()
+
+    def forward(self, x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
+        heads = (*x.shape[:-1], -1, self.channels)  # B, T, heads, C
+        # Under autocast a projection's output is half precision; norm and rotation run in the
+        # stream's own dtype, the products in the projection's.
+        q, k, v = (proj(x).view(heads) for proj in (self.q_proj, self.k_proj, self.v_proj))
+        q = rotate(self.q_norm(q.to(x.dtype)).transpose(1, 2), tables)
+        k = rotate(self.k_norm(k.to(x.dtype)).transpose(1, 2), tables)
+        mixed = causal_attention(q.to(v.dtype), k.to(v.dtype), v.transpose(1, 2))
+        return self.o_proj(mixed.transpose(1, 2).flatten(2))

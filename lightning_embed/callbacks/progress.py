@@ -1,0 +1,158 @@
+"""`Progress`: what a run tells while it runs, in lines, and in TensorBoard.
+
+Knows: what a person wants to read and how often. Leaves to others: counting (`throughput.py`), the
+step's loss (`lightning_module.py`), the end of a run (`summary.py`).
+
+`self.log` at every step costs more than a small model's kernels, so everything here happens at
+intervals, and only then is a device waited for.
+"""
+
+import sys
+import time
+from typing import Any
+
+import lightning as L
+
+from lightning_embed.batching import Batch
+from lightning_embed.callbacks.throughput import Throughput
+from lightning_embed.console import duration, is_main_process, say, short
+from lightning_embed.hardware import why_not_compile
+from lightning_embed.lightning_module import LanguageModel
+
+LINES = 10  # of progress in a whole run
+
+
+class Progress(L.Callback):
+    """Prints a line for every tenth of the run and logs figures every `log_every_n_steps`.
+
+    On a terminal a last line, rewritten at each logging, shows where the run stands.
+
+    Args:
+        throughput: the callback that counts; it must come before this one.
+        began: `time.perf_counter()` when the program started.
+    """
+
+    def __init__(self, throughput: Throughput, began: float) -> None:
+        self.throughput = throughput
+        self.began = began
+        self.total_steps = 0
+        self._first_step = 0
+        self._seen_step = -1
+        self._fit_began = time.perf_counter()
+        self._compile_began: float | None = None
+        self._live = False
+
+    # Hooks -------------------------------------------------------------------------------------
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: LanguageModel) -> None:  # type: ignore[override]
+        self.total_steps = pl_module.planned_steps()
+        self._first_step = self._seen_step = trainer.global_step
+        self._fit_began = time.perf_counter()
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        if trainer.global_step == max(1, self._first_step) and self._compile_began is None:
+            self._compile_began = time.perf_counter()
+
+    def on_train_batch_end(  # type: ignore[override]
+        self,
+        trainer: L.Trainer,
+        pl_module: LanguageModel,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        step = trainer.global_step
+        if step == self._seen_step:
+            return  # in the middle of accumulation
+        self._seen_step = step
+        done = step - self._first_step
+        if done == 1:
+            self._first_loss(trainer, pl_module)
+        if done <= 2:
+            if done == 2:
+                self._compiled(pl_module)
+            self.throughput.skip()
+            return
+        if step % trainer.log_every_n_steps == 0 or step == self.total_steps:
+            self._interval(trainer, pl_module, step)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.sanity_checking or not trainer.training:
+            return
+        values = trainer.callback_metrics
+        if "val/bits_per_byte" in values:
+            self._line(
+                f"validation at step {trainer.global_step}: loss {values['val/loss']:.3f}"
+                f"  {values['val/bits_per_byte']:.3f} bits/byte"
+            )
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._clear()
+        say(
+            "finished",
+            f"{trainer.global_step - self._first_step} steps in"
+            f" {duration(time.perf_counter() - self._fit_began)}",
+        )
+
+    # Lines -------------------------------------------------------------------------------------
+
+    def _first_loss(self, trainer: L.Trainer, pl_module: LanguageModel) -> None:
+        loss = pl_module.global_step_loss()
+        self._log(trainer, {"train/loss": loss}, trainer.global_step)
+        since = duration(time.perf_counter() - self.began)
+        self._line(f"step {trainer.global_step}  loss {loss:.2f}  first loss {since} after start")
+
+    def _compiled(self, pl_module: LanguageModel) -> None:
+        wanted = pl_module.hparams["compile"]
+        reason = why_not_compile() if wanted else "model.compile is false"
+        if reason is not None:
+            say("compile", f"off, training runs eager: {reason}")
+        elif self._compile_began is not None:
+            seconds = time.perf_counter() - self._compile_began
+            say("compile", f"{seconds:.0f} s, once; Ctrl-C stops, --ckpt_path last goes on")
+
+    def _interval(self, trainer: L.Trainer, pl_module: LanguageModel, step: int) -> None:
+        loss = pl_module.global_step_loss()  # waits for the device: time is honest from here
+        figures = self.throughput.close_interval()
+        values = {"train/loss": loss, "train/lr": trainer.optimizers[0].param_groups[-1]["lr"]}
+        if figures:
+            values["throughput/real_tokens_per_s"] = figures["tokens_per_s"]
+            values["throughput/data_wait"] = figures["data_wait"]
+            values["padding/share"] = figures["padding"]
+        self._log(trainer, values, step)
+        line = self._text(step, loss, figures)
+        every = max(trainer.log_every_n_steps, self.total_steps // LINES)
+        if step % every < trainer.log_every_n_steps or step == self.total_steps:
+            self._line(line)
+        elif sys.stdout.isatty() and is_main_process():
+            sys.stdout.write(f"\r\033[K         {line}")
+            sys.stdout.flush()
+            self._live = True
+
+    def _text(self, step: int, loss: float, figures: dict[str, float]) -> str:
+        parts = [f"step {step}/{self.total_steps}", f"{100 * step // max(1, self.total_steps)} %"]
+        parts.append(f"loss {loss:.3f}")
+        if figures:
+            parts.append(f"{short(figures['tokens_per_s'])} real tok/s")
+            parts.append(f"padding {100 * figures['padding']:.1f} %")
+            parts.append(f"data wait {100 * figures['data_wait']:.0f} %")
+        done = step - self._first_step
+        left = (time.perf_counter() - self._fit_began) / done * (self.total_steps - step)
+        parts.append(f"ETA {duration(left)}")
+        return "  ".join(parts)
+
+    def _line(self, text: str) -> None:
+        self._clear()
+        say("", text)
+
+    def _clear(self) -> None:
+        if self._live:
+            sys.stdout.write("\r\033[K")
+            self._live = False
+
+    @staticmethod
+    def _log(trainer: L.Trainer, values: dict[str, float], step: int) -> None:
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step)

@@ -1,0 +1,32 @@
+"""`RunLength`: how long to train when nobody said.
+
+Knows: a rule of thumb. Leaves to others: stopping early (Lightning's EarlyStopping).
+"""
+
+import lightning as L
+import numpy as np
+
+from lightning_embed.console import say
+
+TOKENS_WORTH_SEEING = 2_000_000  # a small text is read several times, up to MOST_EPOCHS
+MOST_EPOCHS = 10
+
+
+class RunLength(L.Callback):
+    """Sets `max_epochs` from the amount of text unless a limit was given.
+
+    Args:
+        given: the user gave `max_steps`, `max_epochs` or `max_time`.
+    """
+
+    def __init__(self, given: bool) -> None:
+        self.given = given
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if self.given or stage != "fit":
+            return
+        targets = trainer.datamodule.prepared.train.n_targets  # type: ignore[attr-defined]
+        epochs = int(np.clip(round(TOKENS_WORTH_SEEING / max(1, targets)), 1, MOST_EPOCHS))
+        trainer.fit_loop.max_epochs = epochs
+        if epochs > 1:
+            say("length", f"{epochs} epochs, as the text is short; --trainer.max_epochs changes it")

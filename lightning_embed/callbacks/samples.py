@@ -1,0 +1,54 @@
+"""`Samples`: text from the model at each validation, in TensorBoard.
+
+Knows: when to sample and where it goes. Leaves to others: sampling (`generate.py`).
+"""
+
+import lightning as L
+import torch
+
+from lightning_embed.generate import generate_texts
+from lightning_embed.lightning_module import LanguageModel
+
+
+class Samples(L.Callback):
+    """Writes continuations of fixed prompts to TensorBoard's text page at every validation.
+
+    Args:
+        prompts: what is continued; an empty prompt begins a document.
+        max_new_tokens: tokens of each continuation; 0 switches samples off.
+        temperature: of the draws.
+    """
+
+    def __init__(
+        self,
+        prompts: list[str] | None = None,
+        max_new_tokens: int = 60,
+        temperature: float = 0.8,
+    ) -> None:
+        self.prompts = [""] if prompts is None else prompts
+        self.max_new_tokens = max_new_tokens
+        self.temperature = temperature
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        quiet = trainer.sanity_checking or not trainer.training or not trainer.is_global_zero
+        sharded = trainer.world_size > 1 and not hasattr(trainer.strategy, "_ddp_kwargs")
+        if quiet or sharded or not self.max_new_tokens or not isinstance(pl_module, LanguageModel):
+            return  # a sharded model cannot be run by one rank alone
+        with torch.random.fork_rng(devices=[]):  # training's randomness goes on undisturbed
+            texts = self.texts(pl_module)
+        for number, (prompt, text) in enumerate(zip(self.prompts, texts, strict=True)):
+            for logger in trainer.loggers:
+                write = getattr(logger.experiment, "add_text", None)
+                if write is not None:
+                    code = "\n".join("    " + line for line in (prompt + text).splitlines())
+                    write(f"samples/{number}", code, trainer.global_step)
+
+    def texts(self, module: LanguageModel) -> list[str]:
+        """A continuation of each prompt."""
+        return generate_texts(
+            module,
+            self.prompts,
+            max_new_tokens=self.max_new_tokens,
+            max_length=module.hparams["max_length"],
+            temperature=self.temperature,
+        )

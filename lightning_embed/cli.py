@@ -1,0 +1,133 @@
+"""The front door: one table of commands, a run assembled in plain sight, errors in one line.
+
+Knows: which parts a run has and in what order, where its files go. Leaves to others: everything the
+parts do.
+"""
+
+import logging
+import os
+import shlex
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+BEGAN = time.perf_counter()
+
+TRAINER_COMMANDS = {
+    "fit": "train a model",
+    "validate": "evaluate a checkpoint on the held-out text",
+    "test": "the same, logged as test/...",
+    "predict": "bits per byte of each held-out file, as a table",
+}
+OTHER_COMMANDS = {
+    "generate": "continue a prompt with a trained checkpoint",
+    "tokenizer": "train a tokenizer, adopt a foreign one, or look at one",
+}
+
+
+def _usage() -> str:
+    rows = {**TRAINER_COMMANDS, **OTHER_COMMANDS}.items()
+    table = "\n".join(f"  {name:<10} {what}" for name, what in rows)
+    return (
+        "usage: python train.py COMMAND [options]\n\n"
+        f"{table}\n\n"
+        "python train.py fit --config configs/stdlib.yaml trains on the text of Python itself;\n"
+        "python train.py COMMAND --help lists the options of a command."
+    )
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run a command; returns the exit status and never shows a traceback for a user's mistake."""
+    arguments = sys.argv[1:] if args is None else list(args)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_usage())
+        return 0
+    command, rest = arguments[0], arguments[1:]
+    try:
+        if command in TRAINER_COMMANDS:
+            from lightning_embed.run import EmbedCLI
+
+            _quiet_libraries()
+            EmbedCLI(command, rest, began=BEGAN)
+        elif command in OTHER_COMMANDS:
+            _typed_command(command, rest)
+        else:
+            from difflib import get_close_matches
+
+            near = get_close_matches(command, [*TRAINER_COMMANDS, *OTHER_COMMANDS], n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            print(
+                f"error: no command {command!r}{hint}; see python train.py --help", file=sys.stderr
+            )
+            return 2
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        if not _is_for_users(error) or os.environ.get("LIGHTNING_EMBED_TRACEBACK"):
+            raise
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _is_for_users(error: Exception) -> bool:
+    """Mistakes in settings, files and environment; anything else is a bug and keeps its traceback."""
+    if isinstance(error, ValueError | OSError):
+        return True
+    return type(error).__name__ in ("PaddingVectorChanged", "MisconfigurationException")
+
+
+def _quiet_libraries() -> None:
+    """No adverts, no advice about loaders that are not used; called after Lightning's import,
+    which sets its own level."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for message in (
+        ".*does not have many workers.*",
+        ".*dataloader is not resumable.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+        ".*isinstance\\(treespec, LeafSpec\\).*",
+        ".*number of training batches.*smaller than the logging interval.*",
+        ".*is not supported for `.*` in `autocast`.*",
+        ".*Please use the new API settings to control TF32.*",
+        ".*`training_step` returned `None`.*",
+        ".*It is recommended to use .*sync_dist=True.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+
+
+def _typed_command(command: str, args: list[str]) -> None:
+    from jsonargparse import auto_cli
+
+    from lightning_embed.parsing import OneLineParser
+
+    function: Callable[..., None]
+    if command == "generate":
+        from lightning_embed.generate import generate as function
+    else:
+        from lightning_embed.tokenizing import tokenizer as function
+    _quiet_libraries()
+    auto_cli(
+        function,
+        args=args,
+        as_positional=False,
+        parser_class=OneLineParser,
+        prog=f"train.py {command}",
+    )
+
+
+def resume_command(config: str | None, name: str, root: str) -> str:
+    """The command line that goes on with a run."""
+    parts = ["python", "train.py", "fit"]
+    if config is not None:
+        parts += ["--config", config]
+    if config is None or Path(config).stem != name:
+        parts += ["--name", name]
+    if root != "runs":
+        parts += ["--trainer.default_root_dir", root]
+    return shlex.join([*parts, "--ckpt_path", "last"])

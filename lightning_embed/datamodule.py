@@ -1,0 +1,213 @@
+"""`TextDataModule`: text in, padded batches out, the same global batches on any number of processes.
+
+Knows: which corpus was asked for, how its tokens become loaders, how far a run has got in them.
+Leaves to others: reading text (`corpus.py`), keeping tokens (`prepared.py`), the order
+(`batching.py`).
+"""
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+
+from lightning_embed.batching import BatchSettings, PaddedRows, PlanLoader, Windows, cut_windows
+from lightning_embed.prepared import Prepared, Source, Split, open_prepared, prepare
+
+EVAL_TOKENS_PER_BATCH = 8_192
+
+
+def default_cache_dir() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "lightning_embed"
+
+
+class TextDataModule(L.LightningDataModule):
+    """Tokenises a corpus once and serves it in planned, padded batches.
+
+    Without `files` and `hub` the corpus is the source of Python's own standard library.
+
+    Args:
+        files: local files or globs (txt, md, py, jsonl, csv, parquet).
+        hub: name of a data set on the Hugging Face Hub.
+        hub_config: its configuration.
+        text_column: where jsonl, csv, parquet and Hub rows keep the text.
+        tokenizer: "bpe" or "characters" to train one here, else a tokenizer.json, a folder or a Hub name.
+        vocab_size: ids of a trained BPE; unset, what suits the size of the text.
+        max_length: tokens in a window; longer documents become several.
+        tokens_per_batch: positions of a global batch (all processes, accumulation included), padding
+            counted.
+        rows_per_batch: rows of a global batch at most.
+        widths: widths rows are padded to; unset, eighths of `max_length`.
+        eval_overlap: tokens of a document that evaluation shows again as context before a later window.
+        quick_eval_tokens: validation while training looks at about so many tokens; unset, at all.
+        num_workers: data worker processes; on CPU they take cores from training.
+        cache_dir: where prepared tokens are kept; unset, `~/.cache/lightning_embed`.
+        seed: of the batch order.
+    """
+
+    def __init__(
+        self,
+        files: list[str] | None = None,
+        hub: str | None = None,
+        hub_config: str | None = None,
+        text_column: str = "text",
+        tokenizer: str = "bpe",
+        vocab_size: int | None = None,
+        max_length: int = 256,
+        tokens_per_batch: int = 2_048,
+        rows_per_batch: int | None = None,
+        widths: list[int] | None = None,
+        eval_overlap: int = 0,
+        quick_eval_tokens: int | None = None,
+        num_workers: int = 0,
+        cache_dir: str | None = None,
+        seed: int = 42,
+    ) -> None:
+        super().__init__()
+        if files and hub:
+            raise ValueError(f"give --data.files or --data.hub, not both ({files} and {hub})")
+        cut_windows(np.zeros(1, np.int64), max_length, eval_overlap)  # refuses bad lengths now
+        if widths is None:
+            step = max(1, max_length // 8)
+            widths = sorted({*range(step, max_length, step), max_length})
+        if widths[-1] != max_length:
+            raise ValueError(
+                f"the last of --data.widths {widths} must be --data.max_length {max_length}"
+            )
+        self.settings = BatchSettings(tokens_per_batch, tuple(widths), rows_per_batch)
+        self.files, self.hub, self.hub_config, self.text_column = (
+            files,
+            hub,
+            hub_config,
+            text_column,
+        )
+        self.tokenizer_name, self.vocab_size = tokenizer, vocab_size
+        self.max_length, self.eval_overlap = max_length, eval_overlap
+        self.quick_eval_tokens, self.num_workers, self.seed = quick_eval_tokens, num_workers, seed
+        self.cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
+        self._resume: dict[str, Any] | None = None
+        self._train_loader: PlanLoader | None = None
+
+    @property
+    def source(self) -> Source:
+        # Not at the top: `datasets` takes a second to import, which a prepared corpus never needs.
+        from lightning_embed.corpus import FilesCorpus, HubCorpus, StdlibCorpus
+
+        if self.files:
+            return FilesCorpus(tuple(self.files), self.text_column)
+        if self.hub:
+            return HubCorpus(self.hub, self.hub_config, self.text_column)
+        return StdlibCorpus()
+
+    def prepare_data(self) -> None:
+        self._prepared_path()
+
+    def _prepared_path(self) -> Path:
+        return prepare(
+            self.source,
+            self.cache_dir,
+            tokenizer=self.tokenizer_name,
+            vocab_size=self.vocab_size,
+        )
+
+    @cached_property
+    def prepared(self) -> Prepared:
+        """The tokens, prepared on first use."""
+        return open_prepared(self._prepared_path())
+
+    # Loaders --------------------------------------------------------------------------------
+
+    def _share(self) -> tuple[int, int]:
+        if self.trainer is None:
+            return 0, 1
+        return self.trainer.global_rank, self.trainer.world_size
+
+    def _loader(
+        self, split: Split, windows: Windows, settings: BatchSettings, *, train: bool
+    ) -> PlanLoader:
+        rank, world_size = self._share()
+        accumulate = self.trainer.accumulate_grad_batches if train and self.trainer else 1
+        rows = PaddedRows(
+            split.tokens,
+            windows,
+            split.source,
+            split.n_bytes,
+            split.offsets,
+            self.prepared.tokenizer.vocab_size,
+        )
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return PlanLoader(
+            rows,
+            settings,
+            seed=self.seed,
+            shuffle=train,
+            rank=rank,
+            world_size=world_size,
+            accumulate=accumulate,
+            num_workers=self.num_workers,
+            pin_memory=on_gpu,
+        )
+
+    def train_dataloader(self) -> PlanLoader:
+        split = self.prepared.train
+        windows = cut_windows(split.offsets, self.max_length)
+        self._train_loader = self._loader(split, windows, self.settings, train=True)
+        if self._resume is not None:
+            done = int(self._resume["consumed"]) * self._train_loader.accumulate
+            self._train_loader.start = done % len(self._train_loader)
+            self._resume = None
+        return self._train_loader
+
+    def eval_dataloader(self, quick: bool = False) -> PlanLoader:
+        """Every held-out window once; `quick` takes a fixed draw of about `quick_eval_tokens`."""
+        split = self.prepared.validation
+        windows = cut_windows(split.offsets, self.max_length, self.eval_overlap)
+        if quick and self.quick_eval_tokens is not None:
+            order = np.random.default_rng(0).permutation(len(windows))
+            taken = np.cumsum(windows.targets[order]) <= self.quick_eval_tokens
+            taken[0] = True
+            windows = Windows(*(column[order[taken]] for column in windows))
+        settings = BatchSettings(max(EVAL_TOKENS_PER_BATCH, self.max_length), self.settings.widths)
+        return self._loader(split, windows, settings, train=False)
+
+    def val_dataloader(self) -> PlanLoader:
+        return self.eval_dataloader(quick=self.trainer is not None and self.trainer.training)
+
+    def test_dataloader(self) -> PlanLoader:
+        return self.eval_dataloader()
+
+    def predict_dataloader(self) -> PlanLoader:
+        return self.eval_dataloader()
+
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in an epoch: global batches of the plan, whatever the split."""
+        from lightning_embed.batching import plan_epoch
+
+        windows = cut_windows(self.prepared.train.offsets, self.max_length)
+        return len(plan_epoch(windows, self.settings, seed=self.seed, epoch=0))
+
+    # State ----------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many global batches of the running epoch are done, and of which data."""
+        consumed = 0
+        if self.trainer is not None and self._train_loader is not None:
+            done = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed
+            consumed = done // self._train_loader.accumulate % len(self._train_loader.plan)
+        return {
+            "consumed": consumed,
+            "data": self.prepared.key,
+            "tokenizer": self.prepared.tokenizer.fingerprint,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if state_dict["data"] != self.prepared.key:
+            raise ValueError(
+                f"this checkpoint was trained on data {state_dict['data']}, not on"
+                f" {self.prepared.key}: give the same --data.* settings and text as then, or start"
+                " a new run without --ckpt_path"
+            )
+        self._resume = state_dict

@@ -1,0 +1,79 @@
+"""What this machine can do: number formats, compiling, memory.
+
+Knows: how to ask before it fails. Leaves to others: what follows from the answer.
+"""
+
+import os
+import shutil
+import sys
+from functools import cache
+from typing import NamedTuple
+
+import torch
+
+BYTES_PER_PARAMETER = 16  # float32 weight, gradient and two moments
+
+
+class Numbers(NamedTuple):
+    """A precision as Lightning names it, and why it was taken."""
+
+    precision: str
+    reason: str
+
+
+def suggested_precision(accelerator: str) -> Numbers:
+    """Mixed bfloat16 where the hardware has it, mixed float16 on older GPUs, else float32."""
+    if accelerator == "cuda":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return Numbers("bf16-mixed", "the GPU has bfloat16")
+        return Numbers("16-mixed", "the GPU has float16 only")
+    if accelerator == "cpu":
+        for feature, name in (
+            ("_is_amx_tile_supported", "AMX"),
+            ("_is_avx512_bf16_supported", "AVX512-BF16"),
+        ):
+            supported = getattr(torch.cpu, feature, None)
+            if supported is not None and supported():
+                return Numbers("bf16-mixed", f"the processor has {name}")
+    return Numbers("32-true", "no fast bfloat16 found")
+
+
+@cache
+def why_not_compile() -> str | None:
+    """None where `torch.compile` works, else the reason in a few words.
+
+    Asked beforehand, because compiling fails at the first call and not at construction.
+    """
+    if sys.platform == "win32":
+        return "torch.compile is not tested on Windows"
+    if torch.cuda.is_available():
+        try:
+            import triton  # noqa: F401
+        except ImportError:
+            return "no Triton found"
+        return None
+    from torch._inductor import cpp_builder, exc
+
+    try:
+        compiler = cpp_builder.get_cpp_compiler()
+    except exc.InvalidCxxCompiler:
+        return "no C++ compiler found"
+    return None if shutil.which(compiler) else f"the C++ compiler {compiler} is not there"
+
+
+def require_memory(parameters: int) -> None:
+    """Refuse a model whose training state alone is larger than the machine's memory.
+
+    Raises:
+        ValueError: with both figures and the settings to lower.
+    """
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not every platform tells
+        return
+    needed = parameters * BYTES_PER_PARAMETER
+    if needed > memory:
+        raise ValueError(
+            f"{parameters:,} parameters need {needed / 2**30:,.0f} GiB to train, this machine has"
+            f" {memory / 2**30:,.0f} GiB: lower --model.n_layers or --model.d_model"
+        )

@@ -1,0 +1,271 @@
+"""`LanguageModel`: the LightningModule round `DecoderLM`.
+
+Knows: one shared step, the loss's division by the global batch, evaluation metrics, optimizer and
+schedule, when to compile, what a checkpoint carries. Leaves to others: the network (`model.py`),
+batches (`datamodule.py`, met only through `trainer.datamodule`), progress and guards (`callbacks/`).
+"""
+
+import math
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from lightning_embed.batching import Batch
+from lightning_embed.embedding import InitName
+from lightning_embed.hardware import require_memory, why_not_compile
+from lightning_embed.metrics import LanguageModelMetrics
+from lightning_embed.model import DecoderLM
+from lightning_embed.optim import MuonAdamW, build_scheduler, parameter_groups
+from lightning_embed.special_tokens import IGNORE_INDEX
+
+
+class LanguageModel(L.LightningModule):
+    """Trains a `DecoderLM`; calling it on ids `(B, T)` gives logits `(B, T, V)`.
+
+    Args:
+        vocab_size: ids of the model; unset, those of the data's tokenizer.
+        max_length: positions it is trained with; unset, the data's.
+        d_model: width.
+        n_layers: depth.
+        n_heads: attention heads.
+        n_kv_heads: key/value heads; unset, as many as `n_heads`.
+        d_ff: hidden width of the feed-forward; unset, 8/3 of `d_model`.
+        tied: the output head is the embedding matrix.
+        qk_norm: normalise queries and keys.
+        dropout: probability on the embedding and each residual branch.
+        scale_embedding: multiply embeddings by sqrt(d_model).
+        init: the embedding's initialisation.
+        rope_base: rotary base frequency.
+        optimizer: "muon" steps the blocks' matrices with Muon and the rest with AdamW.
+        lr: peak learning rate of AdamW's parameters.
+        matrix_lr: peak learning rate of Muon's matrices.
+        weight_decay: of the blocks' matrices; embeddings and norms never decay.
+        betas: AdamW's.
+        schedule: "wsd" is warm-up, stable, linear decay; "cosine"; or "constant" after warm-up.
+        warmup_steps: optimizer steps of warm-up; unset, 2 % of the schedule.
+        schedule_steps: length of the schedule; unset, of the run.
+        decay_share: share of the schedule that "wsd" decays over.
+        final_share: learning rate at the end as a share of the peak.
+        compile: compile the blocks; "auto" does where a compiler works.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int | None = None,
+        max_length: int | None = None,
+        d_model: int = 256,
+        n_layers: int = 4,
+        n_heads: int = 4,
+        n_kv_heads: int | None = None,
+        d_ff: int | None = None,
+        tied: bool = True,
+        qk_norm: bool = True,
+        dropout: float = 0.0,
+        scale_embedding: bool = False,
+        init: InitName = "normal",
+        rope_base: float = 10_000.0,
+        optimizer: Literal["muon", "adamw"] = "muon",
+        lr: float = 3e-3,
+        matrix_lr: float = 0.02,
+        weight_decay: float = 0.1,
+        betas: tuple[float, float] = (0.9, 0.95),
+        schedule: Literal["wsd", "cosine", "constant"] = "wsd",
+        warmup_steps: int | None = None,
+        schedule_steps: int | None = None,
+        decay_share: float = 0.5,
+        final_share: float = 0.0,
+        compile: bool | Literal["auto"] = "auto",
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.model: DecoderLM | None = None
+        self.tokenizer_json: str | None = None  # the tokenizer's text travels in the checkpoint
+        self.metrics = LanguageModelMetrics()
+        self.step_loss = torch.zeros(())  # this optimizer step's share of the global loss so far
+        self._micro_batches_seen = 0
+        if vocab_size is not None:
+            self.configure_model()
+
+    # Building ------------------------------------------------------------------------------
+
+    def configure_model(self) -> None:
+        """Build the network once the vocabulary is known; called again, does nothing."""
+        if self.model is not None:
+            return
+        self._take_from_data()
+        settings = self._network_settings()
+        with torch.device("meta"):  # costs nothing, and knows how many parameters there would be
+            parameters = sum(
+                p.numel() for p in DecoderLM(**settings | {"n_layers": 1}).blocks[0].parameters()
+            )
+        require_memory(
+            parameters * settings["n_layers"] + settings["vocab_size"] * settings["d_model"]
+        )
+        self.model = DecoderLM(**settings)
+
+    def _take_from_data(self) -> None:
+        """Sizes that follow from the data, written into the hyperparameters and so checkpoints."""
+        data = getattr(self._trainer, "datamodule", None)
+        if data is not None:
+            found = data.prepared.tokenizer.vocab_size
+            if self.hparams["vocab_size"] not in (None, found):
+                raise ValueError(
+                    f"--model.vocab_size is {self.hparams['vocab_size']}, but the tokenizer has"
+                    f" {found} ids: leave it out"
+                )
+            self.hparams["vocab_size"] = found
+            if self.hparams["max_length"] is None:
+                self.hparams["max_length"] = data.max_length
+        elif self.hparams["vocab_size"] is None:
+            raise ValueError("the vocabulary is unknown without data; give vocab_size")
+
+    def _network_settings(self) -> dict[str, Any]:
+        names = (
+            "vocab_size d_model n_layers n_heads n_kv_heads d_ff tied qk_norm dropout"
+            " scale_embedding init rope_base"
+        )
+        return {name: self.hparams[name] for name in names.split()}
+
+    @property
+    def network(self) -> DecoderLM:
+        self.configure_model()
+        assert self.model is not None
+        return self.model
+
+    def setup(self, stage: str) -> None:
+        data = getattr(self.trainer, "datamodule", None)
+        if data is not None:
+            self.tokenizer_json = data.prepared.tokenizer.to_json()
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.network(ids)
+
+    # Steps -----------------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """This micro-batch's share of the global batch's mean loss.
+
+        Lightning averages gradients over ranks and divides by the accumulation; both are undone, so
+        that gradients are those of one big batch however it was split.
+        """
+        share = self.network.loss(batch.ids, batch.targets) / max(1, batch.global_targets)
+        if batch_idx % self.trainer.accumulate_grad_batches == 0:
+            self.step_loss = torch.zeros_like(share)
+        self.step_loss = self.step_loss + share.detach()
+        return share * (self.trainer.world_size * self.trainer.accumulate_grad_batches)
+
+    def global_step_loss(self) -> float:
+        """Mean loss over the real targets of the last global batch; every rank must ask, and waits."""
+        return float(self.trainer.strategy.reduce(self.step_loss, reduce_op="sum"))
+
+    def _evaluate(self, batch: Batch) -> None:
+        scores = self.network.score(batch.ids, batch.targets)
+        real = batch.targets != IGNORE_INDEX
+        self.metrics.update(scores, real, batch.group, batch.n_bytes)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate(batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate(batch)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """For each real row: its source's number, summed nats, targets and bytes."""
+        scores = self.network.score(batch.ids, batch.targets)
+        targets = (batch.targets != IGNORE_INDEX).sum(dim=1)
+        used = targets > 0
+        return {
+            "source": batch.group[used],
+            "nll": scores.nll.sum(dim=1)[used],
+            "targets": targets[used],
+            "n_bytes": batch.n_bytes[used],
+        }
+
+    def on_validation_epoch_start(self) -> None:
+        self.metrics.reset()
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_metrics("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_metrics("test")
+
+    def _log_metrics(self, stage: str) -> None:
+        values = {
+            f"{stage}/{name}": value.float() for name, value in self.metrics.compute().items()
+        }
+        self.log_dict(values, rank_zero_only=False, sync_dist=self.trainer.world_size > 1)
+
+    # Optimization ----------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        h = self.hparams
+        total = h["schedule_steps"] or self.planned_steps()
+        warmup = max(1, round(0.02 * total)) if h["warmup_steps"] is None else h["warmup_steps"]
+        groups = parameter_groups(
+            self.network,
+            optimizer=h["optimizer"],
+            lr=h["lr"],
+            matrix_lr=h["matrix_lr"],
+            weight_decay=h["weight_decay"],
+            betas=tuple(h["betas"]),
+        )
+        # A scaler's found_inf and unscaling are Lightning's business; fused AdamW is safe with
+        # both because MuonAdamW does not claim to scale gradients itself.
+        optimizer = MuonAdamW(groups, fused=self.device.type in ("cpu", "cuda"))
+        scheduler = build_scheduler(
+            optimizer,
+            schedule=h["schedule"],
+            total_steps=total,
+            warmup_steps=warmup,
+            decay_share=h["decay_share"],
+            final_share=h["final_share"],
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def planned_steps(self) -> int:
+        """Optimizer steps of the whole run, from the trainer's limits and the data's plan.
+
+        Not `trainer.estimated_stepping_batches`: asking it builds the loader too early.
+        """
+        trainer = self.trainer
+        limits = [trainer.max_steps] if trainer.max_steps > 0 else []
+        if trainer.max_epochs is not None and trainer.max_epochs > 0:
+            data = getattr(trainer, "datamodule", None)
+            if data is not None:
+                limits.append(trainer.max_epochs * data.steps_per_epoch())
+        return min(limits, default=1000)
+
+    # Compiling -------------------------------------------------------------------------------
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        # The first step of a run is always eager, resumed or not, so that a loss is on screen
+        # before the compiler has worked and a step's arithmetic depends on its number alone.
+        if self.trainer.global_step >= 1:
+            self.network.compile_blocks(self._may_compile())
+
+    def _may_compile(self) -> bool:
+        wanted = self.hparams["compile"]
+        return bool(wanted) and why_not_compile() is None
+
+    # Checkpoints -----------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["tokenizer"] = self.tokenizer_json
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.tokenizer_json = checkpoint.get("tokenizer")
+
+    def flops_per_token(self) -> float:
+        """Training FLOPs for one token, matrices only: 6 for each parameter used in a product."""
+        used = sum(p.numel() for p in self.network.parameters() if p.ndim == 2)
+        if not self.hparams["tied"]:
+            used -= math.prod(self.network.embedding.weight.shape)
+        return 6.0 * used

@@ -1,0 +1,115 @@
+"""Cross-entropy over real tokens, summed, without ever holding all logits.
+
+Knows: that targets of `IGNORE_INDEX` count for nothing, that padding cannot be predicted, and how
+to walk the rows in chunks. Leaves to others: dividing by the number of real targets of the *global*
+batch, which only the caller knows (`lightning_module.py`).
+
+Shapes: N positions, D features, V words.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_embed.special_tokens import IGNORE_INDEX
+
+CHUNK_ELEMENTS = 2**21  # logits held at once by our own loops: 8 MiB in float32
+
+
+def padding_bias(weight: Tensor, padding_idx: int | None) -> Tensor | None:
+    """A head's bias `(V,)` of minus infinity at padding and 0 elsewhere, in the weight's dtype."""
+    if padding_idx is None:
+        return None
+    words = torch.arange(weight.shape[0], device=weight.device)
+    zeros = torch.zeros_like(words, dtype=weight.dtype)
+    return zeros.masked_fill(words == padding_idx, float("-inf"))
+
+
+def _chunks(n: int, vocab_size: int) -> list[slice]:
+    rows = max(1, CHUNK_ELEMENTS // vocab_size)
+    return [slice(start, min(start + rows, n)) for start in range(0, n, rows)]
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """Summed cross-entropy of `hidden @ weight.T + bias`; gradients are taken chunk by chunk in
+    forward, where the chunk's logits are at hand, so none are kept for backward."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        total = torch.zeros((), device=hidden.device, dtype=torch.float32)
+        if hidden.dtype == torch.float64:
+            total = total.double()
+        grad_hidden = torch.empty_like(hidden)
+        grad_weight = torch.zeros_like(weight, dtype=total.dtype)
+        for rows in _chunks(len(targets), len(weight)):
+            logits = F.linear(hidden[rows], weight, bias).to(total.dtype)
+            real = targets[rows] != IGNORE_INDEX
+            picked = targets[rows].where(real, 0).unsqueeze(1)
+            log_z = logits.logsumexp(dim=1, keepdim=True)
+            total += ((log_z - logits.gather(1, picked)).squeeze(1)).where(real, 0.0).sum()
+            grad = logits.sub_(log_z).exp_()  # softmax, in place
+            grad.scatter_add_(1, picked, torch.full_like(log_z, -1.0))
+            grad = grad.masked_fill_(~real.unsqueeze(1), 0.0).to(hidden.dtype)
+            grad_hidden[rows] = grad @ weight
+            grad_weight += grad.T @ hidden[rows]
+        ctx.save_for_backward(grad_hidden, grad_weight.to(weight.dtype))
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        grad_hidden, grad_weight = ctx.saved_tensors
+        return grad_hidden * grads[0], grad_weight * grads[0], None, None
+
+
+def _compute_dtype(hidden: Tensor) -> torch.dtype:
+    """What autocast would multiply in; a custom Function is not autocast by itself."""
+    kind = hidden.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+
+
+def cross_entropy_sum(
+    hidden: Tensor, weight: Tensor, targets: Tensor, padding_idx: int | None
+) -> Tensor:
+    """Sum of -log p(target) over real targets, a float32 scalar (float64 for float64 input).
+
+    Args:
+        hidden: `(N, D)`.
+        weight: the output head `(V, D)`.
+        targets: `(N,)` word ids, or `IGNORE_INDEX` where there is nothing to predict.
+        padding_idx: the word that is never predicted: probability and gradient exactly 0.
+    """
+    dtype = _compute_dtype(hidden)
+    hidden, weight = hidden.to(dtype), weight.to(dtype)
+    bias = padding_bias(weight, padding_idx)
+    with torch.autocast(hidden.device.type, enabled=False):
+        return _ChunkedCrossEntropy.apply(hidden, weight, targets, bias)
+
+
+class Scores(NamedTuple):
+    """Per position, 0 where there is no target: -log p(target) in float32, and whether it was the
+    most likely word."""
+
+    nll: Tensor
+    correct: Tensor
+
+
+@torch.no_grad()
+def score(hidden: Tensor, weight: Tensor, targets: Tensor, padding_idx: int | None) -> Scores:
+    """Evaluate `hidden` `(N, D)` against `targets` `(N,)` chunk by chunk; results are `(N,)`."""
+    dtype = _compute_dtype(hidden)
+    hidden, weight = hidden.to(dtype), weight.to(dtype)
+    bias = padding_bias(weight, padding_idx)
+    nll = torch.zeros(len(targets), device=hidden.device, dtype=torch.float32)
+    correct = torch.zeros(len(targets), device=hidden.device, dtype=torch.bool)
+    with torch.autocast(hidden.device.type, enabled=False):
+        for rows in _chunks(len(targets), len(weight)):
+            logits = F.linear(hidden[rows], weight, bias).float()
+            nll[rows] = F.cross_entropy(
+                logits, targets[rows], ignore_index=IGNORE_INDEX, reduction="none"
+            )
+            correct[rows] = logits.argmax(dim=1) == targets[rows]
+    return Scores(nll, correct)

@@ -1,0 +1,174 @@
+"""`DecoderLM`: a small decoder-only language model in plain PyTorch.
+
+Knows: the Llama-shaped stack and its three ways out: logits, a summed loss, scores. Leaves to
+others: training (`lightning_module.py`), sampling (`generate.py`).
+
+Shapes: B rows, T positions, D features, V words.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_embed.attention import Attention, rotary_tables
+from lightning_embed.embedding import InitName, TokenEmbedding
+from lightning_embed.loss import Scores, cross_entropy_sum, score
+from lightning_embed.special_tokens import PAD_ID
+
+
+class FeedForward(nn.Module):
+    """SwiGLU (Shazeer, arXiv:2002.05202), `(B, T, D)` to `(B, T, D)`."""
+
+    def __init__(self, d_model: int, d_ff: int) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(d_model, d_ff, bias=False)
+        self.up_proj = nn.Linear(d_model, d_ff, bias=False)
+        self.down_proj = nn.Linear(d_ff, d_model, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Block(nn.Module):
+    """Attention and feed-forward, each normalised before and added to the stream."""
+
+    def __init__(
+        self, d_model: int, d_ff: int, attention: Attention, dropout: float, norm_eps: float
+    ) -> None:
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(d_model, eps=norm_eps)
+        self.attention = attention
+        self.feed_forward_norm = nn.RMSNorm(d_model, eps=norm_eps)
+        self.feed_forward = FeedForward(d_model, d_ff)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
+        x = x + self.dropout(self.attention(self.attention_norm(x), tables))
+        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+
+
+class DecoderLM(nn.Module):
+    """Ids `(B, T)` to logits `(B, T, V)`.
+
+    Args:
+        vocab_size: V.
+        d_model: D, the width.
+        n_layers, n_heads: depth and attention heads.
+        n_kv_heads: key/value heads; fewer than `n_heads` is grouped-query attention.
+        d_ff: hidden width of the feed-forward; by default 8/3 of `d_model`, rounded up to 32.
+        padding_idx: the id whose vector is zero and which is never predicted.
+        tied: the output head is the embedding matrix.
+        qk_norm: normalise queries and keys (then the shape is Qwen3's, else Llama's).
+        dropout: probability on the embedding and on each residual branch.
+        scale_embedding, init: see `TokenEmbedding`.
+        rope_base: rotary base frequency.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        d_model: int = 256,
+        n_layers: int = 4,
+        n_heads: int = 4,
+        n_kv_heads: int | None = None,
+        d_ff: int | None = None,
+        *,
+        padding_idx: int = PAD_ID,
+        tied: bool = True,
+        qk_norm: bool = True,
+        dropout: float = 0.0,
+        scale_embedding: bool = False,
+        init: InitName = "normal",
+        rope_base: float = 10_000.0,
+        norm_eps: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        if n_layers < 1:
+            raise ValueError(
+                f"n_layers must be at least 1, not {n_layers}; change --model.n_layers"
+            )
+        d_ff = math.ceil(d_model * 8 / 3 / 32) * 32 if d_ff is None else d_ff
+        self.rope_base = rope_base
+        self.embedding = TokenEmbedding(
+            vocab_size, d_model, padding_idx, scale=scale_embedding, init=init
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList(
+            Block(
+                d_model,
+                d_ff,
+                Attention(d_model, n_heads, n_kv_heads, qk_norm=qk_norm, norm_eps=norm_eps),
+                dropout,
+                norm_eps,
+            )
+            for _ in range(n_layers)
+        )
+        self.norm = nn.RMSNorm(d_model, eps=norm_eps)
+        self.head = None if tied else nn.Linear(d_model, vocab_size, bias=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Initialise everything; also after `to_empty()` from the meta device.
+
+        Each residual branch starts at zero (its last matrix is zero), so every depth starts as the
+        same function and needs no depth-dependent scale.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=module.in_features**-0.5)
+            elif isinstance(module, nn.RMSNorm | TokenEmbedding):
+                module.reset_parameters()
+        for block in self.blocks:
+            nn.init.zeros_(block.attention.o_proj.weight)
+            nn.init.zeros_(block.feed_forward.down_proj.weight)
+
+    def compile_blocks(self, wanted: bool) -> None:
+        """Compile each block in place; keys in the state dict stay as they are.
+
+        A block at a time: all share one graph, so compiling costs a block's time and not the
+        stack's. `dynamic=True` and never automatic, where gradients would depend on which shapes
+        came before.
+        """
+        for block in self.blocks:
+            if wanted and block._compiled_call_impl is None:
+                block.compile(dynamic=True)
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The output matrix `(V, D)`: the embedding's own when tied."""
+        return self.embedding.weight if self.head is None else self.head.weight
+
+    def hidden(self, ids: Tensor) -> Tensor:
+        """The stream after the final norm, `(B, T, D)`."""
+        block: Block
+        channels = self.blocks[0].attention.channels
+        tables = rotary_tables(ids.shape[1], channels, self.rope_base, ids.device)
+        x = self.dropout(self.embedding(ids))
+        for block in self.blocks:
+            x = block(x, tables)
+        return self.norm(x)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """The output head, `(..., D)` to `(..., V)`; padding's logit is minus infinity."""
+        if self.head is None:
+            return self.embedding.logits(hidden)
+        words = torch.arange(self.head.out_features, device=hidden.device)
+        return self.head(hidden).masked_fill(words == self.embedding.padding_idx, float("-inf"))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.logits(self.hidden(ids))
+
+    def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
+        """Summed cross-entropy over real targets `(B, T)`; never holds the `(B, T, V)` logits."""
+        hidden = self.hidden(ids).flatten(0, 1)
+        return cross_entropy_sum(
+            hidden, self.head_weight, targets.flatten(), self.embedding.padding_idx
+        )
+
+    def score(self, ids: Tensor, targets: Tensor) -> Scores:
+        """Per-token negative log-likelihood and hits, each `(B, T)`, without gradients."""
+        hidden = self.hidden(ids).flatten(0, 1)
+        scores = score(hidden, self.head_weight, targets.flatten(), self.embedding.padding_idx)
+        return Scores(*(x.view_as(targets) for x in scores))

@@ -1,0 +1,187 @@
+"""Parameter groups, one optimizer for Muon and AdamW together, and learning-rate schedules.
+
+Knows: which parameters decay, which take Muon's rule, how the learning rate moves. Leaves to
+others: gradients, clipping, when to step (Lightning).
+
+Two optimizers would force Lightning into manual optimization and lose clipping, accumulation and
+averaging; here one `Optimizer` has groups that name their rule.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.adamw import adamw
+from torch.optim.lr_scheduler import LambdaLR
+
+# Quintic Newton-Schulz coefficients of Keller Jordan's Muon, as in torch.optim.Muon.
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+
+
+def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
+    """Nearest semi-orthogonal matrices of a stack `(S, rows, columns)`, in bfloat16.
+
+    One batched product serves all matrices of a shape: small ones are bound by the number of calls.
+    """
+    a, b, c = NEWTON_SCHULZ
+    x = matrices.bfloat16()
+    tall = x.shape[1] > x.shape[2]
+    if tall:
+        x = x.mT
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if tall else x
+
+
+class MuonAdamW(Optimizer):
+    """Muon for matrices, AdamW for the rest; a group's `rule` says which.
+
+    A "muon" group has `lr`, `momentum`, `weight_decay` (matrices of one shape are stacked); an
+    "adamw" group has `lr`, `betas`, `eps`, `weight_decay`. Muon's step is scaled by
+    sqrt(max(1, rows / columns)), the "original" rule of `torch.optim.Muon`.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], *, fused: bool | None = None) -> None:
+        defaults = {
+            "lr": 1e-3,
+            "rule": "adamw",
+            "weight_decay": 0.0,
+            "momentum": 0.95,
+            "betas": (0.9, 0.95),
+            "eps": 1e-8,
+        }
+        super().__init__(groups, defaults)
+        self.fused = fused
+        for group in self.param_groups:
+            if group["rule"] not in ("muon", "adamw"):
+                raise ValueError(f"rule is {group['rule']!r}; choose muon or adamw")
+            if group["rule"] == "muon" and any(p.ndim != 2 for p in group["params"]):
+                raise ValueError("Muon steps matrices only; give other shapes an adamw group")
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            if params:
+                (self._muon if group["rule"] == "muon" else self._adamw)(group, params)
+        return loss
+
+    def _adamw(self, group: dict[str, Any], params: list[Tensor]) -> None:
+        for p in params:
+            if not self.state[p]:
+                self.state[p]["step"] = torch.zeros(
+                    (), dtype=torch.float32, device=p.device if self.fused else "cpu"
+                )
+                self.state[p]["exp_avg"] = torch.zeros_like(p)
+                self.state[p]["exp_avg_sq"] = torch.zeros_like(p)
+        states = [self.state[p] for p in params]
+        adamw(
+            params,
+            [p.grad for p in params],  # type: ignore[misc]
+            [s["exp_avg"] for s in states],
+            [s["exp_avg_sq"] for s in states],
+            [],
+            [s["step"] for s in states],
+            fused=self.fused,
+            amsgrad=False,
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+        )
+
+    def _muon(self, group: dict[str, Any], params: list[Tensor]) -> None:
+        by_shape: defaultdict[tuple[torch.Size, torch.device], list[Tensor]] = defaultdict(list)
+        for p in params:
+            if not self.state[p]:
+                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+            by_shape[p.shape, p.device].append(p)
+        momentum, lr = group["momentum"], group["lr"]
+        for (shape, _), same in by_shape.items():
+            buffers = [self.state[p]["momentum_buffer"] for p in same]
+            grads = [p.grad for p in same]
+            torch._foreach_lerp_(buffers, grads, 1 - momentum)  # type: ignore[arg-type]
+            nesterov = torch._foreach_lerp(grads, buffers, momentum)  # type: ignore[arg-type]
+            updates = orthogonalise(torch.stack(nesterov)).to(same[0].dtype).unbind()
+            if group["weight_decay"]:
+                torch._foreach_mul_(same, 1 - lr * group["weight_decay"])
+            scale = math.sqrt(max(1.0, shape[0] / shape[1]))
+            torch._foreach_add_(same, list(updates), alpha=-lr * scale)
+
+
+def parameter_groups(
+    model: nn.Module,
+    *,
+    optimizer: Literal["muon", "adamw"],
+    lr: float,
+    matrix_lr: float,
+    weight_decay: float,
+    betas: tuple[float, float],
+) -> list[dict[str, Any]]:
+    """Groups for `MuonAdamW`: blocks' matrices decay; embeddings, heads, norms and biases do not.
+
+    With `optimizer="muon"` the matrices take Muon's rule at `matrix_lr`, with "adamw" AdamW's at `lr`.
+    """
+    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    head = getattr(model, "head", None)
+    if head is not None:
+        embeddings.add(id(head.weight))
+    trained = [p for p in model.parameters() if p.requires_grad]
+    matrices = [p for p in trained if p.ndim == 2 and id(p) not in embeddings]
+    words = [p for p in trained if id(p) in embeddings]
+    vectors = [p for p in trained if p.ndim != 2]
+    common = {"betas": betas, "weight_decay": 0.0}
+    matrix_group: dict[str, Any] = {"params": matrices, "weight_decay": weight_decay}
+    if optimizer == "muon":
+        matrix_group |= {"rule": "muon", "lr": matrix_lr, "name": "matrices"}
+    else:
+        matrix_group |= {"rule": "adamw", "lr": lr, "betas": betas, "name": "matrices"}
+    groups = [
+        matrix_group,
+        {"params": words, "rule": "adamw", "lr": lr, "name": "embeddings"} | common,
+        {"params": vectors, "rule": "adamw", "lr": lr, "name": "vectors"} | common,
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def schedule_factor(
+    step: int,
+    *,
+    schedule: Literal["wsd", "cosine", "constant"],
+    total_steps: int,
+    warmup_steps: int,
+    decay_share: float,
+    final_share: float,
+) -> float:
+    """The learning rate at optimizer step `step` (0-based) as a share of its peak.
+
+    "wsd" (warm-up, stable, decay; Hu et al., arXiv:2404.06395) falls in a straight line over the
+    last `decay_share` of the steps, "cosine" falls all the way, both to `final_share`.
+    """
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    if schedule == "constant":
+        return 1.0
+    start = warmup_steps
+    if schedule == "wsd":
+        start = max(warmup_steps, total_steps - round(total_steps * decay_share))
+    progress = min(1.0, max(0.0, (step - start) / max(1, total_steps - start)))
+    fall = 1 - progress if schedule == "wsd" else 0.5 * (1 + math.cos(math.pi * progress))
+    return final_share + (1 - final_share) * fall
+
+
+def build_scheduler(optimizer: Optimizer, **settings: Any) -> LambdaLR:
+    """A per-step scheduler of `schedule_factor(step, **settings)` for every group."""
+    return LambdaLR(optimizer, lambda step: schedule_factor(step, **settings))

@@ -1,0 +1,66 @@
+"""Finding padded embeddings in any module, and looking at their padding row.
+
+Knows: which modules have a padding row, tied and nested ones included, and which rank holds it.
+Leaves to others: what to do about a row that is not zero (`callbacks/padding_guard.py`).
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, Shard
+
+
+class PaddedEmbedding(NamedTuple):
+    """An embedding's weight `(V, D)` under its name, and the id whose vector is for padding."""
+
+    name: str
+    weight: nn.Parameter
+    padding_idx: int
+
+    def row(self) -> Tensor | None:
+        """A view of the padding row `(D,)`, or None on a rank that does not hold it."""
+        return row_of(self.weight, self.padding_idx)
+
+    def gradient_row(self) -> Tensor | None:
+        """A view of the row's gradient, or None where there is none."""
+        grad = self.weight.grad
+        if grad is None:
+            return None
+        if grad.is_sparse:
+            grad = grad.coalesce()
+            hits = (grad.indices()[0] == self.padding_idx).nonzero()
+            return grad.values()[hits[0, 0]] if len(hits) else None
+        return row_of(grad, self.padding_idx)
+
+
+@torch.no_grad()
+def row_of(weight: Tensor, index: int) -> Tensor | None:
+    """Row `index` of a matrix; of a sharded one, this rank's part of it, or None."""
+    weight = weight.detach()
+    if not isinstance(weight, DTensor):
+        return weight[index]
+    local = weight.to_local()
+    for dim, placement in enumerate(weight.placements):
+        if isinstance(placement, Shard) and placement.dim == 0:
+            size, offset = placement._local_shard_size_and_offset(
+                weight.shape[0],
+                weight.device_mesh.size(dim),
+                weight.device_mesh.get_local_rank(dim),
+            )
+            index -= int(offset or 0)
+            if not 0 <= index < size:
+                return None
+    return local[index]
+
+
+def find_padded_embeddings(module: nn.Module) -> list[PaddedEmbedding]:
+    """Every `nn.Embedding` and `nn.EmbeddingBag` with a padding index; a shared weight once."""
+    found: dict[int, PaddedEmbedding] = {}
+    for name, child in module.named_modules():
+        if isinstance(child, nn.Embedding | nn.EmbeddingBag) and child.padding_idx is not None:
+            full_name = f"{name}.weight" if name else "weight"
+            found.setdefault(
+                id(child.weight), PaddedEmbedding(full_name, child.weight, child.padding_idx)
+            )
+    return list(found.values())
