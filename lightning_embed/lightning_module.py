@@ -248,12 +248,8 @@ class LanguageModel(L.LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # The first step of a run is always eager, resumed or not, so that a loss is on screen
         # before the compiler has worked and a step's arithmetic depends on its number alone.
-        if self.trainer.global_step >= 1:
-            self.network.compile_blocks(self._may_compile())
-
-    def _may_compile(self) -> bool:
-        wanted = self.hparams["compile"]
-        return bool(wanted) and why_not_compile() is None
+        if self.trainer.global_step >= 1 and self.hparams["compile"] and why_not_compile() is None:
+            self.network.compile_parts()
 
     # Checkpoints -----------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ batch, which only the caller knows (`lightning_module.py`).
 Shapes: N positions, D features, V words.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +16,9 @@ from torch import Tensor
 
 from lightning_embed.special_tokens import IGNORE_INDEX
 
-CHUNK_ELEMENTS = 2**21  # logits held at once by our own loops: 8 MiB in float32
+ChunkLoss = Callable[[Tensor, Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor, Tensor]]
+
+CHUNK_ELEMENTS = 2**22  # logits held at once: 16 MiB in float32
 
 
 def padding_bias(weight: Tensor, padding_idx: int | None) -> Tensor | None:
@@ -32,37 +35,55 @@ def _chunks(n: int, vocab_size: int) -> list[slice]:
     return [slice(start, min(start + rows, n)) for start in range(0, n, rows)]
 
 
+def chunk_loss(
+    hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Summed cross-entropy of `hidden @ weight.T + bias`, and its gradients to both.
+
+    Compiled, everything between the three products is two passes over the chunk.
+    """
+    kind = torch.promote_types(hidden.dtype, torch.float32)
+    logits = F.linear(hidden, weight, bias).to(kind)
+    real = (targets != IGNORE_INDEX).unsqueeze(1)
+    picked = targets.clamp(min=0).unsqueeze(1)
+    log_z = logits.logsumexp(dim=1, keepdim=True)
+    loss = (log_z - logits.gather(1, picked)).where(real, 0.0).sum()
+    words = torch.arange(len(weight), device=hidden.device)
+    grad = ((logits - log_z).exp() - (words == picked).to(kind)).where(real, 0.0)
+    grad = grad.to(hidden.dtype)
+    return loss, grad @ weight, grad.T @ hidden
+
+
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """Summed cross-entropy of `hidden @ weight.T + bias`; gradients are taken chunk by chunk in
-    forward, where the chunk's logits are at hand, so none are kept for backward."""
+    """Takes gradients chunk by chunk in forward, where a chunk's logits are at hand, so that none
+    are kept for backward."""
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        bias: Tensor | None,
+        step: ChunkLoss,
     ) -> Tensor:
-        total = torch.zeros((), device=hidden.device, dtype=torch.float32)
-        if hidden.dtype == torch.float64:
-            total = total.double()
+        kind = torch.promote_types(hidden.dtype, torch.float32)
+        total = torch.zeros((), device=hidden.device, dtype=kind)
         grad_hidden = torch.empty_like(hidden)
-        grad_weight = torch.zeros_like(weight, dtype=total.dtype)
+        grad_weight = torch.zeros_like(weight, dtype=kind)
         for rows in _chunks(len(targets), len(weight)):
-            logits = F.linear(hidden[rows], weight, bias).to(total.dtype)
-            real = targets[rows] != IGNORE_INDEX
-            picked = targets[rows].where(real, 0).unsqueeze(1)
-            log_z = logits.logsumexp(dim=1, keepdim=True)
-            total += ((log_z - logits.gather(1, picked)).squeeze(1)).where(real, 0.0).sum()
-            grad = logits.sub_(log_z).exp_()  # softmax, in place
-            grad.scatter_add_(1, picked, torch.full_like(log_z, -1.0))
-            grad = grad.masked_fill_(~real.unsqueeze(1), 0.0).to(hidden.dtype)
-            grad_hidden[rows] = grad @ weight
-            grad_weight += grad.T @ hidden[rows]
-        ctx.save_for_backward(grad_hidden, grad_weight.to(weight.dtype))
+            loss, grad_hidden[rows], grad = step(hidden[rows], weight, targets[rows], bias)
+            total += loss
+            grad_weight += grad
+        ctx.save_for_backward(grad_hidden, grad_weight)
+        ctx.dtype = weight.dtype
         return total
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         grad_hidden, grad_weight = ctx.saved_tensors
-        return grad_hidden * grads[0], grad_weight * grads[0], None, None
+        scale = grads[0]
+        return grad_hidden * scale, (grad_weight * scale).to(ctx.dtype), None, None, None
 
 
 def _compute_dtype(hidden: Tensor) -> torch.dtype:
@@ -72,7 +93,11 @@ def _compute_dtype(hidden: Tensor) -> torch.dtype:
 
 
 def cross_entropy_sum(
-    hidden: Tensor, weight: Tensor, targets: Tensor, padding_idx: int | None
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    padding_idx: int | None,
+    step: ChunkLoss = chunk_loss,
 ) -> Tensor:
     """Sum of -log p(target) over real targets, a float32 scalar (float64 for float64 input).
 
@@ -81,12 +106,16 @@ def cross_entropy_sum(
         weight: the output head `(V, D)`.
         targets: `(N,)` word ids, or `IGNORE_INDEX` where there is nothing to predict.
         padding_idx: the word that is never predicted: probability and gradient exactly 0.
+        step: `chunk_loss`, or the same compiled.
+
+    `F.linear_cross_entropy` of torch 2.13 does the same, at twice the time and without the float32
+    sum (`benchmarks/loss.py`).
     """
     dtype = _compute_dtype(hidden)
     hidden, weight = hidden.to(dtype), weight.to(dtype)
     bias = padding_bias(weight, padding_idx)
     with torch.autocast(hidden.device.type, enabled=False):
-        return _ChunkedCrossEntropy.apply(hidden, weight, targets, bias)
+        return _ChunkedCrossEntropy.apply(hidden, weight, targets, bias, step)
 
 
 class Scores(NamedTuple):

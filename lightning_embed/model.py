@@ -9,12 +9,13 @@ Shapes: B rows, T positions, D features, V words.
 import math
 
 import torch
+import torch.fx.experimental._config
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_embed.attention import Attention, rotary_tables
 from lightning_embed.embedding import InitName, TokenEmbedding
-from lightning_embed.loss import Scores, cross_entropy_sum, score
+from lightning_embed.loss import ChunkLoss, Scores, chunk_loss, cross_entropy_sum, score
 from lightning_embed.special_tokens import PAD_ID
 
 
@@ -107,6 +108,7 @@ class DecoderLM(nn.Module):
         )
         self.norm = nn.RMSNorm(d_model, eps=norm_eps)
         self.head = None if tied else nn.Linear(d_model, vocab_size, bias=False)
+        self.chunk_loss: ChunkLoss = chunk_loss
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -124,16 +126,20 @@ class DecoderLM(nn.Module):
             nn.init.zeros_(block.attention.o_proj.weight)
             nn.init.zeros_(block.feed_forward.down_proj.weight)
 
-    def compile_blocks(self, wanted: bool) -> None:
-        """Compile each block in place; keys in the state dict stay as they are.
+    def compile_parts(self) -> None:
+        """Compile each block and the loss in place; keys in the state dict stay as they are.
 
         A block at a time: all share one graph, so compiling costs a block's time and not the
         stack's. `dynamic=True` and never automatic, where gradients would depend on which shapes
-        came before.
+        came before. Equal sizes are not taken for the same size (a batch as long as the model is
+        wide would otherwise be a graph of its own).
         """
+        if self.chunk_loss is not chunk_loss:
+            return
+        torch.fx.experimental._config.use_duck_shape = False
+        self.chunk_loss = torch.compile(chunk_loss, dynamic=True)
         for block in self.blocks:
-            if wanted and block._compiled_call_impl is None:
-                block.compile(dynamic=True)
+            block.compile(dynamic=True)
 
     @property
     def head_weight(self) -> Tensor:
@@ -164,7 +170,7 @@ class DecoderLM(nn.Module):
         """Summed cross-entropy over real targets `(B, T)`; never holds the `(B, T, V)` logits."""
         hidden = self.hidden(ids).flatten(0, 1)
         return cross_entropy_sum(
-            hidden, self.head_weight, targets.flatten(), self.embedding.padding_idx
+            hidden, self.head_weight, targets.flatten(), self.embedding.padding_idx, self.chunk_loss
         )
 
     def score(self, ids: Tensor, targets: Tensor) -> Scores:
