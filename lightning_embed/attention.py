@@ -65,12 +65,13 @@ class Attention(nn.Module):
         n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
         if n_heads < 1 or d_model % n_heads or (d_model // n_heads) % 2:
             raise ValueError(
-                f"d_model {d_model} must be n_heads {n_heads} times an even number; change --model.d_model"
-                " or --model.n_heads"
+                f"d_model {d_model} must be n_heads {n_heads} times an even number;"
+                " change --model.d_model or --model.n_heads"
             )
         if n_kv_heads < 1 or n_heads % n_kv_heads:
             raise ValueError(
-                f"n_heads {n_heads} must be a multiple of n_kv_heads {n_kv_heads}; change --model.n_kv_heads"
+                f"n_heads {n_heads} must be a multiple of n_kv_heads {n_kv_heads};"
+                " change --model.n_kv_heads"
             )
         self.channels = d_model // n_heads
         self.q_proj = nn.Linear(d_model, n_heads * self.channels, bias=False)

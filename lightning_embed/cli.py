@@ -6,13 +6,10 @@ parts do.
 
 import logging
 import os
-import shlex
 import sys
 import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 BEGAN = time.perf_counter()
 
@@ -74,7 +71,7 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _is_for_users(error: Exception) -> bool:
-    """Mistakes in settings, files and environment; anything else is a bug and keeps its traceback."""
+    """Mistakes in settings and files; anything else is a bug and keeps its traceback."""
     if isinstance(error, ValueError | OSError):
         return True
     return type(error).__name__ in ("PaddingVectorChanged", "MisconfigurationException")
@@ -119,15 +116,3 @@ def _typed_command(command: str, args: list[str]) -> None:
         parser_class=OneLineParser,
         prog=f"train.py {command}",
     )
-
-
-def resume_command(config: str | None, name: str, root: str) -> str:
-    """The command line that goes on with a run."""
-    parts = ["python", "train.py", "fit"]
-    if config is not None:
-        parts += ["--config", config]
-    if config is None or Path(config).stem != name:
-        parts += ["--name", name]
-    if root != "runs":
-        parts += ["--trainer.default_root_dir", root]
-    return shlex.join([*parts, "--ckpt_path", "last"])

@@ -1,4 +1,4 @@
-"""`TextDataModule`: text in, padded batches out, the same global batches on any number of processes.
+"""`TextDataModule`: text in, padded batches out, the same on any number of processes.
 
 Knows: which corpus was asked for, how its tokens become loaders, how far a run has got in them.
 Leaves to others: reading text (`corpus.py`), keeping tokens (`prepared.py`), the order
@@ -34,14 +34,16 @@ class TextDataModule(L.LightningDataModule):
         hub: name of a data set on the Hugging Face Hub.
         hub_config: its configuration.
         text_column: where jsonl, csv, parquet and Hub rows keep the text.
-        tokenizer: "bpe" or "characters" to train one here, else a tokenizer.json, a folder or a Hub name.
+        tokenizer: "bpe" or "characters" to train one here, else a tokenizer.json, its folder or a
+            Hub name.
         vocab_size: ids of a trained BPE; unset, what suits the size of the text.
         max_length: tokens in a window; longer documents become several.
-        tokens_per_batch: positions of a global batch (all processes, accumulation included), padding
-            counted.
+        tokens_per_batch: positions of a global batch (all processes and accumulation), padding
+            included.
         rows_per_batch: rows of a global batch at most.
         widths: widths rows are padded to; unset, eighths of `max_length`.
-        eval_overlap: tokens of a document that evaluation shows again as context before a later window.
+        eval_overlap: tokens of a document that evaluation shows again, as context, before each later
+            window.
         quick_eval_tokens: validation while training looks at about so many tokens; unset, at all.
         num_workers: data worker processes; on CPU they take cores from training.
         cache_dir: where prepared tokens are kept; unset, `~/.cache/lightning_embed`.

@@ -56,15 +56,15 @@ class TokenEmbedding(nn.Embedding):
 
     A drop-in for `nn.Embedding(vocab_size, d_model, padding_idx=1)`, with the same state-dict key
     and no parametrisation. What differs: the row stays zero through `model.apply(init_fn)`,
-    `to_empty()` + `reset_parameters()` and loading, and `logits` is a tied head that cannot train it.
+    `to_empty()` + `reset_parameters()` and loading; `logits` is a tied head that cannot train it.
 
     Args:
         vocab_size: number of ids, V.
         d_model: features of a vector, D.
         padding_idx: the id whose vector is zero; negative counts from the end; None guards nothing.
         scale: multiply the output by sqrt(D), as in "Attention Is All You Need", section 3.4.
-        init: "normal" has standard deviation D**-0.5, "uniform" lies in ±D**-0.5, "torch" is N(0, 1),
-            the others are those of `torch.nn.init`.
+        init: "normal" has standard deviation D**-0.5, "uniform" lies in ±D**-0.5, "torch" is
+            N(0, 1), the others are those of `torch.nn.init`.
 
     Raises:
         ValueError: unknown `init`, sizes below 1, `padding_idx` outside the vocabulary.
@@ -148,7 +148,7 @@ class TokenEmbedding(nn.Embedding):
             self.weight[self.padding_idx].fill_(0.0)
 
     def apply(self, fn: Callable[[nn.Module], object]) -> Self:  # type: ignore[override]
-        """Like `nn.Module.apply`; an `fn` that re-initialises cannot leave the padding row non-zero.
+        """Like `nn.Module.apply`; an `fn` that re-initialises does not reach the padding row.
 
         A parent's `apply` comes through here, so `model.apply(init_fn)` is safe as well.
         """

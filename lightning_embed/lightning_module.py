@@ -2,7 +2,7 @@
 
 Knows: one shared step, the loss's division by the global batch, evaluation metrics, optimizer and
 schedule, when to compile, what a checkpoint carries. Leaves to others: the network (`model.py`),
-batches (`datamodule.py`, met only through `trainer.datamodule`), progress and guards (`callbacks/`).
+batches (`datamodule.py`, met only through `trainer.datamodule`), progress, guards (`callbacks/`).
 """
 
 import math
@@ -11,14 +11,25 @@ from typing import Any, Literal
 import lightning as L
 import torch
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
 from lightning_embed.batching import Batch
 from lightning_embed.embedding import InitName
 from lightning_embed.hardware import require_memory, why_not_compile
-from lightning_embed.metrics import LanguageModelMetrics
+from lightning_embed.metrics import Evaluation, LanguageModelMetrics
 from lightning_embed.model import DecoderLM
 from lightning_embed.optim import MuonAdamW, build_scheduler, parameter_groups
 from lightning_embed.special_tokens import IGNORE_INDEX
+
+
+def shard(model: DecoderLM, mesh: DeviceMesh) -> None:
+    """FSDP2: every rank keeps a part of each parameter and gathers a block when it is its turn."""
+    for block in model.blocks:
+        fully_shard(block, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    for name in ("loss", "score", "hidden", "logits"):  # ways in besides forward
+        register_fsdp_forward_method(model, name)
 
 
 class LanguageModel(L.LightningModule):
@@ -83,6 +94,7 @@ class LanguageModel(L.LightningModule):
         self.model: DecoderLM | None = None
         self.tokenizer_json: str | None = None  # the tokenizer's text travels in the checkpoint
         self.metrics = LanguageModelMetrics()
+        self.evaluation: Evaluation | None = None  # what the last validation or test found
         self.step_loss = torch.zeros(())  # this optimizer step's share of the global loss so far
         self._micro_batches_seen = 0
         if vocab_size is not None:
@@ -104,6 +116,8 @@ class LanguageModel(L.LightningModule):
             parameters * settings["n_layers"] + settings["vocab_size"] * settings["d_model"]
         )
         self.model = DecoderLM(**settings)
+        if self.device_mesh is not None:
+            shard(self.model, self.device_mesh["data_parallel"])
 
     def _take_from_data(self) -> None:
         """Sizes that follow from the data, written into the hyperparameters and so checkpoints."""
@@ -157,7 +171,7 @@ class LanguageModel(L.LightningModule):
         return share * (self.trainer.world_size * self.trainer.accumulate_grad_batches)
 
     def global_step_loss(self) -> float:
-        """Mean loss over the real targets of the last global batch; every rank must ask, and waits."""
+        """Mean loss of the last global batch; every rank must ask, and waits for its device."""
         return float(self.trainer.strategy.reduce(self.step_loss, reduce_op="sum"))
 
     def _evaluate(self, batch: Batch) -> None:
@@ -195,10 +209,8 @@ class LanguageModel(L.LightningModule):
         self._log_metrics("test")
 
     def _log_metrics(self, stage: str) -> None:
-        values = {
-            f"{stage}/{name}": value.float() for name, value in self.metrics.compute().items()
-        }
-        self.log_dict(values, rank_zero_only=False, sync_dist=self.trainer.world_size > 1)
+        self.evaluation = self.metrics.compute()  # already the same on all ranks
+        self.log_dict({f"{stage}/{k}": v for k, v in self.evaluation.scalars.items()})
 
     # Optimization ----------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ Sums are kept for each source (file) apart, so that an interval over files can b
 """
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +16,21 @@ from torchmetrics import Metric
 from lightning_embed.loss import Scores
 
 GROUPS = 1024  # sources beyond share a place, number modulo GROUPS
+
+
+class Evaluation(NamedTuple):
+    """What an evaluation found, over all ranks."""
+
+    loss: float  # nats a token
+    perplexity: float
+    accuracy: float
+    bits_per_byte: float
+    nll: Tensor  # (GROUPS,) summed negative log-likelihood of each source
+    n_bytes: Tensor  # (GROUPS,) UTF-8 bytes of each source
+
+    @property
+    def scalars(self) -> dict[str, float]:
+        return {name: value for name, value in self._asdict().items() if isinstance(value, float)}
 
 
 class LanguageModelMetrics(Metric):
@@ -54,16 +69,18 @@ class LanguageModelMetrics(Metric):
         for name, values in rows.items():
             getattr(self, name).index_add_(0, place, values.double())
 
-    def compute(self) -> dict[str, Tensor]:
-        """`loss` (nats a token), `perplexity`, `accuracy`, `bits_per_byte`; NaN without a token."""
+    def compute(self) -> Evaluation:
+        """Divide the sums; everything is NaN before the first token."""
         tokens = self.tokens.sum()
         loss = self.nll.sum() / tokens
-        return {
-            "loss": loss,
-            "perplexity": loss.exp(),
-            "accuracy": self.correct.sum() / tokens,
-            "bits_per_byte": self.nll.sum() / math.log(2) / self.n_bytes.sum(),
-        }
+        return Evaluation(
+            float(loss),
+            float(loss.exp()),
+            float(self.correct.sum() / tokens),
+            float(self.nll.sum() / math.log(2) / self.n_bytes.sum()),
+            self.nll.clone(),
+            self.n_bytes.clone(),
+        )
 
 
 def bits_per_byte_interval(

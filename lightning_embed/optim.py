@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 from torch.optim.adamw import adamw
 from torch.optim.lr_scheduler import LambdaLR
@@ -37,6 +38,15 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.mT if tall else x
+
+
+def _laid_out_as(update: Tensor, parameter: Tensor) -> Tensor:
+    """`update`, which every rank has whole, sharded as the parameter is."""
+    if not isinstance(parameter, DTensor):
+        return update
+    return distribute_tensor(
+        update, parameter.device_mesh, parameter.placements, src_data_rank=None
+    )
 
 
 class MuonAdamW(Optimizer):
@@ -114,11 +124,13 @@ class MuonAdamW(Optimizer):
             grads = [p.grad for p in same]
             torch._foreach_lerp_(buffers, grads, 1 - momentum)  # type: ignore[arg-type]
             nesterov = torch._foreach_lerp(grads, buffers, momentum)  # type: ignore[arg-type]
-            updates = orthogonalise(torch.stack(nesterov)).to(same[0].dtype).unbind()
+            whole = [u.full_tensor() if isinstance(u, DTensor) else u for u in nesterov]
+            stepped = orthogonalise(torch.stack(whole)).to(same[0].dtype)
+            updates = [_laid_out_as(u, p) for u, p in zip(stepped, same, strict=True)]
             if group["weight_decay"]:
                 torch._foreach_mul_(same, 1 - lr * group["weight_decay"])
             scale = math.sqrt(max(1.0, shape[0] / shape[1]))
-            torch._foreach_add_(same, list(updates), alpha=-lr * scale)
+            torch._foreach_add_(same, updates, alpha=-lr * scale)
 
 
 def parameter_groups(
@@ -132,7 +144,8 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Groups for `MuonAdamW`: blocks' matrices decay; embeddings, heads, norms and biases do not.
 
-    With `optimizer="muon"` the matrices take Muon's rule at `matrix_lr`, with "adamw" AdamW's at `lr`.
+    With `optimizer="muon"` the matrices take Muon's rule at `matrix_lr`, with "adamw" AdamW's at
+    `lr`.
     """
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     head = getattr(model, "head", None)

@@ -1,7 +1,7 @@
-"""The end of a run: what was learned, how good it is, and what to do next.
+"""The beginning and the end of a run in a few lines: what goes in, how good it became, what next.
 
 Knows: which figures to show, and what xz needs for the same text. Leaves to others: computing
-metrics (`metrics.py`), sampling (`generate.py`).
+metrics (`metrics.py`), sampling (`generate.py`), lines in between (`callbacks/progress.py`).
 """
 
 import json
@@ -9,21 +9,84 @@ import lzma
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from lightning_embed.console import say
-from lightning_embed.metrics import LanguageModelMetrics, bits_per_byte_interval
+import lightning as L
+import torch
+
+from lightning_embed.callbacks.samples import Samples
+from lightning_embed.console import say, short
+from lightning_embed.datamodule import TextDataModule
+from lightning_embed.lightning_module import LanguageModel
+from lightning_embed.metrics import Evaluation, bits_per_byte_interval
+from lightning_embed.padded import row_of
+from lightning_embed.prepared import Prepared
+from lightning_embed.runs import Run
 
 
-def xz_bits_per_byte(
-    train: bytes, held_out: bytes, cache: Path | None = None
-) -> tuple[float, float]:
-    """Bits a byte that `xz -9e` needs for `held_out` alone, and with `train` as its dictionary.
+def say_start(
+    trainer: L.Trainer, model: LanguageModel, prepared: Prepared, precision_reason: str
+) -> None:
+    """What the run is trained on, and with which numbers."""
+    report = prepared.report
+    counts = report["counts"]
+    say(
+        "corpus",
+        f"{report['title']}, {counts['documents']:,} documents, {counts['bytes'] / 1e6:.1f} MB"
+        f"  [{prepared.key[:8]}]",
+    )
+    for note in report["notes"]:
+        say("", note)
+    asked, has = report["vocabulary asked"], report["vocabulary"]
+    fewer = f" (the text supports no more than that; asked {asked:,})" if (asked or 0) > has else ""
+    say(
+        "tokens",
+        f"{short(len(prepared.train.tokens))} to train, {short(len(prepared.validation.tokens))}"
+        f" held out; vocabulary {has:,}{fewer}; <pad>=1 checked",
+    )
+    unknown = report["splits"]["validation"]["unknown"]
+    if unknown:
+        say("", f"{unknown:,} held-out tokens are unknown to the tokenizer")
+    processes = f", {trainer.world_size} processes" if trainer.world_size > 1 else ""
+    say(
+        "numbers",
+        f"{trainer.precision} ({precision_reason}); {model.hparams['optimizer']};"
+        f" {torch.get_num_threads()} threads{processes}",
+    )
 
-    The second is size(train + held out) - size(train). Compression takes seconds for a few
-    megabytes, so the result is kept in `cache`.
+
+def say_evaluation(found: Evaluation, xz: tuple[float, float] | None = None) -> None:
+    """Loss, perplexity, accuracy, bits per byte and their interval; beside what xz needs."""
+    say(
+        "held out",
+        f"validation loss {found.loss:.4f}   perplexity {found.perplexity:.1f}"
+        f"   accuracy {found.accuracy:.3f}",
+    )
+    say("", f"bits per byte {found.bits_per_byte:.4f}")
+    if int((found.n_bytes > 0).sum()) > 1:
+        low, high = bits_per_byte_interval(found.nll, found.n_bytes)
+        say("", f"95 % over held-out files {low:.3f}-{high:.3f}")
+    if xz is not None:
+        alone, after = xz
+        say(
+            "",
+            f"xz -9e needs {alone:.3f} alone, {after:.4f} after the training text:"
+            f" ratio {found.bits_per_byte / after:.3f}",
+        )
+
+
+def xz_bits_per_byte(prepared: Prepared) -> tuple[float, float] | None:
+    """Bits a byte that `xz -9e` needs for the held-out text alone, and after the training text.
+
+    The second is size(training + held out) - size(training). None where the text is too long to
+    have been kept. Takes seconds, so the result stays beside the tokens.
     """
-    if cache is not None and cache.is_file():
-        alone, after = json.loads(cache.read_text(encoding="utf-8"))
+    files = prepared.train.text_file, prepared.validation.text_file
+    if not all(file.is_file() for file in files):
+        return None
+    kept = prepared.path / "xz.json"
+    if kept.is_file():
+        alone, after = json.loads(kept.read_text(encoding="utf-8"))
         return alone, after
+    train, held_out = (file.read_bytes() for file in files)
 
     def size(text: bytes) -> int:
         return len(lzma.compress(text, preset=9 | lzma.PRESET_EXTREME))
@@ -31,34 +94,52 @@ def xz_bits_per_byte(
     with ThreadPoolExecutor() as pool:  # lzma lets other threads run
         alone, both, first = pool.map(size, (held_out, train + held_out, train))
     result = 8 * alone / len(held_out), 8 * (both - first) / len(held_out)
-    if cache is not None:
-        cache.write_text(json.dumps(result), encoding="utf-8")
+    kept.write_text(json.dumps(result), encoding="utf-8")
     return result
 
 
-def say_evaluation(metrics: LanguageModelMetrics, xz: tuple[float, float] | None) -> None:
-    """Loss, perplexity, accuracy and bits per byte over everything the metrics have seen."""
-    values = {name: float(value) for name, value in metrics.compute().items()}
-    say(
-        "held out",
-        f"validation loss {values['loss']:.4f}   perplexity {values['perplexity']:.1f}"
-        f"   accuracy {values['accuracy']:.3f}",
+def say_end(
+    trainer: L.Trainer,
+    model: LanguageModel,
+    data: TextDataModule,
+    run: Run,
+    *,
+    best: str,
+    samples: Samples,
+    config: str | None,
+) -> None:
+    """Evaluate the best weights on everything held out, show a sample, and tell what to do next.
+
+    Args:
+        best: path of the best checkpoint, or "" where no validation ran.
+        samples: shows its first prompt.
+        config: the configuration file the run was started with.
+    """
+    steps = trainer.global_step
+    if best:
+        trainer.validate(model, data, ckpt_path=best, weights_only=True, verbose=False)
+    else:
+        trainer.validate(model, data, verbose=False)
+    assert model.evaluation is not None
+    say_evaluation(
+        model.evaluation, xz_bits_per_byte(data.prepared) if trainer.is_global_zero else None
     )
-    ratio = values["bits_per_byte"]
-    say("", f"bits per byte {ratio:.4f}")
-    if int((metrics.n_bytes > 0).sum()) > 1:
-        low, high = bits_per_byte_interval(metrics.nll, metrics.n_bytes)
-        say("", f"95 % over held-out files {low:.3f}-{high:.3f}")
-    if xz is not None:
-        alone, after = xz
-        say(
-            "",
-            f"xz -9e needs {alone:.3f} alone, {after:.4f} after the training text:"
-            f" ratio {ratio / after:.3f}",
-        )
+    embedding = model.network.embedding
+    row = row_of(embedding.weight, embedding.padding_idx or 0)
+    whole = row is None or not bool(row.count_nonzero())
+    say("padding", f"row {'zero' if whole else 'NOT ZERO'} after {steps} steps")
+    if samples.max_new_tokens and samples.can_run(trainer):
+        _say_sample(samples.prompts[0] + samples.texts(model)[0])
+    size = f"   {Path(best).stat().st_size / 1e6:.0f} MB" if best else ""
+    say("best", (best or "none, no validation ran; see last.ckpt beside") + size)
+    say("watch", f"tensorboard --logdir {run.folder.parent}")
+    say("go on", run.resume)
+    if best:
+        say("more", f'python train.py generate --checkpoint {best} --prompt "def "')
+    own = f"--config {config} " if config else ""
+    say("own text", f'python train.py fit {own}--name mine --data.files "notes/*.md"')
 
 
-def say_sample(text: str, lines: int = 6) -> None:
-    """The first lines of a sample, one block."""
+def _say_sample(text: str, lines: int = 6) -> None:
     for number, line in enumerate([x for x in text.splitlines() if x.strip()][:lines]):
         say("sample" if number == 0 else "", line[:90])

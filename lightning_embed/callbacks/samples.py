@@ -5,6 +5,7 @@ Knows: when to sample and where it goes. Leaves to others: sampling (`generate.p
 
 import lightning as L
 import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
 
 from lightning_embed.generate import generate_texts
 from lightning_embed.lightning_module import LanguageModel
@@ -30,10 +31,10 @@ class Samples(L.Callback):
         self.temperature = temperature
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        quiet = trainer.sanity_checking or not trainer.training or not trainer.is_global_zero
-        sharded = trainer.world_size > 1 and not hasattr(trainer.strategy, "_ddp_kwargs")
-        if quiet or sharded or not self.max_new_tokens or not isinstance(pl_module, LanguageModel):
-            return  # a sharded model cannot be run by one rank alone
+        if trainer.sanity_checking or not trainer.training or not self.max_new_tokens:
+            return
+        if not self.can_run(trainer) or not isinstance(pl_module, LanguageModel):
+            return
         with torch.random.fork_rng(devices=[]):  # training's randomness goes on undisturbed
             texts = self.texts(pl_module)
         for number, (prompt, text) in enumerate(zip(self.prompts, texts, strict=True)):
@@ -42,6 +43,11 @@ class Samples(L.Callback):
                 if write is not None:
                     code = "\n".join("    " + line for line in (prompt + text).splitlines())
                     write(f"samples/{number}", code, trainer.global_step)
+
+    @staticmethod
+    def can_run(trainer: L.Trainer) -> bool:
+        """One process writes samples; a sharded model cannot be run by one process alone."""
+        return trainer.is_global_zero and not isinstance(trainer.strategy, ModelParallelStrategy)
 
     def texts(self, module: LanguageModel) -> list[str]:
         """A continuation of each prompt."""

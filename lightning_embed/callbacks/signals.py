@@ -59,8 +59,11 @@ class GracefulStop(L.Callback):
             agreed = torch.tensor(received)
             dist.all_reduce(agreed, dist.ReduceOp.MAX, group=self._group)
             received = int(agreed)
-        if received:
+        if received or trainer.global_step == pl_module.planned_steps():  # type: ignore[operator]
+            # Saved here, the run's end can be gone on from when its limit is raised; Lightning's
+            # own save at the end would say that the epoch is finished.
             trainer.save_checkpoint(self.path)
+        if received:
             say("stopped", f"by {signal.Signals(received).name} after step {trainer.global_step}")
             say("saved", str(self.path))
             say("go on", self.resume)

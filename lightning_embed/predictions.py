@@ -1,0 +1,34 @@
+"""`predict`'s result: how well each held-out source was predicted, as a table.
+
+Knows: adding up rows by source. Leaves to others: the rows (`lightning_module.predict_step`).
+"""
+
+import csv
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lightning_embed.console import say
+
+
+def write_predictions(rows: Sequence[dict[str, Tensor]], sources: list[str], path: Path) -> None:
+    """Write one line a source: targets, bytes, bits per byte; the hardest first."""
+    columns = {key: torch.cat([row[key] for row in rows]).cpu() for key in rows[0]}
+    table = []
+    for number in columns["source"].unique().tolist():
+        mine = columns["source"] == number
+        nll = float(columns["nll"][mine].double().sum())
+        n_bytes = int(columns["n_bytes"][mine].sum())
+        bits = nll / math.log(2) / n_bytes if n_bytes else math.nan
+        table.append((sources[number], int(columns["targets"][mine].sum()), n_bytes, bits))
+    table.sort(key=lambda row: -row[-1])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("source", "targets", "bytes", "bits_per_byte"))
+        writer.writerows((s, t, b, f"{r:.4f}") for s, t, b, r in table)
+    hardest = f"hardest {table[0][0]} at {table[0][-1]:.3f} bits/byte"
+    say("written", f"{path}: {len(table)} sources, {hardest}")

@@ -1,0 +1,116 @@
+"""Folders of runs: which one a run takes, which checkpoint it begins from, how to go on with it.
+
+Knows: `runs/<name>`, `<name>-2`, what `last` and `best` mean. Leaves to others: files that are
+whole (`checkpoints.py`).
+"""
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightning_embed.checkpoints import is_whole
+from lightning_embed.console import say
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where a run writes, what it begins from, and the command line that goes on with it."""
+
+    folder: Path
+    checkpoint: Path | None
+    resume: str
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+
+def runs_named(root: Path, name: str) -> Iterator[Path]:
+    """Folders of the runs called `name`: root/name, root/name-2, ..., oldest first."""
+    number = 1
+    while (folder := root / (name if number == 1 else f"{name}-{number}")).exists():
+        yield folder
+        number += 1
+
+
+def next_folder(root: Path, name: str) -> Path:
+    """The folder a fresh run of this name takes; never one that is in use."""
+    used = sum(any(folder.iterdir()) for folder in runs_named(root, name))
+    return root / (f"{name}-{used + 1}" if used else name)
+
+
+def newest_checkpoint(root: Path, name: str) -> Path:
+    """The newest whole checkpoint of the newest run of this name; damaged ones are named.
+
+    Raises:
+        FileNotFoundError: there is none; never a silent start from scratch.
+    """
+    damaged = []
+    for folder in reversed(list(runs_named(root, name))):
+        files = list((folder / "checkpoints").glob("*.ckpt"))
+        for file in sorted(files, key=lambda f: f.stat().st_mtime_ns, reverse=True):
+            if file.is_dir() or is_whole(file):
+                return file
+            say("warning", f"{file} is damaged and passed over")
+            damaged.append(str(file))
+        if files:
+            break
+    found = f" (damaged: {', '.join(damaged)})" if damaged else ""
+    raise FileNotFoundError(
+        f"no checkpoint of a run named {name!r} under {root}{found}; leave out --ckpt_path to start"
+        " afresh, or name the run with --name"
+    )
+
+
+def resume_command(config: str | None, name: str, root: Path) -> str:
+    """The command line that goes on with the newest run of this name."""
+    parts = ["python", "train.py", "fit"]
+    if config is not None:
+        parts += ["--config", config]
+    if config is None or Path(config).stem != name:
+        parts += ["--name", name]
+    if root != Path("runs"):
+        parts += ["--trainer.default_root_dir", str(root)]
+    return shlex.join([*parts, "--ckpt_path", "last"])
+
+
+def choose_run(
+    root: Path, name: str, *, ckpt_path: str | None, config: str | None, fresh: bool
+) -> Run:
+    """The folder and checkpoint a command works with.
+
+    Args:
+        root: folder of all runs.
+        name: the run's name.
+        ckpt_path: "last", "best", a file, or None.
+        config: the configuration file, for the resume command.
+        fresh: without `ckpt_path`, a new folder is taken; otherwise the best checkpoint is meant.
+    """
+    if not name or Path(name).name != name or name.startswith("."):
+        raise ValueError(f"--name {name!r} must be a plain folder name")
+    resume = resume_command(config, name, root)
+    if ckpt_path is None and fresh:
+        folder = next_folder(root, name)
+        if folder.name != name:
+            say("note", f"{root / name} is in use, this run goes to {folder}")
+        return Run(folder, None, resume)
+    runs = list(runs_named(root, name))
+    if ckpt_path == "last":
+        checkpoint = newest_checkpoint(root, name)
+    elif ckpt_path in (None, "best"):
+        checkpoint = (runs[-1] if runs else root / name) / "checkpoints" / "best.ckpt"
+    else:
+        checkpoint = Path(str(ckpt_path))
+    if not checkpoint.exists():
+        raise FileNotFoundError(
+            f"no checkpoint at {checkpoint}; give --ckpt_path a file, last or best"
+        )
+    if checkpoint.is_file() and not is_whole(checkpoint):
+        raise ValueError(
+            f"{checkpoint} is damaged (not a whole archive, or its checksums do not hold); give"
+            " --ckpt_path another, or last for the newest whole one"
+        )
+    if checkpoint.parent.name == "checkpoints":
+        return Run(checkpoint.parent.parent, checkpoint, resume)
+    return Run(next_folder(root, name), checkpoint, resume)
