@@ -42,8 +42,8 @@ class TextDataModule(L.LightningDataModule):
             included.
         rows_per_batch: rows of a global batch at most.
         widths: widths rows are padded to; unset, eighths of `max_length`.
-        eval_overlap: tokens of a document that evaluation shows again, as context, before each later
-            window.
+        eval_overlap: tokens of a document that evaluation shows again, as context only, before
+            each later window.
         quick_eval_tokens: validation while training looks at about so many tokens; unset, at all.
         num_workers: data worker processes; on CPU they take cores from training.
         cache_dir: where prepared tokens are kept; unset, `~/.cache/lightning_embed`.
@@ -197,7 +197,8 @@ class TextDataModule(L.LightningDataModule):
         """How many global batches of the running epoch are done, and of which data."""
         consumed = 0
         if self.trainer is not None and self._train_loader is not None:
-            done = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed
+            progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
+            done: int = progress.processed  # type: ignore[attr-defined]
             consumed = done // self._train_loader.accumulate % len(self._train_loader.plan)
         return {
             "consumed": consumed,

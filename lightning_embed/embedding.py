@@ -117,8 +117,14 @@ class TokenEmbedding(nn.Embedding):
             )
         if d_model is not None and weight.shape[1] != d_model:
             raise ValueError(f"weight has width {weight.shape[1]}, but d_model is {d_model}")
+        vocab_size, width = weight.shape
         embedding = cls(
-            *weight.shape, padding_idx, scale=scale, device=weight.device, dtype=weight.dtype
+            vocab_size,
+            width,
+            padding_idx,
+            scale=scale,
+            device=weight.device,
+            dtype=weight.dtype,
         )
         with torch.no_grad():
             embedding.weight.copy_(weight)
@@ -147,7 +153,7 @@ class TokenEmbedding(nn.Embedding):
         else:
             self.weight[self.padding_idx].fill_(0.0)
 
-    def apply(self, fn: Callable[[nn.Module], object]) -> Self:  # type: ignore[override]
+    def apply(self, fn: Callable[[nn.Module], None]) -> Self:
         """Like `nn.Module.apply`; an `fn` that re-initialises does not reach the padding row.
 
         A parent's `apply` comes through here, so `model.apply(init_fn)` is safe as well.

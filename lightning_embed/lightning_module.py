@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
@@ -214,7 +215,7 @@ class LanguageModel(L.LightningModule):
 
     # Optimization ----------------------------------------------------------------------------
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         h = self.hparams
         total = h["schedule_steps"] or self.planned_steps()
         warmup = max(1, round(0.02 * total)) if h["warmup_steps"] is None else h["warmup_steps"]

@@ -7,6 +7,7 @@ Shapes: B rows, T positions, D features, V words.
 """
 
 import math
+from collections.abc import Iterator
 
 import torch
 import torch.fx.experimental._config
@@ -92,6 +93,7 @@ class DecoderLM(nn.Module):
             )
         d_ff = math.ceil(d_model * 8 / 3 / 32) * 32 if d_ff is None else d_ff
         self.rope_base = rope_base
+        self.channels = d_model // n_heads
         self.embedding = TokenEmbedding(
             vocab_size, d_model, padding_idx, scale=scale_embedding, init=init
         )
@@ -122,9 +124,15 @@ class DecoderLM(nn.Module):
                 nn.init.normal_(module.weight, std=module.in_features**-0.5)
             elif isinstance(module, nn.RMSNorm | TokenEmbedding):
                 module.reset_parameters()
-        for block in self.blocks:
+        for block in self.layers():
             nn.init.zeros_(block.attention.o_proj.weight)
             nn.init.zeros_(block.feed_forward.down_proj.weight)
+
+    def layers(self) -> Iterator[Block]:
+        """The blocks in order, typed."""
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            yield block
 
     def compile_parts(self) -> None:
         """Compile each block and the loss in place; keys in the state dict stay as they are.
@@ -148,9 +156,7 @@ class DecoderLM(nn.Module):
 
     def hidden(self, ids: Tensor) -> Tensor:
         """The stream after the final norm, `(B, T, D)`."""
-        block: Block
-        channels = self.blocks[0].attention.channels
-        tables = rotary_tables(ids.shape[1], channels, self.rope_base, ids.device)
+        tables = rotary_tables(ids.shape[1], self.channels, self.rope_base, ids.device)
         x = self.dropout(self.embedding(ids))
         for block in self.blocks:
             x = block(x, tables)

@@ -15,7 +15,7 @@ class PaddedEmbedding(NamedTuple):
     """An embedding's weight `(V, D)` under its name, and the id whose vector is for padding."""
 
     name: str
-    weight: nn.Parameter
+    weight: Tensor
     padding_idx: int
 
     def row(self) -> Tensor | None:

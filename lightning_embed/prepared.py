@@ -216,8 +216,10 @@ def open_prepared(path: Path) -> Prepared:
         part = path / name
         return Split(
             np.memmap(part / "tokens.bin", dtype=dtype, mode="r"),
-            *(np.load(part / f"{x}.npy") for x in ("offsets", "n_bytes", "source")),
-            text_file=part / "text.bin",
+            np.load(part / "offsets.npy"),
+            np.load(part / "n_bytes.npy"),
+            np.load(part / "source.npy"),
+            part / "text.bin",
         )
 
     return Prepared(path, path.name, tokenizer, split("train"), split("validation"), report)

@@ -228,7 +228,7 @@ class EmbedCLI(LightningCLI):
         if self.trainer.world_size > 1:
             raise ValueError("predict runs in one process; give --trainer.devices 1")
         kwargs |= {"weights_only": True, "return_predictions": True}
-        rows = self.trainer.predict(model, datamodule, **kwargs)
+        rows: Any = self.trainer.predict(model, datamodule, **kwargs)
         sources = datamodule.prepared.report["sources"]
         write_predictions(rows, sources, self.run.folder / "predictions.csv")
 

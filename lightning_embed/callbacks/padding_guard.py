@@ -156,7 +156,9 @@ class PaddingGuard(L.Callback):
                 say("repaired", message)
             else:
                 say("warning", message)
-                watch.reference.copy_(watch.embedding.row())  # say it once for each change
+                row = watch.embedding.row()
+                if row is not None:
+                    watch.reference.copy_(row)  # say it once for each change
             watch.first_step.fill_(-1)
 
     @staticmethod

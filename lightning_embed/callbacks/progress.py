@@ -36,6 +36,7 @@ class Progress(L.Callback):
         self.throughput = throughput
         self.began = began
         self.total_steps = 0
+        self.every = 50
         self._first_step = 0
         self._seen_step = -1
         self._fit_began = time.perf_counter()
@@ -46,6 +47,7 @@ class Progress(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: LanguageModel) -> None:  # type: ignore[override]
         self.total_steps = pl_module.planned_steps()
+        self.every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         self._first_step = self._seen_step = trainer.global_step
         self._fit_began = time.perf_counter()
 
@@ -75,7 +77,7 @@ class Progress(L.Callback):
                 self._compiled(pl_module)
             self.throughput.skip()
             return
-        if step % trainer.log_every_n_steps == 0 or step == self.total_steps:
+        if step % self.every == 0 or step == self.total_steps:
             self._interval(trainer, pl_module, step)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -123,8 +125,8 @@ class Progress(L.Callback):
             values["padding/share"] = figures["padding"]
         self._log(trainer, values, step)
         line = self._text(step, loss, figures)
-        every = max(trainer.log_every_n_steps, self.total_steps // LINES)
-        if step % every < trainer.log_every_n_steps or step == self.total_steps:
+        every = max(self.every, self.total_steps // LINES)
+        if step % every < self.every or step == self.total_steps:
             self._line(line)
         elif sys.stdout.isatty() and is_main_process():
             sys.stdout.write(f"\r\033[K         {line}")

@@ -39,7 +39,7 @@ class Samples(L.Callback):
             texts = self.texts(pl_module)
         for number, (prompt, text) in enumerate(zip(self.prompts, texts, strict=True)):
             for logger in trainer.loggers:
-                write = getattr(logger.experiment, "add_text", None)
+                write = getattr(getattr(logger, "experiment", None), "add_text", None)
                 if write is not None:
                     code = "\n".join("    " + line for line in (prompt + text).splitlines())
                     write(f"samples/{number}", code, trainer.global_step)
