@@ -121,7 +121,7 @@ def prepare(source: Source, cache_dir: Path, *, tokenizer: str, vocab_size: int 
 def _write(
     corpus: "Corpus", folder: Path, tokenizer: TextTokenizer | str, vocab_size: int | None, key: str
 ) -> None:
-    size = _text_bytes(corpus.train)
+    size = corpus.counts.get("train bytes") or _text_bytes(corpus.train)
     if isinstance(tokenizer, str):
         asked = vocab_size or suggested_vocabulary(size)
         texts = _texts(corpus.train, TOKENIZER_TRAINING_BYTES)
