@@ -30,7 +30,7 @@ class TextDataModule(L.LightningDataModule):
     Without `files` and `hub` the corpus is the source of Python's own standard library.
 
     Args:
-        files: local files or globs (txt, md, py, jsonl, csv, parquet).
+        files: a local file or glob, or a list of them (txt, md, py, jsonl, csv, parquet).
         hub: name of a data set on the Hugging Face Hub.
         hub_config: its configuration.
         text_column: where jsonl, csv, parquet and Hub rows keep the text.
@@ -52,7 +52,7 @@ class TextDataModule(L.LightningDataModule):
 
     def __init__(
         self,
-        files: list[str] | None = None,
+        files: str | list[str] | None = None,
         hub: str | None = None,
         hub_config: str | None = None,
         text_column: str = "text",
@@ -79,6 +79,7 @@ class TextDataModule(L.LightningDataModule):
             raise ValueError(
                 f"the last of --data.widths {widths} must be --data.max_length {max_length}"
             )
+        files = [files] if isinstance(files, str) else files
         self.settings = BatchSettings(tokens_per_batch, tuple(widths), rows_per_batch)
         self.files, self.hub, self.hub_config, self.text_column = (
             files,

@@ -219,17 +219,9 @@ class LanguageModel(L.LightningModule):
         h = self.hparams
         total = h["schedule_steps"] or self.planned_steps()
         warmup = max(1, round(0.02 * total)) if h["warmup_steps"] is None else h["warmup_steps"]
-        groups = parameter_groups(
-            self.network,
-            optimizer=h["optimizer"],
-            lr=h["lr"],
-            matrix_lr=h["matrix_lr"],
-            weight_decay=h["weight_decay"],
-            betas=tuple(h["betas"]),
-        )
         # A scaler's found_inf and unscaling are Lightning's business; fused AdamW is safe with
         # both because MuonAdamW does not claim to scale gradients itself.
-        optimizer = MuonAdamW(groups, fused=self.device.type in ("cpu", "cuda"))
+        optimizer = MuonAdamW(self._groups(), fused=self.device.type in ("cpu", "cuda"))
         scheduler = build_scheduler(
             optimizer,
             schedule=h["schedule"],
@@ -242,6 +234,17 @@ class LanguageModel(L.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
+
+    def _groups(self) -> list[dict[str, Any]]:
+        h = self.hparams
+        return parameter_groups(
+            self.network,
+            optimizer=h["optimizer"],
+            lr=h["lr"],
+            matrix_lr=h["matrix_lr"],
+            weight_decay=h["weight_decay"],
+            betas=tuple(h["betas"]),
+        )
 
     def planned_steps(self) -> int:
         """Optimizer steps of the whole run, from the trainer's limits and the data's plan.
@@ -270,7 +273,20 @@ class LanguageModel(L.LightningModule):
         checkpoint["tokenizer"] = self.tokenizer_json
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the tokenizer, and let today's learning rates and decay win over the saved ones,
+        which torch would otherwise restore with the optimizer and so ignore the settings."""
         self.tokenizer_json = checkpoint.get("tokenizer")
+        wanted = {group["name"]: group for group in self._groups()}
+        for state in checkpoint.get("optimizer_states", []):
+            for saved in state["param_groups"]:
+                group = wanted.get(saved.get("name"))
+                if group is None or not saved.get("initial_lr"):
+                    continue
+                saved["lr"] *= group["lr"] / saved["initial_lr"]
+                saved["initial_lr"] = group["lr"]
+                saved.update({k: group[k] for k in ("weight_decay", "betas") if k in group})
+        for scheduler in checkpoint.get("lr_schedulers", []):
+            scheduler["base_lrs"] = [group["lr"] for group in wanted.values()]
 
     def flops_per_token(self) -> float:
         """Training FLOPs for one token, matrices only: 6 for each parameter used in a product."""

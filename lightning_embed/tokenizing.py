@@ -14,7 +14,7 @@ from lightning_embed.tokenizer import TextTokenizer
 def tokenizer(
     adopt: str | None = None,
     show: str | None = None,
-    files: list[str] | None = None,
+    files: str | list[str] | None = None,
     text_column: str = "text",
     vocab_size: int = 4096,
     characters: bool = False,
@@ -26,7 +26,7 @@ def tokenizer(
     Args:
         adopt: a foreign byte-level BPE (tokenizer.json, folder or Hub name) to give our four ids.
         show: a tokenizer.json to look at; nothing is written.
-        files: local files or globs to train on.
+        files: a local file or glob to train on, or a list of them.
         text_column: where jsonl, csv and parquet rows keep the text.
         vocab_size: ids of a trained BPE at most.
         characters: one id per character instead of a BPE.
@@ -56,10 +56,11 @@ def tokenizer(
 
 
 def _trained(
-    files: list[str] | None, text_column: str, vocab_size: int, characters: bool
+    files: str | list[str] | None, text_column: str, vocab_size: int, characters: bool
 ) -> TextTokenizer:
     from lightning_embed.corpus import FilesCorpus, StdlibCorpus
 
+    files = [files] if isinstance(files, str) else files
     source = FilesCorpus(tuple(files), text_column) if files else StdlibCorpus()
     with tempfile.TemporaryDirectory() as folder:
         texts = source.load(Path(folder)).train["text"]
