@@ -13,7 +13,14 @@ from typing import Any
 import lightning as L
 import numpy as np
 
-from lightning_embed.batching import BatchSettings, PaddedRows, PlanLoader, Windows, cut_windows
+from lightning_embed.batching import (
+    BatchSettings,
+    PaddedRows,
+    PlanLoader,
+    Windows,
+    cut_windows,
+    plan_epoch,
+)
 from lightning_embed.prepared import Prepared, Source, Split, open_prepared, prepare
 
 EVAL_TOKENS_PER_BATCH = 8_192
@@ -185,10 +192,9 @@ class TextDataModule(L.LightningDataModule):
     def predict_dataloader(self) -> PlanLoader:
         return self.eval_dataloader()
 
+    @cached_property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps in an epoch: global batches of the plan, whatever the split."""
-        from lightning_embed.batching import plan_epoch
-
+        """Optimizer steps in an epoch: global batches of the plan, the same number every epoch."""
         windows = cut_windows(self.prepared.train.offsets, self.max_length)
         return len(plan_epoch(windows, self.settings, seed=self.seed, epoch=0))
 

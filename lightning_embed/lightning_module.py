@@ -5,7 +5,6 @@ schedule, when to compile, what a checkpoint carries. Leaves to others: the netw
 batches (`datamodule.py`, met only through `trainer.datamodule`), progress, guards (`callbacks/`).
 """
 
-import math
 from typing import Any, Literal
 
 import lightning as L
@@ -256,7 +255,7 @@ class LanguageModel(L.LightningModule):
         if trainer.max_epochs is not None and trainer.max_epochs > 0:
             data = getattr(trainer, "datamodule", None)
             if data is not None:
-                limits.append(trainer.max_epochs * data.steps_per_epoch())
+                limits.append(trainer.max_epochs * data.steps_per_epoch)
         return min(limits, default=1000)
 
     # Compiling -------------------------------------------------------------------------------
@@ -287,10 +286,3 @@ class LanguageModel(L.LightningModule):
                 saved.update({k: group[k] for k in ("weight_decay", "betas") if k in group})
         for scheduler in checkpoint.get("lr_schedulers", []):
             scheduler["base_lrs"] = [group["lr"] for group in wanted.values()]
-
-    def flops_per_token(self) -> float:
-        """Training FLOPs for one token, matrices only: 6 for each parameter used in a product."""
-        used = sum(p.numel() for p in self.network.parameters() if p.ndim == 2)
-        if not self.hparams["tied"]:
-            used -= math.prod(self.network.embedding.weight.shape)
-        return 6.0 * used

@@ -104,6 +104,7 @@ class EmbedCLI(LightningCLI):
                 "last_checkpoint.enable_version_counter": False,
                 "early_stopping.monitor": "val/loss",
                 "early_stopping.patience": 5,
+                "early_stopping.strict": False,  # a run may end before its first validation
             }
         )
 
@@ -172,11 +173,11 @@ class EmbedCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         config = self.config_init[self.command]
         given = config["trainer"]
-        limits = given["max_steps"], given["max_epochs"], given["max_time"]
+        limits = given["max_steps"], given["max_epochs"]
         throughput = Throughput()
         given["callbacks"] = [
             *(given["callbacks"] or []),
-            RunLength(given=limits != (-1, None, None)),
+            RunLength(given=limits != (-1, None)),
             Seeding(config["data"].seed),
             throughput,
             Progress(throughput, self.began),

@@ -16,7 +16,7 @@ class RunLength(L.Callback):
     """Sets `max_epochs` from the amount of text unless a limit was given.
 
     Args:
-        given: the user gave `max_steps`, `max_epochs` or `max_time`.
+        given: the user gave `max_steps` or `max_epochs`.
     """
 
     def __init__(self, given: bool) -> None:

@@ -1,0 +1,120 @@
+"""The summed loss, forward and backward: our chunked one, torch's, and plain logits.
+
+    python benchmarks/loss.py
+
+Time at the default shape (2,048 positions, width 256, 4,096 words, bfloat16 autocast), median of
+interleaved repeats; peak memory at 8,192 positions and 50,257 words, each in a process of its own.
+"""
+
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_embed.loss import chunk_loss, cross_entropy_sum, padding_bias
+
+REPEATS = 15
+
+
+def ours(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    return cross_entropy_sum(hidden, weight, targets, 1)
+
+
+def ours_compiled(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    return cross_entropy_sum(hidden, weight, targets, 1, torch.compile(chunk_loss, dynamic=True))
+
+
+def plain(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    logits = F.linear(hidden, weight, padding_bias(weight, 1)).float()
+    return F.cross_entropy(logits, targets, reduction="sum")
+
+
+def torchs(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    options = torch.nn.LinearCrossEntropyOptions(acc_policy="accurate")
+    low = weight.bfloat16()
+    bias = padding_bias(low, 1)
+    return F.linear_cross_entropy(
+        hidden.bfloat16(), low, targets, linear_bias=bias, reduction="sum", options=options
+    )
+
+
+def variants() -> dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]]:
+    found = {"plain": plain, "ours": ours, "ours_compiled": ours_compiled}
+    if hasattr(F, "linear_cross_entropy"):
+        found["torchs"] = torchs
+    return found
+
+
+def data(n: int, d: int, v: int) -> tuple[Tensor, Tensor, Tensor]:
+    torch.manual_seed(0)
+    hidden = torch.randn(n, d, requires_grad=True)
+    weight = (torch.randn(v, d) / d**0.5).requires_grad_()
+    return hidden, weight, torch.randint(2, v, (n,))
+
+
+def once(loss: Callable[[Tensor, Tensor, Tensor], Tensor], args: tuple[Tensor, ...]) -> float:
+    for tensor in args[:2]:
+        tensor.grad = None
+    began = time.perf_counter()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = loss(*args)
+    value.backward()
+    return time.perf_counter() - began
+
+
+def peak_memory(name: str) -> float:
+    """MiB beyond the inputs and their gradients, of one forward and backward."""
+    code = f"import loss; loss.report_memory({name!r})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=sys.path[0]
+    )
+    return float(done.stdout.split()[-1])
+
+
+def report_memory(name: str) -> None:
+    small = data(64, 256, 512)
+    for _ in range(2):
+        once(variants()[name], small)  # libraries and compiled code are loaded now
+    args = data(8192, 256, 50257)
+    for tensor in args[:2]:
+        tensor.grad = torch.zeros_like(tensor)
+        tensor.grad = None
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    once(variants()[name], args)
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+
+
+def main() -> None:
+    from results import record
+
+    args = data(2048, 256, 4096)
+    times: dict[str, list[float]] = {name: [] for name in variants()}
+    for loss in variants().values():
+        for _ in range(3):
+            once(loss, args)
+    for _ in range(REPEATS):
+        for name, loss in variants().items():
+            times[name].append(once(loss, args))
+    base = statistics.median(times["plain"])
+    memory = {name: peak_memory(name) for name in times}
+    rows = [
+        "| loss | time | of plain | peak memory | of plain |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, values in times.items():
+        middle = statistics.median(values)
+        rows.append(
+            f"| {name} | {1000 * middle:.0f} ms | {middle / base:.2f} | {memory[name]:.0f} MiB |"
+            f" 1/{memory['plain'] / memory[name]:.0f} |"
+        )
+    record("The loss without logits", "\n".join(rows))
+
+
+if __name__ == "__main__":
+    main()
