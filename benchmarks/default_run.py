@@ -2,9 +2,9 @@
 
     python benchmarks/default_run.py [further options of fit]
 
-Trains `configs/stdlib.yaml` in a folder and with a data cache of its own, then draws 20 samples with
-seeds 0 to 19, none left out, and counts how many parse as Python once an unfinished end (at most
-three lines of a sample that reached its length limit) is cut off.
+Trains `configs/stdlib.yaml` in a folder and with a data cache of its own, then draws 20 samples
+with seeds 0 to 19, none left out, and counts how many parse as Python once an unfinished end (at
+most three lines) is cut off.
 """
 
 import ast
@@ -69,8 +69,8 @@ def main() -> None:
     transcript = "\n".join(f"    {line}" for line in lines)
     record(
         "The default run",
-        f"From command to end {took:.0f} s, first loss after {first_loss:.1f} s, {len(lines)} lines."
-        f" {good} of {SAMPLES} samples parse (temperature 0.8, top-k 50, up to 200 tokens).\n\n"
+        f"From command to end {took:.0f} s, first loss after {first_loss:.1f} s, {len(lines)}"
+        f" lines. {good} of {SAMPLES} samples parse (temperature 0.8, top-k 50, up to 200 tokens).\n\n"
         f"{transcript}\n\n{shown}",
     )
 

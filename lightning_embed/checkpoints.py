@@ -6,6 +6,7 @@ others: when to save (Lightning's ModelCheckpoint, `callbacks/signals.py`), what
 """
 
 import os
+import pickle
 import tempfile
 import zipfile
 from pathlib import Path
@@ -62,3 +63,30 @@ def is_whole(path: Path) -> bool:
             return archive.testzip() is None
     except (OSError, zipfile.BadZipFile, ValueError):
         return False
+
+
+def require_whole(path: Path) -> None:
+    """Raises ValueError: the file is damaged."""
+    if not is_whole(path):
+        raise ValueError(
+            f"{path} is damaged (not a whole archive, or its checksums do not hold); give another,"
+            " or --ckpt_path last for the newest whole one"
+        )
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds, mapped rather than read; no code in it is run.
+
+    Raises:
+        ValueError: it holds more than tensors and plain values, or is no checkpoint of ours.
+    """
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (pickle.UnpicklingError, RuntimeError):
+        raise ValueError(
+            f"{path} holds more than tensors and plain values and is not loaded: it could run a"
+            " program"
+        ) from None
+    if not isinstance(saved, dict) or not {"state_dict", "hyper_parameters"} <= saved.keys():
+        raise ValueError(f"{path} is not a checkpoint that fit wrote")
+    return saved

@@ -93,6 +93,9 @@ def _quiet_libraries() -> None:
         ".*is not supported for `.*` in `autocast`.*",
         ".*Please use the new API settings to control TF32.*",
         ".*`training_step` returned `None`.*",
+        ".*could not find the monitored key.*",  # a run that ends before its first validation
+        ".*`max_epochs` was not set.*",  # RunLength sets it once the text is known
+        ".*The dirpath has changed from.*",
         ".*It is recommended to use .*sync_dist=True.*",
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -31,6 +31,11 @@ def default_cache_dir() -> Path:
     return Path(base) / "lightning_embed"
 
 
+def _is_fit(trainer: L.Trainer) -> bool:
+    """Also in the validations of a fit, where `trainer.training` is false."""
+    return trainer.state.fn == "fit"
+
+
 class TextDataModule(L.LightningDataModule):
     """Tokenises a corpus once and serves it in planned, padded batches.
 
@@ -184,7 +189,7 @@ class TextDataModule(L.LightningDataModule):
         return self._loader(split, windows, settings, train=False)
 
     def val_dataloader(self) -> PlanLoader:
-        return self.eval_dataloader(quick=self.trainer is not None and self.trainer.training)
+        return self.eval_dataloader(quick=self.trainer is not None and _is_fit(self.trainer))
 
     def test_dataloader(self) -> PlanLoader:
         return self.eval_dataloader()
@@ -213,11 +218,20 @@ class TextDataModule(L.LightningDataModule):
             "tokenizer": self.prepared.tokenizer.fingerprint,
         }
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if state_dict["data"] != self.prepared.key:
+    def require_same(self, state_dict: dict[str, Any], training: bool) -> None:
+        """Refuse to go on with other data, or to evaluate with another tokenizer (ValueError)."""
+        if not training and state_dict["tokenizer"] != self.prepared.tokenizer.fingerprint:
+            raise ValueError(
+                "this checkpoint was trained with another tokenizer than this data's: give the"
+                " --data.* settings of then, or its tokenizer.json as --data.tokenizer"
+            )
+        if training and state_dict["data"] != self.prepared.key:
             raise ValueError(
                 f"this checkpoint was trained on data {state_dict['data']}, not on"
                 f" {self.prepared.key}: give the same --data.* settings and text as then, or start"
                 " a new run without --ckpt_path"
             )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.require_same(state_dict, training=self.trainer is None or _is_fit(self.trainer))
         self._resume = state_dict

@@ -106,8 +106,19 @@ class LanguageModel(L.LightningModule):
         """Build the network once the vocabulary is known; called again, does nothing."""
         if self.model is not None:
             return
-        self._take_from_data()
+        self.require_possible(getattr(self._trainer, "datamodule", None))
+        self.model = DecoderLM(**self._network_settings())
+        if self.device_mesh is not None:
+            shard(self.model, self.device_mesh["data_parallel"])
+
+    def require_possible(self, data: Any) -> None:
+        """Take sizes from the data and refuse, before anything is built or written, a network that
+        cannot be (ValueError)."""
+        self._take_from(data)
         settings = self._network_settings()
+        for name in ("d_model", "n_layers", "n_heads"):
+            if settings[name] < 1:
+                raise ValueError(f"--model.{name} must be at least 1, not {settings[name]}")
         with torch.device("meta"):  # costs nothing, and knows how many parameters there would be
             parameters = sum(
                 p.numel() for p in DecoderLM(**settings | {"n_layers": 1}).blocks[0].parameters()
@@ -115,13 +126,9 @@ class LanguageModel(L.LightningModule):
         require_memory(
             parameters * settings["n_layers"] + settings["vocab_size"] * settings["d_model"]
         )
-        self.model = DecoderLM(**settings)
-        if self.device_mesh is not None:
-            shard(self.model, self.device_mesh["data_parallel"])
 
-    def _take_from_data(self) -> None:
+    def _take_from(self, data: Any) -> None:
         """Sizes that follow from the data, written into the hyperparameters and so checkpoints."""
-        data = getattr(self._trainer, "datamodule", None)
         if data is not None:
             found = data.prepared.tokenizer.vocab_size
             if self.hparams["vocab_size"] not in (None, found):

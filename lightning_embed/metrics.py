@@ -7,10 +7,12 @@ Sums are kept for each source (file) apart, so that an interval over files can b
 """
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 from torchmetrics import Metric
 
 from lightning_embed.loss import Scores
@@ -49,6 +51,14 @@ class LanguageModelMetrics(Metric):
         super().__init__(**kwargs)
         for name in ("nll", "correct", "tokens", "n_bytes"):
             self.add_state(name, torch.zeros(GROUPS, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def _apply(self, fn: Callable[..., Any], exclude_state: Sequence[str] = "") -> Module:
+        """Another device, but no fewer digits: bf16-true converts every module."""
+        this = super()._apply(fn, exclude_state)
+        for name in self._defaults:
+            setattr(self, name, getattr(self, name).double())
+            self._defaults[name] = self._defaults[name].double()  # type: ignore[union-attr]
+        return this
 
     def update(self, scores: Scores, real: Tensor, group: Tensor, n_bytes: Tensor) -> None:
         """Add a batch.

@@ -12,11 +12,18 @@ from torch.distributed.tensor import DTensor, Shard
 
 
 class PaddedEmbedding(NamedTuple):
-    """An embedding's weight `(V, D)` under its name, and the id whose vector is for padding."""
+    """An embedding, its weight's name, and the id whose vector is for padding."""
 
     name: str
-    weight: Tensor
+    module: nn.Module
     padding_idx: int
+
+    @property
+    def weight(self) -> Tensor:
+        """`(V, D)`; asked anew each time, as a resize may have replaced it."""
+        weight = self.module.weight
+        assert isinstance(weight, Tensor)
+        return weight
 
     def row(self) -> Tensor | None:
         """A view of the padding row `(D,)`, or None on a rank that does not hold it."""
@@ -59,8 +66,8 @@ def find_padded_embeddings(module: nn.Module) -> list[PaddedEmbedding]:
     found: dict[int, PaddedEmbedding] = {}
     for name, child in module.named_modules():
         if isinstance(child, nn.Embedding | nn.EmbeddingBag) and child.padding_idx is not None:
-            full_name = f"{name}.weight" if name else "weight"
-            found.setdefault(
-                id(child.weight), PaddedEmbedding(full_name, child.weight, child.padding_idx)
-            )
+            clean = name.replace("_orig_mod.", "")  # a compiled module's wrapper
+            full_name = f"{clean}.weight" if clean else "weight"
+            embedding = PaddedEmbedding(full_name, child, child.padding_idx)
+            found.setdefault(id(child.weight), embedding)
     return list(found.values())

@@ -7,8 +7,10 @@ arguments there are (`cli.py`).
 import difflib
 import re
 import sys
+from pathlib import Path
 from typing import NoReturn
 
+import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
 UNKNOWN = re.compile(
@@ -16,6 +18,39 @@ UNKNOWN = re.compile(
     r"|does not accept (?:nested key|option) '(?P<option>[^']+)'"
     r"|[Kk]ey \"?'?(?P<key>[\w.]+)\"?'? is not expected"
 )
+
+UNION = re.compile(
+    r'Parser key "(?P<key>[\w.]+)": Does not validate against any of the Union subtypes'
+    r" Subtypes: \[(?P<types>.*?)\] Errors: .*Given value: (?P<value>.*)$"
+)
+
+
+def _cannot_be(found: re.Match[str]) -> str:
+    """jsonargparse tells what it tried with each type; the types and the value are enough."""
+    types = re.sub(r"<class '([^']+)'>", r"\1", found["types"]).replace("typing.Literal", "")
+    return f"--{found['key']} cannot be {found['value']}: give {types.replace('NoneType', 'null')}"
+
+
+def require_settings_files(args: list[str]) -> None:
+    """Refuse a --config file that holds no settings, by name (ValueError).
+
+    Others are left to the parser, which does not say in which file it found a mistake.
+    """
+    for flag, value in zip(args, [*args[1:], ""], strict=True):
+        name, _, joined = flag.partition("=")
+        path = Path(joined or value)
+        if name not in ("--config", "-c") or not path.is_file():
+            continue
+        try:
+            settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} does not parse as YAML: {error}") from None
+        if settings is not None and not isinstance(settings, dict):
+            raise ValueError(f"{path} holds no settings; write for example `data:` and lines below")
+        for key in ("model", "data", "trainer"):
+            section = (settings or {}).get(key)
+            if section is not None and not isinstance(section, dict):
+                raise ValueError(f"{path}: {key} is {section!r}, but needs settings below it")
 
 
 def nearest(word: str, words: list[str]) -> str:
@@ -38,7 +73,7 @@ class OneLineParser(LightningArgumentParser):
         if match := UNKNOWN.search(message):
             key = next(group for group in match.groups() if group)
             hint = nearest(key, known)
-        text = one_line(message)
+        text = UNION.sub(_cannot_be, one_line(message))
         if len(text) > 400:
             text = text[:400] + " ..."
         sys.stderr.write(f"error: {text}{hint}\n")

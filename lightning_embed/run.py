@@ -19,12 +19,12 @@ from lightning_embed.callbacks.samples import Samples
 from lightning_embed.callbacks.seeding import Seeding
 from lightning_embed.callbacks.signals import GracefulStop
 from lightning_embed.callbacks.throughput import Throughput
-from lightning_embed.checkpoints import AtomicCheckpointIO
+from lightning_embed.checkpoints import AtomicCheckpointIO, read_checkpoint
 from lightning_embed.console import say
 from lightning_embed.datamodule import TextDataModule
 from lightning_embed.hardware import suggested_precision
 from lightning_embed.lightning_module import LanguageModel
-from lightning_embed.parsing import OneLineParser
+from lightning_embed.parsing import OneLineParser, require_settings_files
 from lightning_embed.predictions import write_predictions
 from lightning_embed.runs import choose_run
 from lightning_embed.summary import say_end, say_evaluation, say_start
@@ -55,6 +55,7 @@ class EmbedCLI(LightningCLI):
 
     def __init__(self, command: str, args: list[str], began: float) -> None:
         self.command, self.began = command, began
+        self.saved_data: dict[str, Any] | None = None  # of the checkpoint a command begins from
         super().__init__(
             LanguageModel,
             TextDataModule,
@@ -78,6 +79,7 @@ class EmbedCLI(LightningCLI):
     # Parsing ---------------------------------------------------------------------------------
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        require_settings_files(args)
         self.config = parser.parse_args(args)
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
@@ -126,6 +128,11 @@ class EmbedCLI(LightningCLI):
                 "--trainer.precision 16-true is refused: AdamW's epsilon is 0 in float16 and turns"
                 " the padding row into NaN; take 16-mixed, bf16-mixed or bf16-true"
             )
+        if trainer.accumulate_grad_batches < 1:
+            raise ValueError(
+                "--trainer.accumulate_grad_batches must be at least 1, not"
+                f" {trainer.accumulate_grad_batches}"
+            )
         if trainer.deterministic is None and trainer.accelerator == "cpu":
             trainer.deterministic = True
         files = config.get("config") or []
@@ -148,8 +155,9 @@ class EmbedCLI(LightningCLI):
         """Nothing in a checkpoint overrides what was asked for without a word."""
         if checkpoint.is_dir():  # sharded: its parts are checked when they are loaded
             return
-        saved = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-        hparams = saved.get("hyper_parameters", {})
+        saved = read_checkpoint(checkpoint)
+        self.saved_data = saved.get(TextDataModule.__qualname__)
+        hparams = saved["hyper_parameters"]
         parser = self._subcommand_parsers[self.command]
         for key, then in hparams.items():
             now = config.model.get(key)
@@ -196,6 +204,14 @@ class EmbedCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     # Commands ----------------------------------------------------------------------------------
+
+    def before_fit(self) -> None:
+        """Refuse what cannot be before anything is loaded or written."""
+        self.model.require_possible(self.datamodule)
+        if self.saved_data is not None:
+            self.datamodule.require_same(self.saved_data, training=self.command == "fit")
+
+    before_validate = before_test = before_predict = before_fit
 
     def fit(self, model: LanguageModel, datamodule: TextDataModule, **kwargs: Any) -> None:
         say("run", f"{self.run.folder}   seed {datamodule.seed}")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightning_embed.checkpoints import is_whole
+from lightning_embed.checkpoints import is_whole, require_whole
 from lightning_embed.console import say
 
 
@@ -106,11 +106,8 @@ def choose_run(
         raise FileNotFoundError(
             f"no checkpoint at {checkpoint}; give --ckpt_path a file, last or best"
         )
-    if checkpoint.is_file() and not is_whole(checkpoint):
-        raise ValueError(
-            f"{checkpoint} is damaged (not a whole archive, or its checksums do not hold); give"
-            " --ckpt_path another, or last for the newest whole one"
-        )
+    if checkpoint.is_file():
+        require_whole(checkpoint)
     if checkpoint.parent.name == "checkpoints":
         return Run(checkpoint.parent.parent, checkpoint, resume)
     return Run(next_folder(root, name), checkpoint, resume)

@@ -1,9 +1,17 @@
 """Fixtures that several test modules share."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from commands import Outcome, Workshop, write_corpus
+from torch import Tensor, nn
+
+from lightning_embed.batching import PaddedRows, cut_windows
+from lightning_embed.model import DecoderLM
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +40,53 @@ def finished(
     shop = Workshop(corpus, cache, tmp_path_factory.mktemp("finished"))
     often = ("--trainer.log_every_n_steps", "5", "--padding_guard.every_n_steps", "5")
     return shop, shop.fit("done", "--trainer.max_epochs", "4", *often)
+
+
+def is_plus_zero(row: Tensor) -> bool:
+    bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[row.element_size()]
+    return bool((row.detach().contiguous().view(bits) == 0).all())
+
+
+@pytest.fixture
+def plus_zero() -> Callable[[Tensor], bool]:
+    """Whether a tensor is bitwise +0; `== 0` would also accept -0."""
+    return is_plus_zero
+
+
+@pytest.fixture
+def tiny_lm() -> Callable[..., DecoderLM]:
+    """Builds a small `DecoderLM` with every matrix random: as initialised, its residual branches
+    are zero, and a model without branches passes most tests whatever attention does."""
+
+    def build(dtype: torch.dtype = torch.float64, seed: int = 0, **settings: Any) -> DecoderLM:
+        torch.manual_seed(seed)
+        sizes = {"vocab_size": 23, "d_model": 16, "n_layers": 2, "n_heads": 2, "d_ff": 24}
+        model = DecoderLM(**(sizes | settings))
+        for module in model.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=module.in_features**-0.5)
+            elif isinstance(module, nn.RMSNorm):
+                nn.init.uniform_(module.weight, 0.5, 1.5)
+        return model.to(dtype).eval()
+
+    return build
+
+
+@pytest.fixture
+def make_rows() -> Callable[..., PaddedRows]:
+    """Builds `PaddedRows` over made-up documents of the given lengths (tokens, ends included)."""
+
+    def build(
+        lengths: list[int], max_length: int = 8, overlap: int = 0, vocab_size: int = 10_000
+    ) -> PaddedRows:
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        return PaddedRows(
+            (np.arange(offsets[-1]) % 5_000 + 4).astype(np.uint16),  # tells positions apart
+            cut_windows(offsets, max_length, overlap),
+            group=np.arange(len(lengths)) % 3,
+            n_bytes=np.array([7 * n + 1 for n in lengths]),
+            offsets=offsets,
+            vocab_size=vocab_size,
+        )
+
+    return build

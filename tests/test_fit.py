@@ -1,4 +1,4 @@
-"""`fit` and the commands that use its checkpoint, from the command line to the files left behind."""
+"""`fit` and the commands that use its checkpoint, down to the files left behind."""
 
 import csv
 import re
@@ -18,6 +18,7 @@ from commands import (
     run,
     run_apart,
 )
+
 from lightning_embed import LanguageModel
 
 Finished = tuple[Workshop, Outcome]
@@ -184,7 +185,9 @@ def test_predictions_add_up_to_the_same_bits_per_byte(finished: Finished) -> Non
         rows = list(csv.DictReader(file))
     assert len(rows) == 3 and all(row["source"].endswith(".txt") for row in rows)
     n_bytes = sum(int(row["bytes"]) for row in rows)
-    assert n_bytes == sum(Path(shop.files).parent.joinpath(r["source"]).stat().st_size for r in rows)
+    assert n_bytes == sum(
+        Path(shop.files).parent.joinpath(r["source"]).stat().st_size for r in rows
+    )
     bits = sum(float(row["bits_per_byte"]) * int(row["bytes"]) for row in rows)
     assert bits / n_bytes == pytest.approx(bits_per_byte(told), abs=1e-4)
     worst = [float(row["bits_per_byte"]) for row in rows]
@@ -205,18 +208,21 @@ def test_generate_works_after_the_checkpoint_has_moved(finished: Finished, tmp_p
 
 # -- what a person sees ----------------------------------------------------------------------
 
-LABELS = """run corpus tokens numbers compile finished held_out padding sample best watch go_on more
-own_text""".split()
+LABELS = [
+    *("run", "corpus", "tokens", "numbers", "compile", "finished", "held_out", "padding"),
+    *("sample", "best", "watch", "go_on", "more", "own_text"),
+]
 
 
 def test_a_whole_run_is_short_and_silent_about_libraries(corpus: str, tmp_path: Path) -> None:
     """In a process of its own, where no test runner swallows warnings."""
     config = tmp_path / "mine.yaml"
-    config.write_text("trainer:\n  max_epochs: 3\n  val_check_interval: 0.5\n", encoding="utf-8")
+    config.write_text("trainer:\n  val_check_interval: 0.5\n", encoding="utf-8")
     told = run_apart(
         *("fit", "--config", config, "--data.files", corpus),
         *("--data.cache_dir", tmp_path / "cache", "--trainer.default_root_dir", tmp_path / "runs"),
         *("--model.compile", "false", "--model.d_model", "32", "--model.n_heads", "2"),
+        *("--samples.max_new_tokens", "5", "--data.vocab_size", "400"),
     )
     assert told.status == 0, told.err
     assert told.err == ""

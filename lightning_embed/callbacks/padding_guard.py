@@ -1,56 +1,38 @@
 """`PaddingGuard`: proves at every optimizer step that padding vectors are what they were.
 
-Knows: how to look at a row and its gradient without waiting for a GPU, and what to say when one
-moved. Leaves to others: keeping the row zero (`embedding.py`), finding embeddings (`padded.py`).
+Knows: when to look, how ranks learn of each other's findings, what to do about one. Leaves to
+others: evidence and causes (`row_watch.py`), keeping the row zero (`embedding.py`), finding
+embeddings (`padded.py`).
 
-Works with any LightningModule. Bits are compared, so -0, NaN and the smallest drift count.
+Works with any LightningModule, compiled, wrapped by DDP or sharded by FSDP2. Bits are compared, so
+-0, NaN and the smallest drift count.
 """
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import lightning as L
 import torch
-from torch import Tensor
+import torch.distributed as dist
+from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
+from torch.optim import Optimizer
 
 from lightning_embed.console import say
-from lightning_embed.padded import PaddedEmbedding, find_padded_embeddings
-
-BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+from lightning_embed.padded import find_padded_embeddings
+from lightning_embed.row_watch import Finding, RowWatch
 
 
 class PaddingVectorChanged(RuntimeError):
-    """A padding vector is no longer bitwise what it was when training began."""
+    """A padding vector is no longer bitwise what it was when training began.
 
+    Attributes:
+        finding: name, step, deviation, gradient and cause.
+        cause: the finding's, see `row_watch.Cause`.
+    """
 
-@dataclass
-class _Watch:
-    """Evidence about one row, kept on its device; read only now and then on a GPU."""
-
-    embedding: PaddedEmbedding
-    reference: Tensor  # (D,)
-    first_step: Tensor  # int64, -1 until the row changed
-    deviation: Tensor  # float32, largest |row - reference| then; infinite when it is not a number
-    gradient: Tensor  # float32, largest |gradient| the row has seen
-
-    @torch.no_grad()
-    def look(self, step: int) -> None:
-        row = self.embedding.row()
-        if row is None:
-            return
-        bits = BITS[row.element_size()]
-        changed = (row.view(bits) != self.reference.view(bits)).any()
-        first = changed & (self.first_step < 0)
-        distance = (row.float() - self.reference.float()).abs().max().nan_to_num(nan=torch.inf)
-        self.deviation.copy_(torch.where(first, distance, self.deviation))
-        self.first_step.copy_(torch.where(first, step, self.first_step))
-
-    @torch.no_grad()
-    def look_at_gradient(self) -> None:
-        gradient = self.embedding.gradient_row()
-        if gradient is not None:
-            largest = gradient.float().abs().max().nan_to_num(nan=torch.inf)
-            torch.maximum(self.gradient, largest, out=self.gradient)
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(str(finding))
+        self.finding = finding
+        self.cause = finding.cause
 
 
 class PaddingGuard(L.Callback):
@@ -58,11 +40,11 @@ class PaddingGuard(L.Callback):
 
     On CPU a change stops training at once. On a GPU evidence gathers on the device, without
     waiting for it, and is read every `every_n_steps`, before each checkpoint and validation; the
-    message then names the step at which it happened.
+    message then names the step at which it happened, and why.
 
     Args:
         on_change: "error" raises `PaddingVectorChanged`, "warn" says so once, "repair" writes the
-            reference back and says so.
+            reference back, clears the row's optimizer moments and says so.
         every_n_steps: optimizer steps between readings on a GPU, and between logged norms.
     """
 
@@ -75,49 +57,66 @@ class PaddingGuard(L.Callback):
             raise ValueError(f"every_n_steps must be at least 1, not {every_n_steps}")
         self.on_change = on_change
         self.every_n_steps = every_n_steps
-        self.watches: list[_Watch] = []
-        self.steps_checked = 0
+        self.watches: list[RowWatch] = []
+        self._hooks: list[Any] = []
+        self._averaging = False
+        self._stepped = False
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.watches, self.steps_checked = [], 0
-        for embedding in find_padded_embeddings(pl_module):
-            row = embedding.row()
-            device = embedding.weight.device
-            width = (
-                row if row is not None else torch.zeros(embedding.weight.shape[1], device=device)
-            )
-            self.watches.append(
-                _Watch(
-                    embedding,
-                    width.clone(),
-                    torch.tensor(-1, device=device),
-                    torch.zeros((), device=device),
-                    torch.zeros((), device=device),
-                )
-            )
-            if row is not None and bool(row.count_nonzero()):
-                say(
-                    "note",
-                    f"{embedding.name}[{embedding.padding_idx}] is not zero; it is kept as is",
-                )
+    # Setting up --------------------------------------------------------------------------------
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._close()
+        self._averaging = any(
+            isinstance(callback, WeightAveraging | StochasticWeightAveraging)
+            for callback in trainer.callbacks  # type: ignore[attr-defined]
+        )
+        self.watches = [RowWatch(embedding) for embedding in find_padded_embeddings(pl_module)]
+        for watch in self.watches:
+            if bool(watch.reference.count_nonzero()):
+                norm = float(watch.reference.float().norm())
+                say("note", f"{watch.label} has norm {norm:.3g}, not zero; it is kept as it is")
         if not self.watches:
             say("note", "no embedding with a padding_idx here: nothing to guard")
 
-    def on_before_optimizer_step(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any
-    ) -> None:
+        def after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+            self._stepped = True
+            for watch in self.watches:
+                watch.look_after_step(trainer.global_step + 1)
+
+        for optimizer in trainer.optimizers:
+            self._hooks.append(optimizer.register_step_post_hook(after_step))
+
+    def _close(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
         for watch in self.watches:
-            watch.look_at_gradient()
+            watch.close()
+        self._hooks, self.watches = [], []
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self._close()
+
+    # Looking -----------------------------------------------------------------------------------
+
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer
+    ) -> None:
+        self._look_outside(trainer.global_step + 1)
+        for watch in self.watches:
+            watch.look_before_step(optimizer)
+
+    def _look_outside(self, step: int) -> None:
+        for watch in self.watches:
+            watch.look_outside(step, self._averaging)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any
     ) -> None:
-        step = trainer.global_step
-        if step == self.steps_checked:
+        if not self._stepped:
             return  # in the middle of accumulation
-        self.steps_checked = step
-        for watch in self.watches:
-            watch.look(step)
+        self._stepped = False
+        step = trainer.global_step
+        self._look_outside(step)
         at_interval = step % self.every_n_steps == 0
         if at_interval or pl_module.device.type == "cpu":
             self.read(trainer)
@@ -125,48 +124,50 @@ class PaddingGuard(L.Callback):
             self._log(trainer, step)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._look_outside(trainer.global_step)
         self.read(trainer)
 
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
+        self._look_outside(trainer.global_step)
+        # A sharded checkpoint is written by all ranks, another by the first alone.
+        self.read(trainer, together=False)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._look_outside(trainer.global_step)
         self.read(trainer)
 
-    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.read(trainer)
+    # Acting ------------------------------------------------------------------------------------
 
-    def read(self, trainer: L.Trainer) -> None:
-        """Act on the evidence gathered so far; waits for the device."""
+    def read(self, trainer: L.Trainer, together: bool = True) -> None:
+        """Act on the evidence gathered so far; waits for the device.
+
+        Args:
+            together: ask the other ranks, which must all be here; else this rank's alone.
+        """
         for watch in self.watches:
-            step = int(watch.first_step)
-            if step < 0:
+            finding = self._finding(watch, together and trainer.world_size > 1)
+            if finding is None:
                 continue
-            name = f"{watch.embedding.name}[{watch.embedding.padding_idx}]"
-            message = (
-                f"{name} moved by {float(watch.deviation):.1e} at step {step}; its gradient"
-                f" reached {float(watch.gradient):.1e} (rank {trainer.global_rank})"
-            )
             if self.on_change == "error":
-                raise PaddingVectorChanged(
-                    f"{message}. Use TokenEmbedding and its logits(), or set"
-                    " --padding_guard.on_change repair to go on"
-                )
+                raise PaddingVectorChanged(finding)
             if self.on_change == "repair":
-                self._repair(watch)
-                say("repaired", message)
+                watch.repair(trainer.optimizers)
+                say("repaired", str(finding))
             else:
-                say("warning", message)
-                row = watch.embedding.row()
-                if row is not None:
-                    watch.reference.copy_(row)  # say it once for each change
-            watch.first_step.fill_(-1)
+                watch.accept()
+                say("warning", str(finding))
 
     @staticmethod
-    @torch.no_grad()
-    def _repair(watch: _Watch) -> None:
-        row = watch.embedding.row()
-        if row is not None:
-            row.copy_(watch.reference)
+    def _finding(watch: RowWatch, together: bool) -> Finding | None:
+        evidence = watch.evidence()
+        if not together:
+            return watch.finding(evidence.tolist())
+        gathered = [torch.empty_like(evidence) for _ in range(dist.get_world_size())]
+        dist.all_gather(gathered, evidence)
+        found = [watch.finding(each.tolist()) for each in gathered]
+        return min((f for f in found if f is not None), key=lambda f: f.step, default=None)
 
     def _log(self, trainer: L.Trainer, step: int) -> None:
         values: dict[str, float] = {}

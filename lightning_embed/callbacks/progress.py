@@ -42,6 +42,7 @@ class Progress(L.Callback):
         self._fit_began = time.perf_counter()
         self._compile_began: float | None = None
         self._live = False
+        self._validation_line = -sys.maxsize  # step of the last one shown
 
     # Hooks -------------------------------------------------------------------------------------
 
@@ -81,12 +82,16 @@ class Progress(L.Callback):
             self._interval(trainer, pl_module, step)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.sanity_checking or not trainer.training:
+        step = trainer.global_step
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
+        if step - self._validation_line < self.total_steps // LINES and step < self.total_steps:
+            return
+        self._validation_line = step
         values = trainer.callback_metrics
         if "val/bits_per_byte" in values:
             self._line(
-                f"validation at step {trainer.global_step}: loss {values['val/loss']:.3f}"
+                f"validation at step {step}: loss {values['val/loss']:.3f}"
                 f"  {values['val/bits_per_byte']:.3f} bits/byte"
             )
 

@@ -31,7 +31,7 @@ class Samples(L.Callback):
         self.temperature = temperature
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.sanity_checking or not trainer.training or not self.max_new_tokens:
+        if trainer.state.fn != "fit" or trainer.sanity_checking or not self.max_new_tokens:
             return
         if not self.can_run(trainer) or not isinstance(pl_module, LanguageModel):
             return

@@ -1,0 +1,271 @@
+"""Evidence about one padding row: whether it changed, when, and why.
+
+Knows: what can be seen of a row around an optimizer step without waiting for its device, and which
+cause the evidence speaks for. Leaves to others: when to look and what to do
+(`callbacks/padding_guard.py`), finding rows (`padded.py`).
+
+A look compares bits and notes, at the first change, what was true then: a gradient, an optimizer
+moment, other rows moving too. Everything stays on the device until `Findings.read`.
+"""
+
+import math
+from enum import IntFlag
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lightning_embed.padded import PaddedEmbedding, row_of
+
+Cause = Literal[
+    "reinit",
+    "tied_head",
+    "weight_decay",
+    "stale_moment",
+    "averaging",
+    "loading",
+    "in_place",
+    "resize",
+    "non_finite",
+]
+
+EXPLANATIONS: dict[str, tuple[str, str]] = {
+    "reinit": (
+        "the whole matrix was written anew, as re-initialisation does",
+        "use TokenEmbedding, which zeroes the row again after apply() and reset_parameters()",
+    ),
+    "tied_head": (
+        "a gradient reached the row: a head that shares the matrix can predict padding",
+        "use TokenEmbedding.logits(h), or protect_padding_row(weight) for a head of your own",
+    ),
+    "weight_decay": (
+        "the row is not zero and the optimizer's weight decay shrinks it",
+        "put the embedding into a group with weight_decay 0, or zero the row",
+    ),
+    "stale_moment": (
+        "an optimizer moment of the row is not zero and moves it without a gradient",
+        "clear the row's optimizer state, as on_change='repair' does",
+    ),
+    "averaging": (
+        "weight averaging brought in another row",
+        "start averaging from a zero row, or zero the averaged model's row",
+    ),
+    "loading": (
+        "a state dict with another row was loaded",
+        "use TokenEmbedding, which zeroes the row after loading",
+    ),
+    "in_place": (
+        "only this row was written, outside the optimizer",
+        "look for code that edits the weight between steps",
+    ),
+    "resize": (
+        "the matrix was replaced by one with another row there",
+        "use TokenEmbedding.resize(), which keeps the padding row",
+    ),
+    "non_finite": (
+        "the row holds NaN or infinity",
+        "look for a division by zero or an overflow at this step",
+    ),
+}
+
+BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+PROBES = 4  # other rows that tell a change of the row from a change of the matrix
+MOMENTS = ("exp_avg", "exp_avg_sq", "momentum_buffer", "sum", "square_avg", "max_exp_avg_sq")
+
+
+class Seen(IntFlag):
+    """What was true when the row first differed."""
+
+    IN_STEP = 1  # between just before and just after an optimizer step
+    GRADIENT = 2
+    MOMENT = 4
+    DECAY = 8
+    OTHER_ROWS = 16
+    NOT_FINITE = 32
+    LOADED = 64
+    AVERAGED = 128
+    REPLACED = 256
+
+
+def cause_of(seen: Seen) -> Cause:
+    """The most telling explanation of the evidence."""
+    if seen & Seen.NOT_FINITE:
+        return "non_finite"
+    if seen & Seen.IN_STEP:
+        if seen & Seen.GRADIENT:
+            return "tied_head"
+        if seen & Seen.MOMENT:
+            return "stale_moment"
+        return "weight_decay" if seen & Seen.DECAY else "in_place"
+    if seen & Seen.REPLACED:
+        return "resize"
+    if seen & Seen.LOADED:
+        return "loading"
+    if seen & Seen.AVERAGED:
+        return "averaging"
+    return "reinit" if seen & Seen.OTHER_ROWS else "in_place"
+
+
+class Finding(NamedTuple):
+    """A row that changed."""
+
+    name: str
+    step: int
+    deviation: float  # largest |row - reference| at the first change; inf where not a number
+    gradient: float  # largest |gradient| of the row so far
+    cause: Cause
+
+    def __str__(self) -> str:
+        what, advice = EXPLANATIONS[self.cause]
+        return (
+            f"{self.name} moved by {self.deviation:.1e} at step {self.step}: {what} ({self.cause};"
+            f" its gradient reached {self.gradient:.1e}); {advice}"
+        )
+
+
+def same_bits(a: Tensor, b: Tensor) -> Tensor:
+    """A boolean scalar on the device; -0 differs from +0, NaN equals the same NaN."""
+    bits = BITS[a.element_size()]
+    return (a.view(bits) == b.view(bits)).all()
+
+
+class RowWatch:
+    """Looks at one padding row; a rank that does not hold the row sees nothing.
+
+    The reference is the row's value at the start: zero, or whatever a model means it to be.
+    """
+
+    def __init__(self, embedding: PaddedEmbedding) -> None:
+        self.embedding = embedding
+        self.loaded = False
+        weight = embedding.weight
+        device = weight.device
+        self._weight = weight
+        row = embedding.row()
+        self.holds_row = row is not None
+        self.reference = torch.zeros(weight.shape[1], device=device) if row is None else row.clone()
+        others = [i for i in range(weight.shape[0]) if i != embedding.padding_idx][:PROBES]
+        self._others = others
+        self._probe = self._other_rows()
+        self.first_step = torch.tensor(-1, device=device)
+        self._deviation = torch.zeros((), device=device)
+        self._seen = torch.tensor(0, device=device)
+        self.gradient = torch.zeros((), device=device)
+        self._in_step = torch.tensor(0, device=device)  # gradient and moment just before a step
+        self._hook = embedding.module.register_load_state_dict_post_hook(self._note_loading)
+
+    def _note_loading(self, module: object, keys: object) -> None:
+        self.loaded = True
+
+    def close(self) -> None:
+        self._hook.remove()
+
+    @property
+    def label(self) -> str:
+        return f"{self.embedding.name}[{self.embedding.padding_idx}]"
+
+    def _other_rows(self) -> Tensor | None:
+        rows = [row_of(self.embedding.weight, i) for i in self._others]
+        here = [row for row in rows if row is not None]
+        return torch.stack(here).clone() if here else None
+
+    # Looking -----------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def look_outside(self, step: int, averaging: bool) -> None:
+        """Compare since the last look, when no optimizer has stepped in between."""
+        seen = Seen.LOADED if self.loaded else Seen(0)
+        self.loaded = False
+        if averaging:
+            seen |= Seen.AVERAGED
+        if self.embedding.weight is not self._weight:
+            seen |= Seen.REPLACED
+            self._weight = self.embedding.weight
+            self._probe = None
+        now = self._other_rows()
+        mask = torch.full_like(self._seen, int(seen))
+        if self._probe is not None and now is not None:
+            mask = mask | (~same_bits(now, self._probe)).long() * int(Seen.OTHER_ROWS)
+        self._probe = now
+        self._compare(step, mask)
+
+    @torch.no_grad()
+    def look_before_step(self, optimizer: Optimizer) -> None:
+        """Note what could move the row in this step: a gradient, a moment, decay."""
+        if not self.holds_row:
+            return
+        mask = torch.full_like(self._seen, int(Seen.IN_STEP))
+        gradient = self.embedding.gradient_row()
+        if gradient is not None:
+            largest = gradient.float().abs().max().nan_to_num(nan=torch.inf)
+            torch.maximum(self.gradient, largest, out=self.gradient)
+            mask |= (largest > 0).long() * int(Seen.GRADIENT)
+        for moment in self.moment_rows(optimizer):
+            mask |= moment.count_nonzero().clamp(max=1) * int(Seen.MOMENT)
+        for group in optimizer.param_groups:
+            if group.get("weight_decay") and any(p is self._weight for p in group["params"]):
+                mask |= int(Seen.DECAY)
+        self._in_step = mask
+
+    @torch.no_grad()
+    def look_after_step(self, step: int) -> None:
+        """Compare after an optimizer step that `look_before_step` prepared."""
+        self._compare(step, self._in_step)
+        self._probe = self._other_rows()
+
+    def moment_rows(self, optimizer: Optimizer) -> list[Tensor]:
+        """The row's part of every optimizer moment."""
+        state = optimizer.state.get(self._weight, {})
+        moments = [state[name] for name in MOMENTS if isinstance(state.get(name), Tensor)]
+        shaped = [m for m in moments if m.shape == self._weight.shape]
+        rows = [row_of(m, self.embedding.padding_idx) for m in shaped]
+        return [row for row in rows if row is not None]
+
+    def _compare(self, step: int, mask: Tensor) -> None:
+        row = self.embedding.row()
+        if row is None:
+            return
+        first = ~same_bits(row, self.reference) & (self.first_step < 0)
+        finite = row.isfinite().all()
+        distance = (row.float() - self.reference.float()).abs().max().nan_to_num(nan=torch.inf)
+        seen = mask | (~finite).long() * int(Seen.NOT_FINITE)
+        self._seen = torch.where(first, seen, self._seen)
+        self._deviation = torch.where(first, distance, self._deviation)
+        self.first_step = torch.where(first, step, self.first_step)
+
+    # Reading -----------------------------------------------------------------------------------
+
+    def evidence(self) -> Tensor:
+        """`(4,)` float64: first step or -1, what was seen, deviation, largest gradient."""
+        parts = (self.first_step, self._seen, self._deviation, self.gradient)
+        return torch.stack([part.double() for part in parts])
+
+    def finding(self, evidence: list[float]) -> Finding | None:
+        """What `evidence()`, from whichever rank has it, says."""
+        step, seen, deviation, gradient = evidence
+        if math.isnan(step) or step < 0:
+            return None
+        return Finding(self.label, int(step), deviation, gradient, cause_of(Seen(int(seen))))
+
+    @torch.no_grad()
+    def repair(self, optimizers: list[Optimizer]) -> None:
+        """Write the reference back and clear the row's moments, which would move it again."""
+        row = self.embedding.row()
+        if row is not None:
+            row.copy_(self.reference)
+            for optimizer in optimizers:
+                for moment in self.moment_rows(optimizer):
+                    moment.fill_(0.0)
+        self.forget()
+
+    @torch.no_grad()
+    def accept(self) -> None:
+        """Take the row as it is for the new reference, so that a change is said once."""
+        row = self.embedding.row()
+        if row is not None:
+            self.reference = row.clone()
+        self.forget()
+
+    def forget(self) -> None:
+        self.first_step = torch.full_like(self.first_step, -1)

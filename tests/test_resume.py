@@ -1,0 +1,284 @@
+"""A run that was stopped goes on bit by bit as if nothing had happened, or says why it does not."""
+
+import os
+import pickle
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from commands import ROOT, Workshop, assert_same_weights, differs, load, padding_is_zero, run
+
+TWO_EPOCHS = ("--trainer.max_epochs", "2", "--model.dropout", "0.1")
+LAST = ("--ckpt_path", "last")
+
+
+def stop_at(step: int, signal_name: str = "SIGTERM") -> tuple[str, ...]:
+    """Options of a run that is told to stop in the middle of this step."""
+    name = "--trainer.callbacks"
+    return (
+        *(f"{name}+=commands.SignalAt", f"{name}.step={step}"),
+        *(f"{name}.signal_name={signal_name}",),
+    )
+
+
+@pytest.fixture
+def stopped(workshop: Workshop) -> Workshop:
+    """A run called `run`, stopped after 5 of 18 steps."""
+    assert workshop.run("fit", "--name", "run", *TWO_EPOCHS, *stop_at(5)).status == 143
+    return workshop
+
+
+# -- the same weights in the end -------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def whole(corpus: str, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of a run of two epochs that nobody disturbed."""
+    shop = Workshop(corpus, cache, tmp_path_factory.mktemp("whole"))
+    shop.fit("run", *TWO_EPOCHS)
+    return shop.checkpoint("run")
+
+
+def steps_in_an_epoch(checkpoint: Path) -> int:
+    steps: int = load(checkpoint)["global_step"]
+    return steps // 2
+
+
+@pytest.mark.parametrize("place", ["first step", "middle", "end of epoch 1", "epoch 2"])
+def test_a_stopped_run_goes_on_exactly(workshop: Workshop, whole: Path, place: str) -> None:
+    epoch = steps_in_an_epoch(whole)
+    step = {"first step": 1, "middle": 4, "end of epoch 1": epoch, "epoch 2": epoch + 3}[place]
+    told = workshop.run("fit", "--name", "run", *TWO_EPOCHS, *stop_at(step))
+    assert told.status == 143 and told.line("stopped") == f"by SIGTERM after step {step}"
+    assert load(workshop.checkpoint("run"))["global_step"] == step
+    assert differs(workshop.checkpoint("run"), whole)
+    told = workshop.fit("run", *TWO_EPOCHS, *LAST)
+    assert f"step {step}," in told.line("resume")
+    assert workshop.runs() == ["run"]
+    assert load(workshop.checkpoint("run"))["global_step"] == 2 * epoch
+    assert_same_weights(workshop.checkpoint("run"), whole)
+
+
+def test_a_run_stopped_again_and_again_goes_on_exactly(workshop: Workshop, whole: Path) -> None:
+    workshop.run("fit", "--name", "run", *TWO_EPOCHS, *stop_at(3))
+    for step in (7, steps_in_an_epoch(whole) + 2):
+        told = workshop.run("fit", "--name", "run", *TWO_EPOCHS, *LAST, *stop_at(step, "SIGINT"))
+        assert told.status == 130, told.out + told.err
+    workshop.fit("run", *TWO_EPOCHS, *LAST)
+    assert_same_weights(workshop.checkpoint("run"), whole)
+    assert len(list((workshop.root / "run").glob("config*.yaml"))) == 4
+
+
+def test_after_an_accident_the_last_regular_checkpoint_serves(
+    workshop: Workshop, whole: Path
+) -> None:
+    fail = ("--trainer.callbacks+=commands.FailAt", "--trainer.callbacks.step=8")
+    often = ("--last_checkpoint.every_n_train_steps", "3")
+    told = workshop.run("fit", "--name", "run", *TWO_EPOCHS, *often, *fail)
+    assert told.error_line() == "the machine caught fire"
+    assert load(workshop.checkpoint("run"))["global_step"] == 6
+    workshop.fit("run", *TWO_EPOCHS, *often, *LAST)
+    assert_same_weights(workshop.checkpoint("run"), whole)
+
+
+def test_accumulation_stops_between_optimizer_steps(workshop: Workshop) -> None:
+    options = (*TWO_EPOCHS, "--trainer.accumulate_grad_batches", "2")
+    workshop.fit("whole", *options)
+    assert workshop.run("fit", "--name", "run", *options, *stop_at(4)).status == 143
+    workshop.fit("run", *options, *LAST)
+    assert_same_weights(workshop.checkpoint("run"), workshop.checkpoint("whole"))
+
+
+def test_a_finished_run_can_be_made_longer(workshop: Workshop) -> None:
+    constant = ("--model.schedule", "constant", "--model.warmup_steps", "2")
+    workshop.fit("whole", *constant, steps=14)
+    workshop.fit("run", *constant, steps=5)
+    workshop.fit("run", *constant, *LAST, steps=14)
+    assert_same_weights(workshop.checkpoint("run"), workshop.checkpoint("whole"))
+
+
+# -- signals from outside --------------------------------------------------------------------
+
+
+@pytest.fixture
+def process(workshop: Workshop) -> Iterator[subprocess.Popen[str]]:
+    """A long run in a process of its own, past its first step."""
+    arguments = workshop.arguments("fit", "--name", "run", "--trainer.max_steps", "1000000")
+    child = subprocess.Popen(
+        [sys.executable, "-u", str(ROOT / "train.py"), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        cwd=ROOT,
+    )
+    assert child.stdout is not None
+    for line in child.stdout:
+        if line.startswith("compile"):
+            break
+    yield child
+    child.kill()
+    child.communicate()
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_saves_and_tells_how_to_go_on(
+    process: subprocess.Popen[str], workshop: Workshop, name: str
+) -> None:
+    number = signal.Signals[name]
+    began = time.monotonic()
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert time.monotonic() - began < 10
+    assert process.returncode == 128 + number
+    assert err == ""
+    step = int(re.findall(r"after step (\d+)", out)[0])
+    path = workshop.checkpoint("run")
+    assert load(path)["global_step"] == step > 0
+    assert padding_is_zero(path)
+    assert str(path) in out
+    command = next(line for line in out.splitlines() if line.startswith("go on"))
+    words = shlex.split(command.removeprefix("go on"))
+    assert words[:3] == ["python", "train.py", "fit"]
+    # What it was trained on and how large it is must be given again; the place is in the command.
+    told = run(*workshop.arguments(*words[2:]), "--trainer.max_steps", str(step + 2))
+    assert told.status == 0, told.err
+    assert f"step {step}," in told.line("resume")
+
+
+# -- what is refused or said -----------------------------------------------------------------
+
+
+def test_last_without_a_run_never_starts_from_scratch(workshop: Workshop) -> None:
+    told = workshop.run("fit", "--name", "nothing", *LAST)
+    assert "no checkpoint of a run named 'nothing'" in told.error_line()
+    assert workshop.runs() == []
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(stopped: Workshop) -> None:
+    good = stopped.checkpoint("run")
+    newer = good.with_name("newer.ckpt")
+    content = bytearray(good.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    newer.write_bytes(content)
+    told = stopped.fit("run", *TWO_EPOCHS, *LAST)
+    assert str(newer) in told.line("warning") and "damaged" in told.line("warning")
+    assert str(good) in told.line("resume")
+
+
+def test_a_damaged_checkpoint_given_by_path_is_refused(stopped: Workshop) -> None:
+    path = stopped.checkpoint("run")
+    path.write_bytes(path.read_bytes()[:-1000])
+    told = stopped.run("fit", *TWO_EPOCHS, "--ckpt_path", path)
+    assert str(path) in told.error_line() and "damaged" in told.error_line()
+    assert str(path) in stopped.run("fit", *TWO_EPOCHS, "--name", "run", *LAST).err
+
+
+def optimizer_groups(checkpoint: Path) -> dict[str, Any]:
+    return {g["name"]: g for g in load(checkpoint)["optimizer_states"][0]["param_groups"]}
+
+
+def test_a_changed_learning_rate_is_said_and_applied(stopped: Workshop) -> None:
+    constant = ("--model.schedule", "constant", "--model.warmup_steps", "0")
+    changed = ("--model.lr", "0.0005", "--model.matrix_lr", "0.001", "--model.weight_decay", "0.2")
+    before = optimizer_groups(stopped.checkpoint("run"))
+    assert before["embeddings"]["initial_lr"] == 0.003
+    told = stopped.run("fit", "--name", "run", *TWO_EPOCHS, *constant, *changed, *LAST, *stop_at(7))
+    assert told.status == 143, told.err
+    assert "model.lr 0.003 -> 0.0005" in told.out
+    assert "model.weight_decay 0.1 -> 0.2" in told.out
+    after = optimizer_groups(stopped.checkpoint("run"))
+    assert after["embeddings"]["lr"] == after["vectors"]["lr"] == 0.0005
+    assert after["matrices"]["lr"] == 0.001
+    assert after["matrices"]["weight_decay"] == 0.2 and after["embeddings"]["weight_decay"] == 0
+
+
+def test_the_first_step_after_resuming_already_takes_the_new_learning_rate(
+    stopped: Workshop,
+) -> None:
+    """A rate of 0 must leave every weight as it was."""
+    path = stopped.checkpoint("run")
+    before = path.with_name("before.copy")
+    before.write_bytes(path.read_bytes())
+    zero = ("--model.lr", "0", "--model.matrix_lr", "0")
+    assert stopped.run("fit", "--name", "run", *TWO_EPOCHS, *zero, *LAST, *stop_at(7)).status == 143
+    assert load(path)["global_step"] == 7
+    assert_same_weights(before, path)
+
+
+def test_other_data_is_refused(stopped: Workshop, tmp_path: Path) -> None:
+    other = tmp_path / "other.txt"
+    other.write_text("quite another text, and not a long one either\n" * 50, encoding="utf-8")
+    before = stopped.checkpoint("run").read_bytes()
+    told = stopped.run("fit", "--name", "run", *TWO_EPOCHS, *LAST, "--data.files", other)
+    assert "data" in told.error_line()
+    assert stopped.checkpoint("run").read_bytes() == before
+
+
+@pytest.mark.parametrize("option", ["d_model 64", "n_layers 3", "tied false", "qk_norm false"])
+def test_another_shape_is_refused(stopped: Workshop, option: str) -> None:
+    key, value = option.split()
+    told = stopped.run("fit", "--name", "run", *TWO_EPOCHS, f"--model.{key}", value, *LAST)
+    assert f"--model.{key}" in told.error_line()
+
+
+def test_a_checkpoint_elsewhere_goes_on_in_a_folder_of_its_own(
+    stopped: Workshop, whole: Path, tmp_path: Path
+) -> None:
+    moved = tmp_path / "moved.ckpt"
+    moved.write_bytes(stopped.checkpoint("run").read_bytes())
+    stopped.fit("run", *TWO_EPOCHS, "--ckpt_path", moved)
+    assert stopped.runs() == ["run", "run-2"]
+    assert_same_weights(stopped.checkpoint("run-2"), whole)
+
+
+# -- files that would run a program ----------------------------------------------------------
+
+
+class Harm:
+    """Unpickling this creates a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("form", ["torch", "pickle"])
+@pytest.mark.parametrize("command", ["fit", "validate", "generate"])
+def test_a_malicious_checkpoint_runs_nothing(
+    workshop: Workshop, tmp_path: Path, form: str, command: str
+) -> None:
+    evil, trace = tmp_path / "evil.ckpt", tmp_path / "trace"
+    content = {"state_dict": {}, "hyper_parameters": {}, "x": Harm(trace)}
+    if form == "torch":
+        torch.save(content, evil)
+    else:
+        evil.write_bytes(pickle.dumps(content))
+    if command == "generate":
+        told = run("generate", "--checkpoint", evil, "--prompt", "a")
+    else:
+        told = workshop.run(command, "--ckpt_path", evil)
+    assert str(evil) in told.error_line()
+    assert not trace.exists()
+    assert workshop.runs() == []
+
+
+@pytest.mark.parametrize("command", ["validate", "generate"])
+def test_a_foreign_checkpoint_is_refused(workshop: Workshop, tmp_path: Path, command: str) -> None:
+    foreign = tmp_path / "foreign.ckpt"
+    torch.save({"weight": torch.zeros(3)}, foreign)
+    if command == "generate":
+        told = run("generate", "--checkpoint", foreign)
+    else:
+        told = workshop.run(command, "--ckpt_path", foreign)
+    assert str(foreign) in told.error_line()
