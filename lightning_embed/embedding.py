@@ -11,14 +11,17 @@ Shapes: V words, D features, `...` any leading shape.
 """
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any, Literal, Self, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
+from lightning_embed.padded import row_of
 from lightning_embed.special_tokens import PAD_ID
 
 InitName = Literal[
@@ -49,6 +52,31 @@ def _initialise(weight: Tensor, init: str) -> None:
             nn.init.kaiming_uniform_(weight)
         case "kaiming_normal":
             nn.init.kaiming_normal_(weight)
+
+
+def protect_padding_row(weight: nn.Parameter, padding_idx: int = PAD_ID) -> RemovableHandle:
+    """Keep gradients away from the padding row of a matrix that somebody else's head shares.
+
+    One call, for example for an `nn.Linear` tied to the embedding's weight; costs one row's write a
+    backward pass. Returns the hook's handle.
+    """
+
+    def clear(parameter: Tensor) -> None:
+        row = None if parameter.grad is None else row_of(parameter.grad, padding_idx)
+        if row is not None:
+            row.fill_(0.0)
+
+    return weight.register_post_accumulate_grad_hook(clear)
+
+
+@torch.no_grad()
+def clear_padding_moments(optimizer: Optimizer, weight: Tensor, padding_idx: int = PAD_ID) -> None:
+    """Zero the row's part of every optimizer moment; a stale one would move a zeroed row again."""
+    for moment in optimizer.state.get(weight, {}).values():
+        if isinstance(moment, Tensor) and moment.shape == weight.shape:
+            row = row_of(moment, padding_idx)
+            if row is not None:
+                row.fill_(0.0)
 
 
 class TokenEmbedding(nn.Embedding):
@@ -143,15 +171,9 @@ class TokenEmbedding(nn.Embedding):
         """Write +0 into the padding row. Never multiplies: -0 and NaN would survive a product."""
         if self.padding_idx is None:
             return
-        if isinstance(self.weight, DTensor):  # indexing a shard would silently write nothing
-            rows = torch.arange(self.num_embeddings, device=self.weight.device).unsqueeze(1)
-            is_padding = (rows == self.padding_idx).expand(self.weight.shape).contiguous()
-            mask = distribute_tensor(
-                is_padding, self.weight.device_mesh, self.weight.placements, src_data_rank=None
-            )
-            self.weight.to_local().masked_fill_(mask.to_local(), 0.0)
-        else:
-            self.weight[self.padding_idx].fill_(0.0)
+        row = row_of(self.weight, self.padding_idx)
+        if row is not None:  # None on a rank whose shard does not hold it
+            row.fill_(0.0)
 
     def apply(self, fn: Callable[[nn.Module], None]) -> Self:
         """Like `nn.Module.apply`; an `fn` that re-initialises does not reach the padding row.
@@ -162,8 +184,44 @@ class TokenEmbedding(nn.Embedding):
         self.zero_padding_()
         return self
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        loaded = state_dict.get(f"{prefix}weight")
+        row = None
+        if loaded is not None and self.padding_idx is not None and loaded.dim() == 2:
+            row = row_of(loaded, self.padding_idx)
+        if row is not None and bool(row.count_nonzero()):
+            norm = float(row.float().norm())
+            warnings.warn(
+                f"the padding row of {prefix}weight had norm {norm:.3g} in the loaded state; it is"
+                " zero now (clear its optimizer moments too: clear_padding_moments)",
+                stacklevel=2,
+            )
+        self.zero_padding_()
+
+    @torch.no_grad()
+    def resize(self, vocab_size: int) -> None:
+        """Grow or shrink the vocabulary; other rows keep their values, new ones are initialised.
+
+        `weight` becomes a new parameter: tie heads and make optimizers anew.
+
+        Raises:
+            ValueError: the padding row would be cut off.
+        """
+        if vocab_size < 1 or (self.padding_idx is not None and vocab_size <= self.padding_idx):
+            raise ValueError(
+                f"a vocabulary of {vocab_size} has no row for padding_idx {self.padding_idx}"
+            )
+        old = self.weight
+        self.weight = nn.Parameter(
+            old.new_empty(vocab_size, self.embedding_dim), requires_grad=old.requires_grad
+        )
+        self.num_embeddings = vocab_size
+        self.reset_parameters()
+        kept = min(vocab_size, old.shape[0])
+        self.weight[:kept] = old[:kept]
         self.zero_padding_()
 
     def forward(self, ids: Tensor) -> Tensor:

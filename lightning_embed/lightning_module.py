@@ -283,8 +283,14 @@ class LanguageModel(L.LightningModule):
         which torch would otherwise restore with the optimizer and so ignore the settings."""
         self.tokenizer_json = checkpoint.get("tokenizer")
         wanted = {group["name"]: group for group in self._groups()}
+        padding = self.network.embedding.padding_idx
         for state in checkpoint.get("optimizer_states", []):
             for saved in state["param_groups"]:
+                if saved.get("name") == "embeddings":  # a stale moment would move a zeroed row
+                    for index in saved["params"]:
+                        for moment in state["state"].get(index, {}).values():
+                            if isinstance(moment, Tensor) and moment.ndim == 2:
+                                moment[padding] = 0.0
                 group = wanted.get(saved.get("name"))
                 if group is None or not saved.get("initial_lr"):
                     continue

@@ -117,13 +117,17 @@ class DecoderLM(nn.Module):
         """Initialise everything; also after `to_empty()` from the meta device.
 
         Each residual branch starts at zero (its last matrix is zero), so every depth starts as the
-        same function and needs no depth-dependent scale.
+        same function and needs no depth-dependent scale. A tied matrix starts at a standard
+        deviation of 0.02: at D**-0.5 every token would begin by predicting itself.
         """
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=module.in_features**-0.5)
             elif isinstance(module, nn.RMSNorm | TokenEmbedding):
                 module.reset_parameters()
+        if self.head is None and self.embedding.init == "normal":
+            with torch.no_grad():
+                self.embedding.weight.mul_(0.02 * math.sqrt(self.embedding.embedding_dim))
         for block in self.layers():
             nn.init.zeros_(block.attention.o_proj.weight)
             nn.init.zeros_(block.feed_forward.down_proj.weight)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lightning_embed.embedding import clear_padding_moments
 from lightning_embed.padded import PaddedEmbedding, row_of
 
 Cause = Literal[
@@ -71,7 +72,6 @@ EXPLANATIONS: dict[str, tuple[str, str]] = {
 
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 PROBES = 4  # other rows that tell a change of the row from a change of the matrix
-MOMENTS = ("exp_avg", "exp_avg_sq", "momentum_buffer", "sum", "square_avg", "max_exp_avg_sq")
 
 
 class Seen(IntFlag):
@@ -216,9 +216,8 @@ class RowWatch:
 
     def moment_rows(self, optimizer: Optimizer) -> list[Tensor]:
         """The row's part of every optimizer moment."""
-        state = optimizer.state.get(self._weight, {})
-        moments = [state[name] for name in MOMENTS if isinstance(state.get(name), Tensor)]
-        shaped = [m for m in moments if m.shape == self._weight.shape]
+        state = optimizer.state.get(self._weight, {}).values()
+        shaped = [m for m in state if isinstance(m, Tensor) and m.shape == self._weight.shape]
         rows = [row_of(m, self.embedding.padding_idx) for m in shaped]
         return [row for row in rows if row is not None]
 
@@ -255,8 +254,7 @@ class RowWatch:
         if row is not None:
             row.copy_(self.reference)
             for optimizer in optimizers:
-                for moment in self.moment_rows(optimizer):
-                    moment.fill_(0.0)
+                clear_padding_moments(optimizer, self._weight, self.embedding.padding_idx)
         self.forget()
 
     @torch.no_grad()

@@ -217,7 +217,11 @@ LABELS = [
 def test_a_whole_run_is_short_and_silent_about_libraries(corpus: str, tmp_path: Path) -> None:
     """In a process of its own, where no test runner swallows warnings."""
     config = tmp_path / "mine.yaml"
-    config.write_text("trainer:\n  val_check_interval: 0.5\n", encoding="utf-8")
+    config.write_text(
+        "trainer:\n  val_check_interval: 0.5\n  log_every_n_steps: 2\n"
+        "early_stopping:\n  patience: 100\n",
+        encoding="utf-8",
+    )
     told = run_apart(
         *("fit", "--config", config, "--data.files", corpus),
         *("--data.cache_dir", tmp_path / "cache", "--trainer.default_root_dir", tmp_path / "runs"),
