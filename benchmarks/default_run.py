@@ -70,7 +70,7 @@ def main() -> None:
     record(
         "The default run",
         f"From command to end {took:.0f} s, first loss after {first_loss:.1f} s, {len(lines)}"
-        f" lines. {good} of {SAMPLES} samples parse (temperature 0.8, top-k 50, up to 200 tokens).\n\n"
+        f" lines. {good} of {SAMPLES} samples parse (temperature 0.8, top-k 50, 200 tokens).\n\n"
         f"{transcript}\n\n{shown}",
     )
 

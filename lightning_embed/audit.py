@@ -68,13 +68,13 @@ def judge(subject: Subject) -> Iterator[Fact]:
 def _judge_id(s: Subject) -> Iterator[Fact]:
     stated, tokenizer = s.config.get("pad_token_id"), s.tokenizer_padding
     piece = s.roles.get("pad")
-    values = {"config": stated, "tokenizer": tokenizer, "used": s.padding_idx}
-    if s.padding_idx is None:
+    values = {"config": whole_number(stated), "tokenizer": tokenizer, "used": s.padding_idx}
+    if stated is not None and whole_number(stated) is None:
+        yield Fact("finding", "padding id", f"config's is {stated!r}, not a whole number", values)
+    elif s.padding_idx is None:
         yield Fact("note", "padding id", "unknown; give --padding_idx N if you know it", values)
     elif not s.config:
         yield Fact("ok", "padding id", f"{s.padding_idx}, by {s.named_by}", values)
-    elif stated is not None and whole_number(stated) is None:
-        yield Fact("finding", "padding id", f"config's is {stated!r}, not a whole number", values)
     elif stated is None and tokenizer is not None:
         text = f"config has none, the tokenizer pads with {piece!r} = {tokenizer}"
         yield Fact("finding", "padding id", text, values)
@@ -87,12 +87,14 @@ def _judge_id(s: Subject) -> Iterator[Fact]:
             text = f"{stated} in config, but the tokenizer's padding {piece!r} has no id"
         yield Fact("finding", "padding id", text, values)
     else:
-        where = "config and tokenizer" if tokenizer is not None else s.named_by
+        agreed = stated == tokenizer == s.padding_idx
+        where = "config and tokenizer" if agreed else s.named_by
         yield Fact("ok", "padding id", f"{s.padding_idx}, by {where}", values)
     generating = s.generation.get("pad_token_id")
     if stated is not None and generating is not None and generating != stated:
         text = f"{generating!r} in generation_config.json, but {stated!r} in config.json"
-        yield Fact("finding", "padding id", text, {"generation": generating, "config": stated})
+        values = {"generation": whole_number(generating), "config": whole_number(stated)}
+        yield Fact("finding", "padding id", text, values)
     if s.padding_idx is None:
         return
     if not 0 <= s.padding_idx < s.rows:
@@ -160,7 +162,8 @@ def _judge_head(s: Subject, embedding: Tensor) -> Iterator[Fact]:
     stated = s.config.get("tie_word_embeddings")
     if s.ours:
         tied = "model.head.weight" not in s.tensors.entries
-        text = f"{'tied' if tied else 'own matrix'}; padding's logit is minus infinity, never predicted"
+        text = "tied" if tied else "a matrix of its own"
+        text += "; padding's logit is minus infinity, so it is never predicted"
         yield Fact("ok", "head", text, {"tied": tied})
         return
     name = next((x for x in s.tensors.matrices(rows=len(embedding)) if HEAD.search(x)), None)
@@ -174,7 +177,7 @@ def _judge_head(s: Subject, embedding: Tensor) -> Iterator[Fact]:
         return
     head = s.tensors.entries[name].read()
     same = _same_bits(head, embedding)
-    values: dict[str, Any] = {"head": name, "tied": same, "config": stated}
+    values: dict[str, Any] = {"head": name, "tied": same}
     if stated is True and not same:
         text = f"config says tied, but {name} is another matrix than {s.embeddings[0]}"
         yield Fact("finding", "head", text, values)
@@ -264,9 +267,12 @@ def audit(path: str, json: bool = False, padding_idx: int | None = None) -> int:
                 {"verdict": f.verdict, "about": f.about, "text": f.text, **f.values} for f in facts
             ],
         }
-        print(dumps(report, indent=2, allow_nan=False, default=str))
+        print(dumps(report, indent=2, allow_nan=False))
         return int(findings > 0)
-    say("audit", f"{path}: {subject.tensors.kind}, {len(subject.tensors.entries):,} tensors")
+    say(
+        "audit",
+        f"{_printable(path)}: {subject.tensors.kind}, {len(subject.tensors.entries):,} tensors",
+    )
     for fact in facts:
         say(fact.verdict, _printable(f"{fact.about}: {fact.text}"))
     say("verdict", f"{findings} finding{'s' * (findings != 1)}" if findings else "clean")

@@ -15,7 +15,7 @@ from lightning_embed.special_tokens import PAD_ID
 from lightning_embed.tensors import Tensors, open_tensors, read_json
 
 EMBEDDING = re.compile(
-    r"(embed_tokens|wte|word_embeddings?|shared|embed_in|tok_emb|embeddings?)\.weight$"
+    r"(embed_tokens|wte|embed_in|embeddings?|(^|[._])emb(ed)?)\.weight$|^(model\.)*shared\.weight$"
 )
 NOT_TOKENS = re.compile(r"posi|pos_|token_type|segment|relative|rotary|patch|time|wpe")
 OURS = {"qk_norm", "scale_embedding", "schedule_steps"}  # settings of `LanguageModel`
@@ -47,7 +47,9 @@ class Subject:
 
     def role_ids(self, role: str) -> list[int]:
         """The ids config or, where it is silent, the tokenizer gives a role; config may list."""
-        given = self.config.get(f"{role}_token_id", self.tokens.get(self.roles.get(role, "")))
+        given = self.config.get(f"{role}_token_id")
+        if given is None:
+            given = self.tokens.get(self.roles.get(role, ""))
         ids = map(whole_number, given if isinstance(given, list) else [given])
         return [number for number in ids if number is not None]
 
@@ -58,7 +60,7 @@ def examine(path: Path, padding_idx: int | None) -> Subject:
     folder = path if path.is_dir() else None
     config = read_json(folder / "config.json") if folder else {}
     if isinstance(config.get("text_config"), dict):  # of models that also see or hear
-        config = config["text_config"] | config
+        config = config["text_config"] | {k: v for k, v in config.items() if v is not None}
     generation = read_json(folder / "generation_config.json") if folder else {}
     tokens, roles = _read_tokenizer(folder) if folder else ({}, {})
     parameters = tensors.checkpoint.get("hyper_parameters")
@@ -110,13 +112,11 @@ def _read_tokenizer(folder: Path) -> tuple[dict[str, int], dict[str, str]]:
     vocab = _part(whole, "model").get("vocab")
     if isinstance(vocab, list):  # of a Unigram model: [piece, score], the id is the place
         pieces += [(row[0], i) for i, row in enumerate(vocab) if isinstance(row, list) and row]
-    for table in (
-        vocab,
-        read_json(folder / "vocab.json"),
-        read_json(folder / "added_tokens.json"),
-    ):
+    older = (read_json(folder / name) for name in ("vocab.json", "added_tokens.json"))
+    for table in (vocab, *older):
         pieces += table.items() if isinstance(table, dict) else []
-    for added in whole.get("added_tokens") or []:
+    listed = whole.get("added_tokens")
+    for added in listed if isinstance(listed, list) else []:
         if isinstance(added, dict):
             pieces.append((added.get("content"), added.get("id")))
     for number, added in _part(settings, "added_tokens_decoder").items():
@@ -144,6 +144,7 @@ def _part(table: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def whole_number(value: Any) -> int | None:
+    """The value where it is a whole number; JSON may hold anything in its place."""
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 

@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from lightning_embed.embedding import clear_padding_moments
@@ -221,9 +222,17 @@ class RowWatch:
         rows = [row_of(m, self.embedding.padding_idx) for m in shaped]
         return [row for row in rows if row is not None]
 
-    def _compare(self, step: int, mask: Tensor) -> None:
-        row = self.embedding.row()
-        if row is None:
+    @torch.no_grad()
+    def look_at_saved(self, weight: Tensor, step: int, averaging: bool) -> None:
+        """Compare a weight about to be written to a checkpoint, which may be an average."""
+        if isinstance(weight, DTensor) or weight.device != self.reference.device:
+            return  # a shard is looked at where it lives
+        mask = torch.full_like(self._seen, int(Seen.AVERAGED if averaging else 0))
+        self._compare(step, mask, row_of(weight, self.embedding.padding_idx))
+
+    def _compare(self, step: int, mask: Tensor, row: Tensor | None = None) -> None:
+        row = self.embedding.row() if row is None else row
+        if row is None or row.dtype != self.reference.dtype:
             return
         first = ~same_bits(row, self.reference) & (self.first_step < 0)
         finite = row.isfinite().all()

@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from json import JSONDecodeError, loads
+from json import loads
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,7 +79,7 @@ def read_json(path: Path) -> dict[str, Any]:
         return {}
     try:
         loaded = loads(path.read_text(encoding="utf-8"))
-    except (JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also bytes that are not UTF-8
         raise ValueError(f"{path} does not parse as JSON ({error})") from None
     if not isinstance(loaded, dict):
         raise ValueError(f"{path} is not a JSON object")

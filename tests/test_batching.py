@@ -130,9 +130,7 @@ def test_every_window_is_in_one_batch_that_it_fits(lengths, tokens, rows, epoch,
         assert plan.targets[number] == windows.targets[members].sum()
         partial += len(members) < batch.rows_at(int(width))
     assert partial <= 1
-    assert plan.positions() == sum(
-        batch.rows_at(int(width)) * int(width) for width in plan.widths
-    )
+    assert plan.positions() == sum(batch.rows_at(int(width)) * int(width) for width in plan.widths)
 
 
 def test_batches_hold_rows_of_like_length_and_little_padding() -> None:
@@ -292,7 +290,7 @@ def test_group_is_the_documents_source(make_rows) -> None:
 
 def test_ids_outside_the_vocabulary_are_refused_where_rows_are_made(make_rows) -> None:
     rows = make_rows([20], vocab_size=23)  # ids 4 to 23
-    with pytest.raises(ValueError, match="token id 23 .*vocabulary of 23.*--data.tokenizer"):
+    with pytest.raises(ValueError, match=r"token id 23 .*vocabulary of 23.*--data.tokenizer"):
         list(PlanLoader(rows, BatchSettings(32, (8,)), seed=0, shuffle=True))
 
 

@@ -13,9 +13,20 @@ import lightning_embed
 ROOT = Path(lightning_embed.__file__).parent
 
 FLOORS = [
-    {"special_tokens", "console", "hardware", "hub", "files", "stdlib", "corpus_store", "parsing"},
-    {"embedding", "attention", "loss", "optim", "batching", "padded", "adoption", "checkpoints"},
-    {"model", "metrics", "tokenizer", "hub_corpus", "runs", "predictions", "row_watch"},
+    {
+        "special_tokens",
+        "console",
+        "hardware",
+        "hub",
+        "files",
+        "stdlib",
+        "corpus_store",
+        "parsing",
+        "padded",
+        "tensors",
+    },
+    {"embedding", "attention", "loss", "optim", "batching", "adoption", "checkpoints", "foreign"},
+    {"model", "metrics", "tokenizer", "hub_corpus", "runs", "predictions", "row_watch", "audit"},
     {"corpus", "lightning_module"},
     {"prepared", "generate", "tokenizing"},
     {"datamodule"},

@@ -179,5 +179,5 @@ def test_bad_settings_of_the_command_are_named(settings, says) -> None:
 
 
 def test_a_missing_checkpoint_is_named(tmp_path) -> None:
-    with pytest.raises(FileNotFoundError, match="missing.ckpt"):
+    with pytest.raises(FileNotFoundError, match=r"missing\.ckpt"):
         generate(str(tmp_path / "missing.ckpt"))

@@ -11,9 +11,7 @@ from lightning_embed import hardware
 from lightning_embed.hardware import require_memory, suggested_precision, why_not_compile
 
 
-@pytest.mark.parametrize(
-    ("native", "precision"), [(True, "bf16-mixed"), (False, "16-mixed")]
-)
+@pytest.mark.parametrize(("native", "precision"), [(True, "bf16-mixed"), (False, "16-mixed")])
 def test_precision_on_a_gpu(monkeypatch, native, precision) -> None:
     def supported(including_emulation: bool = True) -> bool:
         return native or including_emulation  # emulated everywhere, and slow

@@ -140,9 +140,7 @@ def test_half_precision_inputs_sum_in_float32(dtype) -> None:
     assert float(value) == pytest.approx(float(expected), rel=0.02)
 
 
-@pytest.mark.skipif(
-    not hasattr(F, "linear_cross_entropy"), reason="torch has it from 2.13 on"
-)
+@pytest.mark.skipif(not hasattr(F, "linear_cross_entropy"), reason="torch has it from 2.13 on")
 def test_against_torchs_linear_cross_entropy() -> None:
     hidden, weight, targets = example("some ignored", torch.float32)
     theirs = F.linear_cross_entropy(

@@ -70,9 +70,7 @@ def test_rows_of_padding_change_nothing() -> None:
 
 def test_sources_are_summed_apart() -> None:
     metric = LanguageModelMetrics()
-    feed(
-        metric, [[1.0], [2.0], [4.0]], [[True]] * 3, group=[3, 7, 3], n_bytes=[10, 20, 40]
-    )
+    feed(metric, [[1.0], [2.0], [4.0]], [[True]] * 3, group=[3, 7, 3], n_bytes=[10, 20, 40])
     feed(metric, [[8.0]], [[True]], group=[GROUPS + 7], n_bytes=[80])  # shares a place with 7
     found = metric.compute()
     assert {int(i): float(found.nll[i]) for i in found.nll.nonzero()} == {3: 5, 7: 10}

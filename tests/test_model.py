@@ -74,9 +74,7 @@ def test_gradients_are_those_of_the_logits_path(tiny_lm, tied) -> None:
     ids, targets = padded(documents([7, 3]), 8)
     parameters = list(model.parameters())
     ours = torch.autograd.grad(model.loss(ids, targets), parameters)
-    through_logits = F.cross_entropy(
-        model(ids).flatten(0, 1), targets.flatten(), reduction="sum"
-    )
+    through_logits = F.cross_entropy(model(ids).flatten(0, 1), targets.flatten(), reduction="sum")
     for mine, other in zip(ours, torch.autograd.grad(through_logits, parameters), strict=True):
         torch.testing.assert_close(mine, other)
     assert (ours[0][PAD_ID] == 0).all()  # the embedding's padding row

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -237,7 +238,7 @@ def test_wsd_is_flat_and_then_falls_in_a_line() -> None:
     factor = [schedule_factor(s, schedule="wsd", **SCHEDULE) for s in range(120)]
     assert factor[10:61] == [1.0] * 51
     assert factor[80] == pytest.approx(0.55)
-    falls = [a - b for a, b in zip(factor[60:99], factor[61:100], strict=True)]
+    falls = [a - b for a, b in pairwise(factor[60:100])]
     assert falls == pytest.approx([0.9 / 40] * 39)
     assert factor[100:] == pytest.approx([0.1] * 20)  # and stays down after its end
 

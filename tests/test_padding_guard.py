@@ -238,9 +238,7 @@ def test_gpu_reading_comes_later_and_names_the_first_step() -> None:
 def test_gpu_evidence_is_read_before_a_checkpoint_is_kept(tmp_path: Path) -> None:
     saver = ModelCheckpoint(tmp_path, every_n_train_steps=4)
     guard = PaddingGuard(every_n_steps=1000)
-    finding, reached = stopped_at(
-        OnGPU(), Writes(0.5, 1), guard, saver, enable_checkpointing=True
-    )
+    finding, reached = stopped_at(OnGPU(), Writes(0.5, 1), guard, saver, enable_checkpointing=True)
     assert (finding.step, reached) == (2, 4)
     assert list(tmp_path.iterdir()) == []
 

@@ -127,16 +127,27 @@ class PaddingGuard(L.Callback):
         self._look_outside(trainer.global_step)
         self.read(trainer)
 
+    def on_validation_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        if batch_idx == 0:  # averaging callbacks have put their weights in by now
+            self.on_validation_start(trainer, pl_module)
+
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         self._look_outside(trainer.global_step)
+        for watch in self.watches:
+            saved = checkpoint["state_dict"].get(watch.embedding.name)
+            if saved is not None:
+                watch.look_at_saved(saved, trainer.global_step, self._averaging)
         # A sharded checkpoint is written by all ranks, another by the first alone.
         self.read(trainer, together=False)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._look_outside(trainer.global_step)
-        self.read(trainer)
+        self.on_validation_start(trainer, pl_module)
+
+    on_fit_end = on_train_end  # averaged weights are copied in at the end of training
 
     # Acting ------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from lightning_embed.hardware import why_not_compile
 from lightning_embed.lightning_module import LanguageModel
 
 LINES = 10  # of progress in a whole run
+VALIDATION_LINES = 5  # about; TensorBoard has them all
 
 
 class Progress(L.Callback):
@@ -85,7 +86,7 @@ class Progress(L.Callback):
         step = trainer.global_step
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
-        if step - self._validation_line < self.total_steps // LINES and step < self.total_steps:
+        if step - self._validation_line < self.total_steps // VALIDATION_LINES:
             return
         self._validation_line = step
         values = trainer.callback_metrics
