@@ -4,7 +4,7 @@ Knows: rotary tables, query-key normalisation, grouped queries, which kernel is 
 Leaves to others: residuals and feed-forward (`model.py`), which positions are real (`loss.py`).
 
 Rows are right-padded and attention is causal, so no real token ever sees a padding token and
-training needs no mask beyond the causal one.
+training needs no mask beyond the causal one. Rows padded elsewhere need `visible`.
 
 Shapes: B rows, T positions, H heads, K key/value heads, C channels a head, D = H·C.
 """
@@ -16,6 +16,16 @@ from torch import Tensor, nn
 # Up to this many positions the explicit product beats the fused CPU kernel, whose backward is slow;
 # beyond, its (T, T) scores cost more memory than the time they save.
 EXPLICIT_UP_TO = 512
+
+
+def visible_keys(real: Tensor) -> Tensor:
+    """What each query may attend to, `(B, 1, T, T)`, when only `real` `(B, T)` positions count.
+
+    A padding query sees itself, so that its softmax is not over nothing.
+    """
+    positions = torch.arange(real.shape[1], device=real.device)
+    past, itself = positions <= positions.unsqueeze(1), positions == positions.unsqueeze(1)
+    return (past & real.unsqueeze(1) | itself).unsqueeze(1)
 
 
 def rotary_tables(
@@ -36,17 +46,25 @@ def rotate(x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
     return (x * cos + torch.cat((-right, left), dim=-1) * sin).to(x.dtype)
 
 
-def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q kᵀ / sqrt(C)) v under the causal mask; q `(B, H, T, C)`, k and v `(B, K, T, C)`."""
+def causal_attention(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None = None) -> Tensor:
+    """softmax(q kᵀ / sqrt(C)) v under the causal mask; q `(B, H, T, C)`, k and v `(B, K, T, C)`.
+
+    `visible`, see `visible_keys`, takes the causal mask's place.
+    """
     groups = q.shape[1] // k.shape[1]
     if q.device.type != "cpu" or q.shape[2] > EXPLICIT_UP_TO:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=groups > 1)
+        return F.scaled_dot_product_attention(
+            q, k, v, visible, is_causal=visible is None, enable_gqa=groups > 1
+        )
     if groups > 1:
         k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-    positions = torch.arange(q.shape[2], device=q.device)
-    future = positions > positions.unsqueeze(1)
-    return scores.masked_fill(future, float("-inf")).softmax(dim=-1).to(v.dtype) @ v
+    if visible is None:
+        positions = torch.arange(q.shape[2], device=q.device)
+        hidden = positions > positions.unsqueeze(1)
+    else:
+        hidden = ~visible
+    return scores.masked_fill(hidden, float("-inf")).softmax(dim=-1).to(v.dtype) @ v
 
 
 class Attention(nn.Module):
@@ -81,12 +99,14 @@ class Attention(nn.Module):
         self.q_norm = nn.RMSNorm(self.channels, eps=norm_eps) if qk_norm else nn.Identity()
         self.k_norm = nn.RMSNorm(self.channels, eps=norm_eps) if qk_norm else nn.Identity()
 
-    def forward(self, x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(
+        self, x: Tensor, tables: tuple[Tensor, Tensor], visible: Tensor | None = None
+    ) -> Tensor:
         heads = (*x.shape[:-1], -1, self.channels)  # B, T, heads, C
         # Under autocast a projection's output is half precision; norm and rotation run in the
         # stream's own dtype, the products in the projection's.
         q, k, v = (proj(x).view(heads) for proj in (self.q_proj, self.k_proj, self.v_proj))
         q = rotate(self.q_norm(q.to(x.dtype)).transpose(1, 2), tables)
         k = rotate(self.k_norm(k.to(x.dtype)).transpose(1, 2), tables)
-        mixed = causal_attention(q.to(v.dtype), k.to(v.dtype), v.transpose(1, 2))
+        mixed = causal_attention(q.to(v.dtype), k.to(v.dtype), v.transpose(1, 2), visible)
         return self.o_proj(mixed.transpose(1, 2).flatten(2))

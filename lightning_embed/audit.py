@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from json import dumps
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ from torch import Tensor
 from lightning_embed.console import say
 from lightning_embed.foreign import Subject, examine, optimizer_states, whole_number
 from lightning_embed.padded import row_of
+from lightning_embed.tensors import is_plain
 
 HEAD = re.compile(
     r"(^|\.)(lm_head(\.decoder)?|head|output|output_layer|output_projection|embed_out"
@@ -62,7 +64,7 @@ def judge(subject: Subject) -> Iterator[Fact]:
             yield _judge_row(subject, name, weight)
             yield from _judge_moments(subject, name, weight)
     if kept:
-        yield from _judge_head(subject, kept[0][1])
+        yield from _judge_head(subject, [weight for _, weight in kept])
 
 
 def _judge_id(s: Subject) -> Iterator[Fact]:
@@ -133,7 +135,7 @@ def _judge_row(s: Subject, name: str, weight: Tensor) -> Fact:
         "embedding": name,
         "shape": list(weight.shape),
         "row": index,
-        "norm": norm if row.isfinite().all() else None,
+        "norm": norm if isfinite(norm) else None,
         "median_norm": median,
         "larger_than_percent": larger,
     }
@@ -158,7 +160,7 @@ def _judge_row(s: Subject, name: str, weight: Tensor) -> Fact:
     return Fact("ok", "row", text, values | {"state": "zero"})
 
 
-def _judge_head(s: Subject, embedding: Tensor) -> Iterator[Fact]:
+def _judge_head(s: Subject, embeddings: list[Tensor]) -> Iterator[Fact]:
     stated = s.config.get("tie_word_embeddings")
     if s.ours:
         tied = "model.head.weight" not in s.tensors.entries
@@ -166,7 +168,8 @@ def _judge_head(s: Subject, embedding: Tensor) -> Iterator[Fact]:
         text += "; padding's logit is minus infinity, so it is never predicted"
         yield Fact("ok", "head", text, {"tied": tied})
         return
-    name = next((x for x in s.tensors.matrices(rows=len(embedding)) if HEAD.search(x)), None)
+    rows = len(embeddings[0])
+    name = next((x for x in s.tensors.matrices(rows) if HEAD.search(x)), None)
     if name is None:
         text = "none in the file: tied to the embedding, or the model has none"
         if stated is True:
@@ -176,10 +179,10 @@ def _judge_head(s: Subject, embedding: Tensor) -> Iterator[Fact]:
         yield Fact("note", "head", text, {"tied": stated if isinstance(stated, bool) else None})
         return
     head = s.tensors.entries[name].read()
-    same = _same_bits(head, embedding)
+    same = any(_same_bits(head, embedding) for embedding in embeddings)
     values: dict[str, Any] = {"head": name, "tied": same}
     if stated is True and not same:
-        text = f"config says tied, but {name} is another matrix than {s.embeddings[0]}"
+        text = f"config says tied, but {name} is another matrix than the embedding"
         yield Fact("finding", "head", text, values)
     elif same:
         yield Fact("note", "head", f"{name} is the embedding: {AT_RISK}", values)
@@ -196,7 +199,7 @@ def _judge_moments(s: Subject, name: str, weight: Tensor) -> Iterator[Fact]:
         (kind, state[kind])
         for state in optimizer_states(s.tensors.checkpoint)
         for kind in MOMENTS
-        if isinstance(state.get(kind), Tensor) and state[kind].shape == weight.shape
+        if is_plain(state.get(kind)) and state[kind].shape == weight.shape
     ]
     if not found:
         return
@@ -269,10 +272,8 @@ def audit(path: str, json: bool = False, padding_idx: int | None = None) -> int:
         }
         print(dumps(report, indent=2, allow_nan=False))
         return int(findings > 0)
-    say(
-        "audit",
-        f"{_printable(path)}: {subject.tensors.kind}, {len(subject.tensors.entries):,} tensors",
-    )
+    tensors = subject.tensors
+    say("audit", f"{_printable(path)}: {tensors.kind}, {len(tensors.entries):,} tensors")
     for fact in facts:
         say(fact.verdict, _printable(f"{fact.about}: {fact.text}"))
     say("verdict", f"{findings} finding{'s' * (findings != 1)}" if findings else "clean")

@@ -151,6 +151,11 @@ def plan_epoch(
     and batches come in a random order too. What does not fill a batch moves up to the next width,
     so an epoch has at most one partial batch. Without `shuffle` the longest come first.
     """
+    longest = int(windows.length.max(initial=0))
+    if longest > settings.widths[-1]:
+        raise ValueError(
+            f"a window of {longest} fits none of --data.widths {list(settings.widths)}"
+        )
     order = np.arange(len(windows))
     rng = np.random.default_rng([seed, epoch])
     if shuffle:

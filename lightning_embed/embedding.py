@@ -190,8 +190,8 @@ class TokenEmbedding(nn.Embedding):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         loaded = state_dict.get(f"{prefix}weight")
         row = None
-        if loaded is not None and self.padding_idx is not None and loaded.dim() == 2:
-            row = row_of(loaded, self.padding_idx)
+        if loaded is not None and self.padding_idx is not None and not loaded.is_meta:
+            row = row_of(loaded, self.padding_idx) if loaded.shape == self.weight.shape else None
         if row is not None and bool(row.count_nonzero()):
             norm = float(row.float().norm())
             warnings.warn(

@@ -51,22 +51,26 @@ def generate_ids(
     rows = [list(prompt) for prompt in prompts]
     new: list[list[int]] = [[] for _ in prompts]
     alive = list(range(len(prompts)))
-    for _ in range(max_new_tokens):
-        shown = [rows[i][-max_length:] for i in alive]
-        ids = torch.full((len(alive), max(map(len, shown))), PAD_ID, device=device)
-        for number, row in enumerate(shown):
-            ids[number, : len(row)] = torch.tensor(row, device=device)
-        last = torch.tensor([len(row) - 1 for row in shown], device=device)
-        hidden = model.hidden(ids)[torch.arange(len(alive), device=device), last]
-        picks = _draw(model.logits(hidden).float(), temperature, top_k, top_p, generator).tolist()
-        for i, pick in zip(alive, picks, strict=True):
-            rows[i].append(pick)
-            if pick != eos_id:
-                new[i].append(pick)
-        alive = [i for i, pick in zip(alive, picks, strict=True) if pick != eos_id]
-        if not alive:
-            break
-    model.train(was_training)
+    try:
+        for _ in range(max_new_tokens):
+            shown = [rows[i][-max_length:] for i in alive]
+            ids = torch.full((len(alive), max(map(len, shown))), PAD_ID, device=device)
+            for number, row in enumerate(shown):
+                ids[number, : len(row)] = torch.tensor(row, device=device)
+            last = torch.tensor([len(row) - 1 for row in shown], device=device)
+            hidden = model.hidden(ids)[torch.arange(len(alive), device=device), last]
+            picks = _draw(
+                model.logits(hidden).float(), temperature, top_k, top_p, generator
+            ).tolist()
+            for i, pick in zip(alive, picks, strict=True):
+                rows[i].append(pick)
+                if pick != eos_id:
+                    new[i].append(pick)
+            alive = [i for i, pick in zip(alive, picks, strict=True) if pick != eos_id]
+            if not alive:
+                break
+    finally:
+        model.train(was_training)
     return new
 
 

@@ -5,12 +5,13 @@ schedule, when to compile, what a checkpoint carries. Leaves to others: the netw
 batches (`datamodule.py`, met only through `trainer.datamodule`), progress, guards (`callbacks/`).
 """
 
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, Self
 
 import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
@@ -124,7 +125,8 @@ class LanguageModel(L.LightningModule):
                 p.numel() for p in DecoderLM(**settings | {"n_layers": 1}).blocks[0].parameters()
             )
         require_memory(
-            parameters * settings["n_layers"] + settings["vocab_size"] * settings["d_model"]
+            parameters * settings["n_layers"]
+            + settings["vocab_size"] * settings["d_model"] * (1 if settings["tied"] else 2)
         )
 
     def _take_from(self, data: Any) -> None:
@@ -159,6 +161,12 @@ class LanguageModel(L.LightningModule):
         data = getattr(self.trainer, "datamodule", None)
         if data is not None:
             self.tokenizer_json = data.prepared.tokenizer.to_json()
+
+    def apply(self, fn: Callable[[nn.Module], None]) -> Self:
+        super().apply(fn)  # fn came to this module last, and may have walked all parameters
+        if self.model is not None:
+            self.model.embedding.zero_padding_()
+        return self
 
     def forward(self, ids: Tensor) -> Tensor:
         return self.network(ids)

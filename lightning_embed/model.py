@@ -7,14 +7,15 @@ Shapes: B rows, T positions, D features, V words.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Self
 
 import torch
 import torch.fx.experimental._config
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_embed.attention import Attention, rotary_tables
+from lightning_embed.attention import Attention, rotary_tables, visible_keys
 from lightning_embed.embedding import InitName, TokenEmbedding
 from lightning_embed.loss import ChunkLoss, Scores, chunk_loss, cross_entropy_sum, score
 from lightning_embed.special_tokens import PAD_ID
@@ -46,8 +47,10 @@ class Block(nn.Module):
         self.feed_forward = FeedForward(d_model, d_ff)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
-        x = x + self.dropout(self.attention(self.attention_norm(x), tables))
+    def forward(
+        self, x: Tensor, tables: tuple[Tensor, Tensor], visible: Tensor | None = None
+    ) -> Tensor:
+        x = x + self.dropout(self.attention(self.attention_norm(x), tables, visible))
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
 
 
@@ -132,6 +135,13 @@ class DecoderLM(nn.Module):
             nn.init.zeros_(block.attention.o_proj.weight)
             nn.init.zeros_(block.feed_forward.down_proj.weight)
 
+    def apply(self, fn: Callable[[nn.Module], None]) -> Self:
+        """Like `nn.Module.apply`; an `fn` that walks all parameters or a tied head's weight comes
+        after the embedding's own `apply`, so its row is zeroed once more."""
+        super().apply(fn)
+        self.embedding.zero_padding_()
+        return self
+
     def layers(self) -> Iterator[Block]:
         """The blocks in order, typed."""
         for block in self.blocks:
@@ -158,12 +168,24 @@ class DecoderLM(nn.Module):
         """The output matrix `(V, D)`: the embedding's own when tied."""
         return self.embedding.weight if self.head is None else self.head.weight
 
-    def hidden(self, ids: Tensor) -> Tensor:
-        """The stream after the final norm, `(B, T, D)`."""
+    def hidden(self, ids: Tensor, real: Tensor | None = None) -> Tensor:
+        """The stream after the final norm, `(B, T, D)`.
+
+        Args:
+            ids: `(B, T)`.
+            real: `(B, T)` bool, False at padding. Only rows padded on the left, or in between, need
+                it: positions then count real tokens. Right padding needs no mask, see
+                `attention.py`, and is faster without.
+        """
         tables = rotary_tables(ids.shape[1], self.channels, self.rope_base, ids.device)
+        visible = None
+        if real is not None:
+            places = (real.cumsum(dim=1) - 1).clamp(min=0)
+            cos, sin = (table[places].unsqueeze(1) for table in tables)  # (B, 1, T, C)
+            tables, visible = (cos, sin), visible_keys(real)
         x = self.dropout(self.embedding(ids))
         for block in self.blocks:
-            x = block(x, tables)
+            x = block(x, tables, visible)
         return self.norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -173,12 +195,12 @@ class DecoderLM(nn.Module):
         words = torch.arange(self.head.out_features, device=hidden.device)
         return self.head(hidden).masked_fill(words == self.embedding.padding_idx, float("-inf"))
 
-    def forward(self, ids: Tensor) -> Tensor:
-        return self.logits(self.hidden(ids))
+    def forward(self, ids: Tensor, real: Tensor | None = None) -> Tensor:
+        return self.logits(self.hidden(ids, real))
 
-    def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, ids: Tensor, targets: Tensor, real: Tensor | None = None) -> Tensor:
         """Summed cross-entropy over real targets `(B, T)`; never holds the `(B, T, V)` logits."""
-        hidden = self.hidden(ids).flatten(0, 1)
+        hidden = self.hidden(ids, real).flatten(0, 1)
         return cross_entropy_sum(
             hidden, self.head_weight, targets.flatten(), self.embedding.padding_idx, self.chunk_loss
         )

@@ -86,6 +86,14 @@ class MuonAdamW(Optimizer):
                 (self._muon if group["rule"] == "muon" else self._adamw)(group, params)
         return loss
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Fused AdamW wants its step counter on the parameter's device, where torch and Lightning
+        put it only for optimizers they know."""
+        super().load_state_dict(state_dict)
+        for parameter, state in self.state.items():
+            if "step" in state:
+                state["step"] = state["step"].to(parameter.device if self.fused else "cpu")
+
     def _adamw(self, group: dict[str, Any], params: list[Tensor]) -> None:
         for p in params:
             if not self.state[p]:

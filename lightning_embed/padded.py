@@ -63,11 +63,11 @@ def row_of(weight: Tensor, index: int) -> Tensor | None:
 
 def find_padded_embeddings(module: nn.Module) -> list[PaddedEmbedding]:
     """Every `nn.Embedding` and `nn.EmbeddingBag` with a padding index; a shared weight once."""
-    found: dict[int, PaddedEmbedding] = {}
+    found: dict[tuple[int, int], PaddedEmbedding] = {}
     for name, child in module.named_modules():
         if isinstance(child, nn.Embedding | nn.EmbeddingBag) and child.padding_idx is not None:
             clean = name.replace("_orig_mod.", "")  # a compiled module's wrapper
             full_name = f"{clean}.weight" if clean else "weight"
             embedding = PaddedEmbedding(full_name, child, child.padding_idx)
-            found.setdefault(id(child.weight), embedding)
+            found.setdefault((id(child.weight), child.padding_idx), embedding)
     return list(found.values())

@@ -179,7 +179,7 @@ def _open_pickle(path: Path) -> Tensors:
     entries = {
         name: Entry(tuple(tensor.shape), partial(_same, tensor))
         for name, tensor in (loaded[wrapper] if wrapper else loaded).items()
-        if isinstance(name, str) and _is_plain(tensor)
+        if isinstance(name, str) and is_plain(tensor)
     }
     if not entries:
         raise ValueError(f"{path} holds no tensors: it is no state dict and no checkpoint")
@@ -205,11 +205,13 @@ def _same(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _is_plain(value: Any) -> bool:
-    """Whether it is a tensor of numbers that are there: not sparse, quantised or on `meta`."""
+def is_plain(value: Any) -> bool:
+    """Whether it is a tensor whose numbers are all there: not sparse, quantised, on `meta`, or one
+    number said to be a billion, which a file made to harm may hold."""
     return (
         type(value) in (Tensor, nn.Parameter)
         and value.layout == torch.strided
         and value.device.type == "cpu"
         and not value.is_quantized
+        and value.untyped_storage().nbytes() >= value.numel() * value.element_size()
     )

@@ -250,7 +250,7 @@ def test_targets_of_all_shares_are_counted_by_everyone(make_rows, world, accumul
 @settings(max_examples=50, **FIXTURES)
 def test_rows_are_right_padded_and_targets_are_one_further_on(make_rows, lengths, overlap) -> None:
     rows = make_rows(lengths, max_length=8, overlap=overlap)
-    n_bytes = 0
+    n_bytes = targets_seen = 0
     for batch in PlanLoader(rows, BatchSettings(32, (4, 8)), seed=0, shuffle=True):
         ids, targets = batch.ids, batch.targets
         assert ids.dtype == targets.dtype == torch.int64
@@ -267,6 +267,8 @@ def test_rows_are_right_padded_and_targets_are_one_further_on(make_rows, lengths
             assert real.tolist() == list(range(int(real[0]), length))
             assert int(real[0]) in (0, overlap)
         n_bytes += int(batch.n_bytes.sum())
+        targets_seen += int((targets != IGNORE_INDEX).sum())
+    assert targets_seen == sum(lengths) - len(lengths)  # positions of context have none
     assert n_bytes == int(rows.n_bytes.sum())
 
 
@@ -360,6 +362,7 @@ def test_epoch_set_after_iter_counts(loader) -> None:
     assert all(map(same, late, two))
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # torch counts the cores
 def test_workers_give_the_same_batches(loader) -> None:
     alone, helped = list(loader()), list(loader(num_workers=2))
     assert len(alone) == len(helped)

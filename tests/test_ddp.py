@@ -50,7 +50,7 @@ def assert_trained_alike(runs: Workshop, name: str) -> None:
 
 
 def test_two_processes_train_as_one(runs: Workshop, alone: Outcome) -> None:
-    told = several(runs, "two", *DDP)
+    told = several(runs, "two", "--config", ROOT / "configs" / "ddp.yaml")
     assert "2 processes" in told.line("numbers")
     assert figures(told) == pytest.approx(figures(alone), abs=1e-4)
     assert [float(x) for x in losses(told)] == pytest.approx(
@@ -70,12 +70,11 @@ def test_two_processes_evaluate_each_window_once(runs: Workshop, alone: Outcome)
     assert figures(told) == figures(alone)
 
 
-@pytest.mark.parametrize("overlay", ["ddp", "fsdp"])
-def test_the_overlays_train_alike_on_cpu(runs: Workshop, alone: Outcome, overlay: str) -> None:
-    told = several(runs, overlay, "--config", ROOT / "configs" / f"{overlay}.yaml")
+def test_a_model_in_shards_trains_as_one(runs: Workshop, alone: Outcome) -> None:
+    told = several(runs, "shards", "--config", ROOT / "configs" / "fsdp.yaml")
     assert "2 processes" in told.line("numbers")
     assert figures(told) == pytest.approx(figures(alone), abs=1e-4)
-    assert_trained_alike(runs, overlay)
+    assert_trained_alike(runs, "shards")
 
 
 @pytest.mark.slow

@@ -119,9 +119,10 @@ def test_the_seed_is_used(workshop: Workshop) -> None:
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_accumulation_does_not_change_the_training(workshop: Workshop, optimizer: str) -> None:
-    """Global batches are cut into micro-batches; gradients differ by rounding alone.
+    """Global batches are cut into micro-batches; averaged gradients differ by rounding alone.
 
-    Muon's Newton-Schulz iteration runs in bfloat16 and makes more of it.
+    AdamW makes more of it where a gradient is as small as its epsilon, Muon because its iteration
+    runs in bfloat16: so the weights get more room.
     """
     for count in (1, 2, 4):
         workshop.fit(
@@ -133,8 +134,15 @@ def test_accumulation_does_not_change_the_training(workshop: Workshop, optimizer
         assert_same_weights(
             workshop.checkpoint("acc1"),
             workshop.checkpoint(f"acc{count}"),
-            tolerance=5e-6 if optimizer == "adamw" else 5e-3,
+            tolerance=5e-5 if optimizer == "adamw" else 5e-3,
         )
+    if optimizer == "adamw":
+        one, four = (
+            load(workshop.checkpoint(name))["optimizer_states"][0]["state"]
+            for name in ("acc1", "acc4")
+        )
+        for number, state in one.items():
+            torch.testing.assert_close(four[number]["exp_avg"], state["exp_avg"], atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "32-true"])

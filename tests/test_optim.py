@@ -133,6 +133,23 @@ def test_state_dict_round_trip_goes_on_bit_by_bit(fused) -> None:
     assert not any(torch.equal(a, b) for a, b in zip(untrained, params, strict=True))
 
 
+@pytest.mark.parametrize("fused", [False, True])
+def test_loaded_step_counter_lies_where_the_kernel_wants_it(fused) -> None:
+    """A checkpoint is read on the CPU; the fused kernel counts steps on the parameter's device.
+
+    The meta device stands in for a GPU.
+    """
+    settings = {"rule": "adamw", "lr": 0.01}
+    params = random_parameters([(5,)])
+    optimizer = MuonAdamW([{"params": params, **settings}], fused=fused)
+    train(optimizer, params, 1)
+    elsewhere = nn.Parameter(params[0].detach().to("meta"))
+    again = MuonAdamW([{"params": [elsewhere], **settings}], fused=fused)
+    again.load_state_dict(optimizer.state_dict())
+    assert again.state[elsewhere]["exp_avg"].is_meta
+    assert again.state[elsewhere]["step"].is_meta == fused
+
+
 def test_parameters_without_gradient_stay() -> None:
     params = random_parameters([(4, 4), (4, 4), (3,)])
     groups = [{"params": params[:2], "rule": "muon"}, {"params": params[2:], "rule": "adamw"}]
