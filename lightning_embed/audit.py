@@ -187,7 +187,8 @@ def _judge_head(s: Subject, embeddings: list[Tensor]) -> Iterator[Fact]:
     elif same:
         yield Fact("note", "head", f"{name} is the embedding: {AT_RISK}", values)
     else:
-        text = f"{name} is a matrix of its own: padding can be predicted, its row stays out of it"
+        text = f"{name} is a matrix of its own: padding can be predicted, the embedding's row"
+        text += " has no part in it"
         yield Fact("note", "head", text, values)
 
 
@@ -276,7 +277,8 @@ def audit(path: str, json: bool = False, padding_idx: int | None = None) -> int:
     say("audit", f"{_printable(path)}: {tensors.kind}, {len(tensors.entries):,} tensors")
     for fact in facts:
         say(fact.verdict, _printable(f"{fact.about}: {fact.text}"))
-    say("verdict", f"{findings} finding{'s' * (findings != 1)}" if findings else "clean")
+    clean = "clean" if subject.padding_idx is not None else "no finding, but no known padding id"
+    say("verdict", f"{findings} finding{'s' * (findings != 1)}" if findings else clean)
     return int(findings > 0)
 
 

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_embed.batching import Batch
 from lightning_embed.embedding import InitName
@@ -273,6 +274,14 @@ class LanguageModel(L.LightningModule):
                 limits.append(trainer.max_epochs * data.steps_per_epoch)
         return min(limits, default=1000)
 
+    def on_train_start(self) -> None:
+        """After a resume the next step takes today's schedule, not the rate saved with the file."""
+        scheduler = self.lr_schedulers()
+        if isinstance(scheduler, LambdaLR):
+            rates = zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+            for group, (base, factor) in zip(scheduler.optimizer.param_groups, rates, strict=True):
+                group["lr"] = base * factor(scheduler.last_epoch)
+
     # Compiling -------------------------------------------------------------------------------
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -302,7 +311,6 @@ class LanguageModel(L.LightningModule):
                 group = wanted.get(saved.get("name"))
                 if group is None or not saved.get("initial_lr"):
                     continue
-                saved["lr"] *= group["lr"] / saved["initial_lr"]
                 saved["initial_lr"] = group["lr"]
                 saved.update({k: group[k] for k in ("weight_decay", "betas") if k in group})
         for scheduler in checkpoint.get("lr_schedulers", []):

@@ -180,9 +180,13 @@ class RowWatch:
         self.loaded = False
         if averaging:
             seen |= Seen.AVERAGED
-        if self.embedding.weight is not self._weight:
-            seen |= Seen.REPLACED
-            self._weight = self.embedding.weight
+        weight = self.embedding.weight
+        if weight is not self._weight:
+            # FSDP2 puts the whole matrix in the place of its shard while a forward needs it.
+            gathered = isinstance(weight, DTensor) != isinstance(self._weight, DTensor)
+            if not gathered or weight.shape != self._weight.shape:
+                seen |= Seen.REPLACED
+            self._weight = weight
             self._probe = None
         now = self._other_rows()
         mask = torch.full_like(self._seen, int(seen))
@@ -232,7 +236,8 @@ class RowWatch:
 
     def _compare(self, step: int, mask: Tensor, row: Tensor | None = None) -> None:
         row = self.embedding.row() if row is None else row
-        if row is None or row.dtype != self.reference.dtype:
+        # A rank that did not hold the row has no reference, even while it has all rows.
+        if row is None or not self.holds_row or row.dtype != self.reference.dtype:
             return
         first = ~same_bits(row, self.reference) & (self.first_step < 0)
         finite = row.isfinite().all()

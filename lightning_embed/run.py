@@ -26,7 +26,7 @@ from lightning_embed.hardware import suggested_precision
 from lightning_embed.lightning_module import LanguageModel
 from lightning_embed.parsing import OneLineParser, require_settings_files
 from lightning_embed.predictions import write_predictions
-from lightning_embed.runs import choose_run
+from lightning_embed.runs import choose_run, resume_command
 from lightning_embed.summary import say_end, say_evaluation, say_start
 
 # Hyperparameters that decide a network's shape: a checkpoint fits no other.
@@ -54,7 +54,7 @@ class EmbedCLI(LightningCLI):
     """
 
     def __init__(self, command: str, args: list[str], began: float) -> None:
-        self.command, self.began = command, began
+        self.command, self.args, self.began = command, args, began
         self.saved_data: dict[str, Any] | None = None  # of the checkpoint a command begins from
         super().__init__(
             LanguageModel,
@@ -137,12 +137,12 @@ class EmbedCLI(LightningCLI):
             trainer.deterministic = True
         files = config.get("config") or []
         self.config_path = str(files[0]) if files else None
-        name = config.name or (Path(self.config_path).stem if self.config_path else "run")
+        stem = Path(self.config_path).stem if self.config_path else "run"
+        name = self.run_name = config.name or stem
         self.run = choose_run(
             Path(trainer.default_root_dir),
             name,
             ckpt_path=config.ckpt_path,
-            config=self.config_path,
             fresh=self.command == "fit",
         )
         if self.run.checkpoint is not None:
@@ -183,13 +183,17 @@ class EmbedCLI(LightningCLI):
         given = config["trainer"]
         limits = given["max_steps"], given["max_epochs"]
         throughput = Throughput()
+        resumed = len(list(self.run.folder.glob("config*.yaml"))) if self.run.checkpoint else 0
+        saved = self.run.folder / (f"config-resume-{resumed}.yaml" if resumed else "config.yaml")
+        root = self.config[self.command].trainer.default_root_dir
+        self.resume = resume_command(self.args, saved, self.run_name, Path(root))
         given["callbacks"] = [
             *(given["callbacks"] or []),
             RunLength(given=limits != (-1, None)),
             Seeding(config["data"].seed),
             throughput,
             Progress(throughput, self.began),
-            GracefulStop(self.run.checkpoints / "last.ckpt", self.run.resume),
+            GracefulStop(self.run.checkpoints / "last.ckpt", self.resume),
         ]
         kwargs["plugins"] = [*(given["plugins"] or []), AtomicCheckpointIO()]
         fit = self.command == "fit"
@@ -198,9 +202,7 @@ class EmbedCLI(LightningCLI):
             kwargs["logger"] = fit and TensorBoardLogger(
                 str(folder.parent), folder.name, version=""
             )
-        resumed = len(list(self.run.folder.glob("config*.yaml"))) if self.run.checkpoint else 0
-        name = f"config-resume-{resumed}.yaml" if resumed else "config.yaml"
-        self.save_config_kwargs = {"config_filename": name, "overwrite": True}
+        self.save_config_kwargs = {"config_filename": saved.name, "overwrite": True}
         return super().instantiate_trainer(**kwargs)
 
     # Commands ----------------------------------------------------------------------------------
@@ -216,13 +218,16 @@ class EmbedCLI(LightningCLI):
     def fit(self, model: LanguageModel, datamodule: TextDataModule, **kwargs: Any) -> None:
         say("run", f"{self.run.folder}   seed {datamodule.seed}")
         say_start(self.trainer, model, datamodule.prepared, self.reason)
+        if self.trainer.is_global_zero:
+            datamodule.prepared.tokenizer.save(self.run.folder / "tokenizer.json")
         self.trainer.fit(model, datamodule, **kwargs | {"weights_only": True})
         config = self.config_init[self.command]
         say_end(
             self.trainer,
             model,
             datamodule,
-            self.run,
+            root=self.run.folder.parent,
+            resume=self.resume,
             best=config["best_checkpoint"].best_model_path,
             samples=config["samples"],
             config=self.config_path,

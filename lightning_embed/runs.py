@@ -9,17 +9,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightning_embed.checkpoints import is_whole, require_whole
+from lightning_embed.checkpoints import is_whole, read_checkpoint, require_whole
 from lightning_embed.console import say
 
 
 @dataclass(frozen=True)
 class Run:
-    """Where a run writes, what it begins from, and the command line that goes on with it."""
+    """Where a run writes, and what it begins from."""
 
     folder: Path
     checkpoint: Path | None
-    resume: str
 
     @property
     def checkpoints(self) -> Path:
@@ -40,6 +39,13 @@ def next_folder(root: Path, name: str) -> Path:
     return root / (f"{name}-{used + 1}" if used else name)
 
 
+def _progress(file: Path) -> tuple[int, bool, int]:
+    """Steps done; at equal steps `last.ckpt` counts as newer, as one saved by the validation that
+    ends a run says that the epoch is over."""
+    step = 0 if file.is_dir() else int(read_checkpoint(file)["global_step"])
+    return step, file.name == "last.ckpt", file.stat().st_mtime_ns
+
+
 def newest_checkpoint(root: Path, name: str) -> Path:
     """The newest whole checkpoint of the newest run of this name; damaged ones are named.
 
@@ -48,12 +54,16 @@ def newest_checkpoint(root: Path, name: str) -> Path:
     """
     damaged = []
     for folder in reversed(list(runs_named(root, name))):
+        whole = []
         files = list((folder / "checkpoints").glob("*.ckpt"))
-        for file in sorted(files, key=lambda f: f.stat().st_mtime_ns, reverse=True):
+        for file in files:
             if file.is_dir() or is_whole(file):
-                return file
-            say("warning", f"{file} is damaged and passed over")
-            damaged.append(str(file))
+                whole.append(file)
+            else:
+                say("warning", f"{file} is damaged and passed over")
+                damaged.append(str(file))
+        if whole:
+            return max(whole, key=_progress)
         if files:
             break
     found = f" (damaged: {', '.join(damaged)})" if damaged else ""
@@ -63,38 +73,46 @@ def newest_checkpoint(root: Path, name: str) -> Path:
     )
 
 
-def resume_command(config: str | None, name: str, root: Path) -> str:
-    """The command line that goes on with the newest run of this name."""
-    parts = ["python", "train.py", "fit"]
-    if config is not None:
-        parts += ["--config", config]
-    if config is None or Path(config).stem != name:
+SELF_EVIDENT = ("--config", "--name", "--ckpt_path", "--trainer.default_root_dir")
+
+
+def resume_command(args: list[str], saved_config: Path, name: str, root: Path) -> str:
+    """The command line that goes on with the newest run of this name.
+
+    Args:
+        args: the command line that started it. If it says more than `--config FILE`, the
+            configuration saved with the run is named instead.
+        saved_config: that file.
+        name, root: of the run.
+    """
+    flags = [arg.split("=", 1)[0] for arg in args if arg.startswith("-")]
+    configs = [args[i + 1] for i, arg in enumerate(args[:-1]) if arg == "--config"]
+    plain = len(configs) == 1 and all(flag in SELF_EVIDENT for flag in flags)
+    config = configs[0] if plain else str(saved_config)
+    parts = ["python", "train.py", "fit", "--config", config]
+    if Path(config).stem != name:
         parts += ["--name", name]
     if root != Path("runs"):
         parts += ["--trainer.default_root_dir", str(root)]
     return shlex.join([*parts, "--ckpt_path", "last"])
 
 
-def choose_run(
-    root: Path, name: str, *, ckpt_path: str | None, config: str | None, fresh: bool
-) -> Run:
+def choose_run(root: Path, name: str, *, ckpt_path: str | None, fresh: bool) -> Run:
     """The folder and checkpoint a command works with.
 
     Args:
         root: folder of all runs.
         name: the run's name.
         ckpt_path: "last", "best", a file, or None.
-        config: the configuration file, for the resume command.
         fresh: without `ckpt_path`, a new folder is taken; otherwise the best checkpoint is meant.
     """
     if not name or Path(name).name != name or name.startswith("."):
         raise ValueError(f"--name {name!r} must be a plain folder name")
-    resume = resume_command(config, name, root)
     if ckpt_path is None and fresh:
         folder = next_folder(root, name)
         if folder.name != name:
             say("note", f"{root / name} is in use, this run goes to {folder}")
-        return Run(folder, None, resume)
+        return Run(folder, None)
     runs = list(runs_named(root, name))
     if ckpt_path == "last":
         checkpoint = newest_checkpoint(root, name)
@@ -109,5 +127,5 @@ def choose_run(
     if checkpoint.is_file():
         require_whole(checkpoint)
     if checkpoint.parent.name == "checkpoints":
-        return Run(checkpoint.parent.parent, checkpoint, resume)
-    return Run(next_folder(root, name), checkpoint, resume)
+        return Run(checkpoint.parent.parent, checkpoint)
+    return Run(next_folder(root, name), checkpoint)

@@ -19,7 +19,6 @@ from lightning_embed.lightning_module import LanguageModel
 from lightning_embed.metrics import Evaluation, bits_per_byte_interval
 from lightning_embed.padded import row_of
 from lightning_embed.prepared import Prepared
-from lightning_embed.runs import Run
 
 
 def say_start(
@@ -102,8 +101,9 @@ def say_end(
     trainer: L.Trainer,
     model: LanguageModel,
     data: TextDataModule,
-    run: Run,
     *,
+    root: Path,
+    resume: str,
     best: str,
     samples: Samples,
     config: str | None,
@@ -111,6 +111,8 @@ def say_end(
     """Evaluate the best weights on everything held out, show a sample, and tell what to do next.
 
     Args:
+        root: folder of all runs.
+        resume: the command line that goes on.
         best: path of the best checkpoint, or "" where no validation ran.
         samples: shows its first prompt.
         config: the configuration file the run was started with.
@@ -132,8 +134,8 @@ def say_end(
         _say_sample(samples.prompts[0] + samples.texts(model)[0])
     size = f"   {Path(best).stat().st_size / 1e6:.0f} MB" if best else ""
     say("best", (best or "none, no validation ran; see last.ckpt beside") + size)
-    say("watch", f"tensorboard --logdir {run.folder.parent}")
-    say("go on", run.resume)
+    say("watch", f"tensorboard --logdir {root}")
+    say("go on", resume)
     if best:
         say("more", f'python train.py generate --checkpoint {best} --prompt "def "')
     own = f"--config {config} " if config else ""

@@ -277,6 +277,7 @@ def test_no_padding_id_anywhere_is_a_note(tmp_path: Path) -> None:
     assert status == 0 and report["padding_idx"] is None
     assert "--padding_idx N" in facts(report, "padding id", "note")[0]["text"]
     assert facts(report, "row", "note")[0]["zero_rows"] == 1
+    assert "no known padding id" in run("audit", path).out.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -322,7 +323,7 @@ def test_a_head_that_is_the_embedding(tmp_path: Path) -> None:
     status, report = audited(path)
     assert status == 0
     (head,) = facts(report, "head", "note")
-    assert head["tied"] is True and "padding can be predicted" in head["text"]
+    assert head["tied"] is True and "lm_head.weight is the embedding" in head["text"]
 
 
 @pytest.mark.parametrize(("stated", "status"), [(True, 1), (False, 0), (None, 0)])

@@ -72,8 +72,8 @@ class PaddingGuard(L.Callback):
         )
         self.watches = [RowWatch(embedding) for embedding in find_padded_embeddings(pl_module)]
         for watch in self.watches:
-            if bool(watch.reference.count_nonzero()):
-                norm = float(watch.reference.float().norm())
+            norm = float(trainer.strategy.reduce(watch.reference.float().norm(), reduce_op="max"))
+            if norm != 0:  # on whichever rank; the first one talks
                 say("note", f"{watch.label} has norm {norm:.3g}, not zero; it is kept as it is")
         if not self.watches:
             say("note", "no embedding with a padding_idx here: nothing to guard")

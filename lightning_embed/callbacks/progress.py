@@ -49,7 +49,8 @@ class Progress(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: LanguageModel) -> None:  # type: ignore[override]
         self.total_steps = pl_module.planned_steps()
-        self.every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        self.every = max(1, min(every, self.total_steps // LINES))  # short runs are heard of too
         self._first_step = self._seen_step = trainer.global_step
         self._fit_began = time.perf_counter()
 
@@ -98,6 +99,8 @@ class Progress(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._clear()
+        if trainer.global_step < self.total_steps and trainer.should_stop:
+            say("note", "stopped before the planned end: validation loss falls no longer")
         say(
             "finished",
             f"{trainer.global_step - self._first_step} steps in"
