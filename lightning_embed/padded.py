@@ -30,14 +30,13 @@ class PaddedEmbedding(NamedTuple):
         return row_of(self.weight, self.padding_idx)
 
     def gradient_row(self) -> Tensor | None:
-        """A view of the row's gradient, or None where there is none."""
+        """The row's gradient, or None where there is none; waits for no device."""
         grad = self.weight.grad
         if grad is None:
             return None
         if grad.is_sparse:
-            grad = grad.coalesce()
-            hits = (grad.indices()[0] == self.padding_idx).nonzero()
-            return grad.values()[hits[0, 0]] if len(hits) else None
+            hits = (grad._indices()[0] == self.padding_idx).unsqueeze(1)
+            return grad._values().where(hits, 0.0).sum(dim=0)
         return row_of(grad, self.padding_idx)
 
 

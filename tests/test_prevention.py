@@ -235,7 +235,7 @@ def test_two_of_the_three_are_allowed(options: Options, kind: type[Small], tmp_p
 
 @pytest.mark.gpu
 def test_fsdp2_refuses_16_mixed() -> None:
-    with pytest.raises(ValueError, match="does not support .*16-mixed"):
+    with pytest.raises(ValueError, match=r"does not support .*16-mixed"):
         trainer_for(
             Options(precision="16-mixed"), strategy=ModelParallelStrategy(), accelerator="gpu"
         )

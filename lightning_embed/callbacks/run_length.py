@@ -10,7 +10,7 @@ import numpy as np
 
 from lightning_embed.console import say
 
-TOKENS_WORTH_SEEING = 2_000_000  # a small text is read several times, up to MOST_EPOCHS
+TOKENS_WORTH_SEEING = 3_500_000  # a small text is read several times, up to MOST_EPOCHS
 MOST_EPOCHS = 10
 
 
