@@ -21,6 +21,7 @@ TRAINER_COMMANDS = {
 }
 OTHER_COMMANDS = {
     "generate": "continue a prompt with a trained checkpoint",
+    "audit": "tell what somebody's model folder or checkpoint makes of padding",
     "tokenizer": "train a tokenizer, adopt a foreign one, or look at one",
 }
 
@@ -50,7 +51,7 @@ def main(args: list[str] | None = None) -> int:
             _quiet_libraries()
             EmbedCLI(command, rest, began=BEGAN)
         elif command in OTHER_COMMANDS:
-            _typed_command(command, rest)
+            return _typed_command(command, rest)
         else:
             from difflib import get_close_matches
 
@@ -62,6 +63,9 @@ def main(args: list[str] | None = None) -> int:
             return 2
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except Exception as error:
         if not _is_for_users(error) or os.environ.get("LIGHTNING_EMBED_TRACEBACK"):
             raise
@@ -101,21 +105,33 @@ def _quiet_libraries() -> None:
         warnings.filterwarnings("ignore", message=message)
 
 
-def _typed_command(command: str, args: list[str]) -> None:
+def _bare_flag(args: list[str], flag: str) -> list[str]:
+    """`--json` alone for `--json true`, the only form a typed bool has."""
+    pairs = zip(args, [*args[1:], ""], strict=False)
+    alone = [arg == flag and after not in ("true", "false") for arg, after in pairs]
+    return [f"{arg}=true" if bare else arg for arg, bare in zip(args, alone, strict=True)]
+
+
+def _typed_command(command: str, args: list[str]) -> int:
     from jsonargparse import auto_cli
 
     from lightning_embed.parsing import OneLineParser
 
-    function: Callable[..., None]
+    function: Callable[..., int | None]
     if command == "generate":
         from lightning_embed.generate import generate as function
+    elif command == "audit":
+        from lightning_embed.audit import audit as function
+
+        args = _bare_flag(args, "--json")
     else:
         from lightning_embed.tokenizing import tokenizer as function
     _quiet_libraries()
-    auto_cli(
+    status = auto_cli(
         function,
         args=args,
-        as_positional=False,
+        as_positional=command == "audit",
         parser_class=OneLineParser,
         prog=f"train.py {command}",
     )
+    return status or 0
