@@ -60,13 +60,17 @@ def row_of(weight: Tensor, index: int) -> Tensor | None:
     return local[index]
 
 
+def plain_name(key: str) -> str:
+    """A state dict's key without what `torch.compile(module)` puts round a module."""
+    return key.replace("_orig_mod.", "")
+
+
 def find_padded_embeddings(module: nn.Module) -> list[PaddedEmbedding]:
     """Every `nn.Embedding` and `nn.EmbeddingBag` with a padding index; a shared weight once."""
     found: dict[tuple[int, int], PaddedEmbedding] = {}
     for name, child in module.named_modules():
         if isinstance(child, nn.Embedding | nn.EmbeddingBag) and child.padding_idx is not None:
-            clean = name.replace("_orig_mod.", "")  # a compiled module's wrapper
-            full_name = f"{clean}.weight" if clean else "weight"
+            full_name = plain_name(f"{name}.weight" if name else "weight")
             embedding = PaddedEmbedding(full_name, child, child.padding_idx)
             found.setdefault((id(child.weight), child.padding_idx), embedding)
     return list(found.values())

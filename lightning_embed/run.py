@@ -200,7 +200,7 @@ class EmbedCLI(LightningCLI):
         if given["logger"] is None:
             folder = self.run.folder
             kwargs["logger"] = fit and TensorBoardLogger(
-                str(folder.parent), folder.name, version=""
+                str(folder.parent), folder.name, version="", default_hp_metric=False
             )
         self.save_config_kwargs = {"config_filename": saved.name, "overwrite": True}
         return super().instantiate_trainer(**kwargs)

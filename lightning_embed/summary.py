@@ -8,6 +8,7 @@ import json
 import lzma
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
@@ -118,14 +119,14 @@ def say_end(
         config: the configuration file the run was started with.
     """
     steps = trainer.global_step
-    if best:
-        trainer.validate(model, data, ckpt_path=best, weights_only=True, verbose=False)
-    else:
-        trainer.validate(model, data, verbose=False)
+    loggers, trainer.loggers = trainer.loggers, []  # val/... are the quick look's curves
+    chosen: dict[str, Any] = {"ckpt_path": best, "weights_only": True} if best else {}
+    trainer.validate(model, data, verbose=False, **chosen)
     assert model.evaluation is not None
-    say_evaluation(
-        model.evaluation, xz_bits_per_byte(data.prepared) if trainer.is_global_zero else None
-    )
+    for logger in loggers:
+        logger.log_metrics({f"held_out/{k}": v for k, v in model.evaluation.scalars.items()}, steps)
+    xz = xz_bits_per_byte(data.prepared) if trainer.is_global_zero else None
+    say_evaluation(model.evaluation, xz)
     embedding = model.network.embedding
     row = row_of(embedding.weight, embedding.padding_idx or 0)
     whole = row is None or not bool(row.count_nonzero())

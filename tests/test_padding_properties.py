@@ -78,9 +78,13 @@ def assert_same(got: Result, expected: Result, tolerance: float, of_logits: floa
     torch.testing.assert_close(got.loss, expected.loss, rtol=tolerance, atol=tolerance)
     torch.testing.assert_close(got.logits, expected.logits, rtol=of_logits, atol=of_logits)
     for name, gradient in expected.gradients.items():
-        # By norms: an entry is a sum that may cancel, and then has the error of its terms.
-        error = float((got.gradients[name] - gradient).norm())
-        assert error <= tolerance * max(1.0, float(gradient.norm())), (name, error)
+        torch.testing.assert_close(
+            got.gradients[name],
+            gradient,
+            rtol=tolerance,
+            atol=tolerance,
+            msg=lambda message, name=name: f"{name}: {message}",
+        )
 
 
 def alone(model: DecoderLM, rows: list[Tensor]) -> Result:
@@ -118,7 +122,13 @@ def test_padding_on_either_side_changes_nothing_in_float64(
 def test_padding_on_either_side_changes_nothing_in_float32(
     tiny_lm, lengths, extra, sides, seed
 ) -> None:
-    model = tiny_lm(torch.float32)
+    """With numbers of ordinary size: with those of the test above float32's own rounding error of a
+    gradient is up to 6e-6 of its norm, whatever the padding, and that of the padding up to 3e-6."""
+    model = tiny_lm(torch.float32, tied=False, init="torch")
+    with torch.no_grad():
+        for block in model.layers():
+            block.attention.o_proj.weight.mul_(0.2)
+            block.feed_forward.down_proj.weight.mul_(0.2)
     rows = documents(lengths, seed)
     batch = pad(rows, max(lengths) + extra, sides)
     assert_same(measured(model, batch), alone(model, rows), 1e-6, 1e-5)

@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveragi
 from torch.optim import Optimizer
 
 from lightning_embed.console import say
-from lightning_embed.padded import find_padded_embeddings
+from lightning_embed.padded import find_padded_embeddings, plain_name
 from lightning_embed.row_watch import Finding, RowWatch
 
 
@@ -137,8 +137,9 @@ class PaddingGuard(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         self._look_outside(trainer.global_step)
+        state = {plain_name(key): value for key, value in checkpoint["state_dict"].items()}
         for watch in self.watches:
-            saved = checkpoint["state_dict"].get(watch.embedding.name)
+            saved = state.get(watch.embedding.name)
             if saved is not None:
                 watch.look_at_saved(saved, trainer.global_step, self._averaging)
         # A sharded checkpoint is written by all ranks, another by the first alone.
