@@ -58,7 +58,8 @@ def protect_padding_row(weight: nn.Parameter, padding_idx: int = PAD_ID) -> Remo
     """Keep gradients away from the padding row of a matrix that somebody else's head shares.
 
     One call, for example for an `nn.Linear` tied to the embedding's weight; costs one row's write a
-    backward pass. Returns the hook's handle.
+    backward pass. Under FSDP2 call it after sharding, which makes a new parameter. Returns the
+    hook's handle.
     """
 
     def clear(parameter: Tensor) -> None:

@@ -4,6 +4,7 @@
 `transformers` is no dependency of this package; where it is missing its tests are skipped.
 """
 
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -138,6 +139,25 @@ def test_silent_on_honest_training_and_names_the_one_that_moved(
     assert (raised.value.cause, raised.value.finding.step) == ("in_place", 2)
 
 
+@pytest.mark.parametrize("case", ["embedding", "compiled", "wrapped"])
+def test_what_is_written_to_a_checkpoint_is_looked_at(case: str, tmp_path: Path) -> None:
+    """An average, say, that is not what is being trained; keys may hold `_orig_mod`."""
+
+    class Writes(L.Callback):
+        def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: Any) -> None:
+            (key,) = (key for key in checkpoint["state_dict"] if key.startswith("inner."))
+            checkpoint["state_dict"][key] = checkpoint["state_dict"][key] + 1
+
+        def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+            if trainer.global_step == 3:
+                trainer.save_checkpoint(tmp_path / "spoiled.ckpt")
+
+    with pytest.raises(PaddingVectorChanged) as raised:
+        fit(Wraps(CASES[case][0]()), Writes(), PaddingGuard())
+    assert (raised.value.finding.deviation, raised.value.finding.step) == (1, 3)
+    assert not (tmp_path / "spoiled.ckpt").exists()
+
+
 def test_a_shared_embedding_is_watched_once(capsys: pytest.CaptureFixture[str]) -> None:
     module = Wraps(Tower())
     fit(module, Nudges(lambda: module.inner.again.weight, 1), PaddingGuard("warn"))
@@ -201,8 +221,7 @@ class OneDevice(TorchDispatchMode):
 @pytest.mark.parametrize("kind", [nn.Embedding, nn.EmbeddingBag])
 @pytest.mark.parametrize("optimizer", [Adam, SGD])
 def test_looking_never_waits_for_the_device(kind: Any, optimizer: type[Optimizer]) -> None:
-    """What a GPU run does at each step, on tensors that have no numbers to wait for. `test_gpu.py`
-    style checks with `set_sync_debug_mode` need a GPU; this needs none."""
+    """What a GPU run does at each step, on tensors that have no numbers to wait for."""
     module = kind(V, D, padding_idx=1, device="meta")
     watch = RowWatch(PaddedEmbedding("words.weight", module, 1))
     made = optimizer(module.parameters(), lr=0.1, weight_decay=0.1)
