@@ -101,7 +101,7 @@ def test_it_trains_a_few_steps_on_a_local_text(workshop: Workshop, path: Path) -
     assert float(told.line("bits per byte")) > 0
     assert workshop.runs() == [path.stem]
     assert padding_is_zero(workshop.checkpoint(path.stem))
-    assert f"--config {path}" in told.line("go on")
+    assert f"runs/{path.stem}/config.yaml" in told.line("go on")  # further options were given
 
 
 @pytest.mark.parametrize("name", ["tinystories", "gpt2_124m"])

@@ -164,6 +164,19 @@ def test_a_shared_embedding_is_watched_once(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().out.count("moved by") == 1
 
 
+@pytest.mark.parametrize("size", [2, 3, 4, 6, 12])
+@pytest.mark.parametrize("padding_idx", [0, 1, -1])
+def test_the_cause_does_not_depend_on_where_the_row_is(size: int, padding_idx: int) -> None:
+    """Whether other rows moved as well is seen from a few beside it, however few there are."""
+    for cause, rows in (("in_place", [padding_idx]), ("reinit", list(range(size)))):
+        module = nn.Embedding(size, D, padding_idx=padding_idx)
+        watch = RowWatch(PaddedEmbedding("words.weight", module, module.padding_idx))
+        module.weight.data[rows] += 1
+        watch.look_outside(1, averaging=False)
+        found = watch.finding(watch.evidence().tolist())
+        assert found is not None and found.cause == cause
+
+
 @pytest.mark.parametrize("inner", [nn.Embedding(V, D), nn.EmbeddingBag(V, D)])
 def test_without_padding_it_says_so_once(
     inner: nn.Module, capsys: pytest.CaptureFixture[str]

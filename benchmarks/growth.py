@@ -1,0 +1,144 @@
+"""How the cost of `TokenEmbedding` grows, as fitted exponents: cost ~ size**exponent.
+
+    python benchmarks/growth.py
+
+Forward time against positions (B·S), width (D) and vocabulary (V), memory against V and D; and the
+honest rest: a dense backward and an optimizer step touch the whole matrix and grow with V. The
+range of ids is the same for every V: which rows are in the processor's cache is a matter of the
+text, not of the vocabulary; ids drawn from all of V are given beside it. What a call on one id
+takes is subtracted from the times whose exponent should be 1.
+"""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from lightning_embed import TokenEmbedding
+
+ROUNDS, REPEATS = 9, 20
+USED = 64  # ids that occur: few, so that the widest rows too are in the cache
+
+
+def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
+    """Slope of log cost over log size, least squares."""
+    x, y = [math.log(s) for s in sizes], [math.log(c) for c in costs]
+    mean_x, mean_y = statistics.fmean(x), statistics.fmean(y)
+    top = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True))
+    return top / sum((a - mean_x) ** 2 for a in x)
+
+
+def times(cases: list[Callable[[], object]]) -> list[float]:
+    """Seconds of each, the quickest of interleaved repeats: neighbours only ever add."""
+    found: list[list[float]] = [[] for _ in cases]
+    for case in reversed(cases):  # the largest first, so that memory for all is at hand
+        case()
+    for _ in range(REPEATS):
+        for case, list_ in zip(cases, found, strict=True):
+            began = time.perf_counter()
+            case()
+            list_.append(time.perf_counter() - began)
+    return [min(list_) for list_ in found]
+
+
+def forward(vocabulary: int, width: int, positions: int, used: int = USED) -> Callable[[], object]:
+    embedding = TokenEmbedding(vocabulary, width)
+    ids = torch.randint(2, used, (positions,))
+
+    @torch.no_grad()
+    def run() -> Tensor:
+        return embedding(ids)
+
+    return run
+
+
+def backward(vocabulary: int) -> Callable[[], object]:
+    embedding = TokenEmbedding(vocabulary, 64)
+    ids = torch.randint(2, USED, (4, 64))
+
+    def run() -> None:
+        embedding.weight.grad = None
+        embedding(ids).sum().backward()
+
+    return run
+
+
+def step(vocabulary: int) -> Callable[[], object]:
+    embedding = TokenEmbedding(vocabulary, 64)
+    optimizer = torch.optim.AdamW(embedding.parameters(), fused=True)
+    embedding.weight.grad = torch.ones_like(embedding.weight)
+    return optimizer.step
+
+
+def held(vocabulary: int, width: int) -> int:
+    """Bytes of everything an embedding keeps."""
+    kept = TokenEmbedding(vocabulary, width).state_dict(keep_vars=True).values()
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept)
+
+
+def row(
+    what: str,
+    by: str,
+    sizes: Sequence[int],
+    case: Callable[[int], Callable[[], object]],
+    expected: str,
+    beyond: Callable[[], object] | None = None,
+) -> str:
+    """A line of the table: medians over rounds, of the costs and of the exponents fitted to them.
+
+    Args:
+        beyond: a call whose time is subtracted.
+    """
+    cases = [case(size) for size in sizes]
+    rounds = []
+    for _ in range(ROUNDS):
+        found = times([*cases, beyond] if beyond else cases)
+        least = found.pop() if beyond else 0.0
+        rounds.append([t - least for t in found])
+    middle = [statistics.median(column) for column in zip(*rounds, strict=True)]
+    fitted = statistics.median(exponent(sizes, costs) for costs in rounds)
+    shown = f"{1e6 * middle[0]:.0f} to {1e6 * middle[-1]:.0f} µs"
+    return f"| {what} | {by} from {sizes[0]:,} to {sizes[-1]:,} | {shown} | {fitted:.2f} | {expected} |"
+
+
+def main() -> None:
+    from results import record
+
+    torch.manual_seed(0)
+    # Outputs of 1 to 8 MiB: larger ones leave the cache, and memory's own growth is measured.
+    positions = [1024, 2048, 4096, 8192]
+    widths = [128, 256, 512, 1024]
+    vocabularies = [4_000, 8_000, 16_000, 32_000, 64_000]
+    one = forward(2_000, 256, 1)
+    table = [
+        "| cost | against | measured | exponent | expected |",
+        "| --- | --- | --- | --- | --- |",
+        row("forward", "B·S", positions, lambda n: forward(2_000, 256, n), "1", one),
+        row("forward", "D", widths, lambda d: forward(2_000, d, 2048), "1", one),
+        row("forward, same ids", "V", vocabularies, lambda v: forward(v, 256, 4096), "0"),
+        row(
+            "forward, ids from all of V",
+            "V",
+            vocabularies,
+            lambda v: forward(v, 256, 4096, v),
+            "cache misses",
+        ),
+    ]
+    for by, sizes, kept in (
+        ("V", vocabularies, [held(v, 256) for v in vocabularies]),
+        ("D", widths, [held(2_000, d) for d in widths]),
+    ):
+        table.append(
+            f"| memory | {by} from {sizes[0]:,} to {sizes[-1]:,} | {kept[0] / 2**20:.1f} to"
+            f" {kept[-1] / 2**20:.1f} MiB | {exponent(sizes, kept):.2f} | 1 |"
+        )
+    table.append(row("dense backward", "V", vocabularies, backward, "grows, towards 1"))
+    table.append(row("AdamW step", "V", vocabularies, step, "grows, towards 1"))
+    record("Growth of TokenEmbedding's cost", "\n".join(table))
+
+
+if __name__ == "__main__":
+    main()
