@@ -5,12 +5,13 @@
 Forward time against positions (B·S), width (D) and vocabulary (V), memory against V and D; and the
 honest rest: a dense backward and an optimizer step touch the whole matrix and grow with V. The
 range of ids is the same for every V: which rows are in the processor's cache is a matter of the
-text, not of the vocabulary; ids drawn from all of V are given beside it. What a call on one id
-takes is subtracted from the times whose exponent should be 1.
+text, not of the vocabulary; ids drawn from all of V are given beside it.
 """
 
+import ctypes
 import math
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 
@@ -19,8 +20,16 @@ from torch import Tensor
 
 from lightning_embed import TokenEmbedding
 
-ROUNDS, REPEATS = 9, 20
+ROUNDS, REPEATS = 15, 20
 USED = 64  # ids that occur: few, so that the widest rows too are in the cache
+
+
+def keep_freed_memory() -> None:
+    """Else glibc returns large blocks to the system, and fresh pages cost more than the lookup."""
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        for option in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+            libc.mallopt(option, 2**30)
 
 
 def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
@@ -32,16 +41,17 @@ def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
 
 
 def times(cases: list[Callable[[], object]]) -> list[float]:
-    """Seconds of each, the quickest of interleaved repeats: neighbours only ever add."""
-    found: list[list[float]] = [[] for _ in cases]
+    """Seconds of each, the quickest of interleaved repeats: neighbours only ever add, and each
+    finds the cache as another left it."""
+    found = [math.inf] * len(cases)
     for case in reversed(cases):  # the largest first, so that memory for all is at hand
         case()
     for _ in range(REPEATS):
-        for case, list_ in zip(cases, found, strict=True):
+        for number, case in enumerate(cases):
             began = time.perf_counter()
             case()
-            list_.append(time.perf_counter() - began)
-    return [min(list_) for list_ in found]
+            found[number] = min(found[number], time.perf_counter() - began)
+    return found
 
 
 def forward(vocabulary: int, width: int, positions: int, used: int = USED) -> Callable[[], object]:
@@ -85,39 +95,31 @@ def row(
     sizes: Sequence[int],
     case: Callable[[int], Callable[[], object]],
     expected: str,
-    beyond: Callable[[], object] | None = None,
 ) -> str:
-    """A line of the table: medians over rounds, of the costs and of the exponents fitted to them.
-
-    Args:
-        beyond: a call whose time is subtracted.
-    """
+    """A line of the table: medians over rounds, of costs and of the exponents fitted to them."""
     cases = [case(size) for size in sizes]
-    rounds = []
-    for _ in range(ROUNDS):
-        found = times([*cases, beyond] if beyond else cases)
-        least = found.pop() if beyond else 0.0
-        rounds.append([t - least for t in found])
+    rounds = [times(cases) for _ in range(ROUNDS)]
     middle = [statistics.median(column) for column in zip(*rounds, strict=True)]
     fitted = statistics.median(exponent(sizes, costs) for costs in rounds)
     shown = f"{1e6 * middle[0]:.0f} to {1e6 * middle[-1]:.0f} µs"
-    return f"| {what} | {by} from {sizes[0]:,} to {sizes[-1]:,} | {shown} | {fitted:.2f} | {expected} |"
+    against = f"{by} from {sizes[0]:,} to {sizes[-1]:,}"
+    return f"| {what} | {against} | {shown} | {fitted:.2f} | {expected} |"
 
 
 def main() -> None:
     from results import record
 
     torch.manual_seed(0)
-    # Outputs of 1 to 8 MiB: larger ones leave the cache, and memory's own growth is measured.
-    positions = [1024, 2048, 4096, 8192]
-    widths = [128, 256, 512, 1024]
+    keep_freed_memory()
+    # Outputs of 2 to 24 MiB: below, the call itself is what is measured.
+    positions = [2048, 4096, 8192, 16384, 24576]
+    widths = [64, 128, 256, 512, 768]
     vocabularies = [4_000, 8_000, 16_000, 32_000, 64_000]
-    one = forward(2_000, 256, 1)
     table = [
         "| cost | against | measured | exponent | expected |",
         "| --- | --- | --- | --- | --- |",
-        row("forward", "B·S", positions, lambda n: forward(2_000, 256, n), "1", one),
-        row("forward", "D", widths, lambda d: forward(2_000, d, 2048), "1", one),
+        row("forward", "B·S", positions, lambda n: forward(2_000, 256, n), "1"),
+        row("forward", "D", widths, lambda d: forward(2_000, d, 8192), "1"),
         row("forward, same ids", "V", vocabularies, lambda v: forward(v, 256, 4096), "0"),
         row(
             "forward, ids from all of V",
