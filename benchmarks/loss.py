@@ -10,8 +10,10 @@ import resource
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -69,7 +71,7 @@ def once(loss: Callable[[Tensor, Tensor, Tensor], Tensor], args: tuple[Tensor, .
 
 
 def peak_memory(name: str) -> float:
-    """MiB beyond the inputs and their gradients, of one forward and backward."""
+    """MiB beyond the inputs at their highest, of one forward and backward."""
     code = f"import loss; loss.report_memory({name!r})"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=sys.path[0]
@@ -82,12 +84,26 @@ def report_memory(name: str) -> None:
     for _ in range(2):
         once(variants()[name], small)  # libraries and compiled code are loaded now
     args = data(8192, 256, 50257)
-    for tensor in args[:2]:
-        tensor.grad = torch.zeros_like(tensor)
-        tensor.grad = None
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Sampled, as the high-water mark would still be that of loading and compiling.
+    before, peak, done = resident(), [0.0], threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            peak[0] = max(peak[0], resident())
+            time.sleep(0.001)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
     once(variants()[name], args)
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    done.set()
+    thread.join()
+    print(peak[0] - before)
+
+
+def resident() -> float:
+    """MiB of memory this process has now (Linux)."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
 
 
 def main() -> None:

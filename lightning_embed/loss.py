@@ -108,8 +108,8 @@ def cross_entropy_sum(
         padding_idx: the word that is never predicted: probability and gradient exactly 0.
         step: `chunk_loss`, or the same compiled.
 
-    `F.linear_cross_entropy` of torch 2.13 does the same, at twice the time and without the float32
-    sum (`benchmarks/loss.py`).
+    `F.linear_cross_entropy` of torch 2.13 is as fast and smaller, but under bfloat16 it returns its
+    sum in bfloat16, three digits, and it breaks a compiled graph (`benchmarks/loss.py`).
     """
     dtype = _compute_dtype(hidden)
     hidden, weight = hidden.to(dtype), weight.to(dtype)
