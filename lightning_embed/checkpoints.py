@@ -5,9 +5,10 @@ others: when to save (Lightning's ModelCheckpoint, `callbacks/signals.py`), what
 (`lightning_module.py`, `datamodule.py`), where it lies (`runs.py`).
 """
 
+import errno
 import os
 import pickle
-import tempfile
+import shutil
 import zipfile
 import zlib
 from pathlib import Path
@@ -31,15 +32,21 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     ) -> None:
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}{TEMPORARY}", dir=target.parent)
+        # Not mkstemp, whose files nobody else may read, whatever the umask says.
+        name = target.with_name(f".{target.name}{TEMPORARY}{os.getpid()}")
         try:
-            with os.fdopen(handle, "wb") as file:
+            with open(name, "wb") as file:
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(name, target)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
+        except BaseException as error:
+            free = shutil.disk_usage(target.parent).free
+            name.unlink(missing_ok=True)
+            if isinstance(error, RuntimeError) and free < 2**20:  # torch's word for a full disk
+                raise OSError(
+                    errno.ENOSPC, f"disk full; the checkpoint before is kept: {target}"
+                ) from None
             raise
         sync_folder(target.parent)
 
