@@ -3,19 +3,19 @@
 Knows: a rule of thumb. Leaves to others: stopping early (Lightning's EarlyStopping).
 """
 
+import math
 from typing import Any
 
 import lightning as L
-import numpy as np
 
 from lightning_embed.console import say
 
-TOKENS_WORTH_SEEING = 3_500_000  # a small text is read several times, up to MOST_EPOCHS
-MOST_EPOCHS = 10
+TOKENS_WORTH_SEEING = 2_600_000  # a small text is read several times, up to MOST_PASSES
+MOST_PASSES = 10.0
 
 
 class RunLength(L.Callback):
-    """Sets `max_epochs` from the amount of text unless a limit was given, and has the last step
+    """Sets `max_steps` from the amount of text unless a limit was given, and has the last step
     validated wherever it falls, as the weights a schedule ends with are mostly the best.
 
     Args:
@@ -28,11 +28,16 @@ class RunLength(L.Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if self.given or stage != "fit":
             return
-        targets = trainer.datamodule.prepared.train.n_targets  # type: ignore[attr-defined]
-        epochs = int(np.clip(round(TOKENS_WORTH_SEEING / max(1, targets)), 1, MOST_EPOCHS))
-        trainer.fit_loop.max_epochs = epochs
-        if epochs > 1:
-            say("length", f"{epochs} epochs, as the text is short; --trainer.max_epochs changes it")
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        targets = max(1, data.prepared.train.n_targets)
+        passes = min(MOST_PASSES, max(1.0, TOKENS_WORTH_SEEING / targets))
+        steps = max(1, round(passes * data.steps_per_epoch))
+        trainer.fit_loop.epoch_loop.max_steps = steps
+        trainer.fit_loop.max_epochs = math.ceil(passes) + 1  # the steps end it
+        say(
+            "length",
+            f"{steps:,} steps, {passes:.1f} passes over the text; --trainer.max_steps changes it",
+        )
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any
