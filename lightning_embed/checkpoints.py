@@ -129,7 +129,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def read_header(path: Path) -> dict[str, Any]:
     """The same without the tensors, where these can be left out."""
     if path.is_dir():
-        return _require_ours(read_meta(path) | {"state_dict": {}}, path)
+        return _require_ours(read_meta(path) | {"state_dict": {}, "optimizer_states": []}, path)
     return read_checkpoint(path)
 
 

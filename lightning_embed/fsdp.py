@@ -13,12 +13,20 @@ from typing import Any, Literal
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.distributed.checkpoint import CheckpointException
 from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
     get_model_state_dict,
     get_optimizer_state_dict,
+    set_model_state_dict,
     set_optimizer_state_dict,
 )
 
-from lightning_embed.checkpoints import TEMPORARY, is_disk_full, sync_folder
+from lightning_embed.checkpoints import (
+    TEMPORARY,
+    is_disk_full,
+    read_checkpoint,
+    require_fits,
+    sync_folder,
+)
 from lightning_embed.sharded import is_sharded, load_into, read_meta, save_sharded
 
 
@@ -87,7 +95,7 @@ class FSDP2Strategy(ModelParallelStrategy):
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = True) -> Any:
         path = Path(self.broadcast(checkpoint_path))
         if not is_sharded(path):
-            return super().load_checkpoint(path, weights_only=True)
+            return self._load_file(path)
         assert self.model is not None
         state: dict[str, Any] = {"state_dict": get_model_state_dict(self.model)}
         load_into(state, path)
@@ -98,6 +106,35 @@ class FSDP2Strategy(ModelParallelStrategy):
             load_into(state, path)
             set_optimizer_state_dict(self.model, optimizer, optim_state_dict=state[key])
         return read_meta(path)
+
+    def _load_file(self, path: Path) -> dict[str, Any]:
+        """A single file, of which every process takes its part.
+
+        Lightning numbers the parameters in the module's order, torch's optimizers in that of their
+        groups; with several groups moments would end at other parameters.
+        """
+        assert self.model is not None
+        checkpoint = read_checkpoint(path)
+        whole = StateDictOptions(full_state_dict=True)
+        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        own = [
+            {group["name"]: group["params"] for group in o.param_groups} for o in self.optimizers
+        ]
+        for groups in own or [{}]:
+            require_fits(checkpoint, self.model.state_dict(), groups)
+        set_model_state_dict(self.model, checkpoint["state_dict"], options=whole)
+        for optimizer, groups, saved in zip(
+            self.optimizers, own, checkpoint["optimizer_states"], strict=True
+        ):
+            state: dict[str, Any] = {"state": {}, "param_groups": []}
+            for group in saved["param_groups"]:
+                named = [names[parameter] for parameter in groups[group["name"]]]
+                state["param_groups"].append(group | {"params": named})
+                for key, name in zip(group["params"], named, strict=True):
+                    if key in saved["state"]:
+                        state["state"][name] = saved["state"][key]
+            set_optimizer_state_dict(self.model, optimizer, state, options=whole)
+        return {k: v for k, v in checkpoint.items() if k not in ("state_dict", "optimizer_states")}
 
 
 def _put_in_place(work: Path, target: Path) -> None:

@@ -30,6 +30,7 @@ from torch.distributed.checkpoint.default_planner import (
 )
 from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.checkpoint.planner import ReadItem
+from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
 
 META, MARK = "meta.pt", "whole.json"
 OPTIMIZER = "optimizer_"  # Lightning's key for the state of optimizer 0, 1, ...
@@ -39,6 +40,7 @@ PLAIN_GLOBALS = {
     ("torch.serialization", "_get_layout"),
     ("torch.distributed.checkpoint.filesystem", "_StorageInfo"),
     ("collections", "OrderedDict"),
+    ("pathlib", "PosixPath"),
 }
 
 
@@ -130,6 +132,13 @@ class _PlainReader(dcp.FileSystemReader):
         return metadata
 
 
+def _opened(folder: Path) -> _PlainReader:
+    """A reader of metadata known to be plain; torch would log a traceback before it failed."""
+    reader = _PlainReader(folder)
+    reader.read_metadata()
+    return reader
+
+
 def _load_plainly(planner: Any, item: ReadItem, value: io.BytesIO, default: Callable) -> None:
     """Let torch's own planner place a value, once it is known to be a plain one."""
     torch.load(value, weights_only=True)
@@ -155,7 +164,8 @@ def load_into(state: dict[str, Any], folder: Path) -> None:
         ValueError: the folder holds more than tensors and plain values.
     """
     try:
-        dcp.load(state, storage_reader=_PlainReader(folder), planner=_PlainPlanner())
+        reader = _opened(folder)
+        dcp.load(state, storage_reader=reader, planner=_PlainPlanner())
     except (pickle.UnpicklingError, dcp.CheckpointException) as error:
         raise _refusal(folder, error) from None
 
@@ -175,7 +185,7 @@ def read_whole(folder: Path) -> dict[str, Any]:
     """A folder as the dict a single file would hold, put together in this process' memory."""
     whole: dict[str, Any] = {}
     try:
-        dcp.load(whole, storage_reader=_PlainReader(folder), planner=_WholePlanner(), no_dist=True)
+        _load_state_dict(whole, _opened(folder), planner=_WholePlanner(), no_dist=True)
     except (pickle.UnpicklingError, dcp.CheckpointException) as error:
         raise _refusal(folder, error) from None
     states = sorted(key for key in whole if key.startswith(OPTIMIZER))

@@ -121,6 +121,7 @@ def say_end(
     """
     steps = trainer.global_step
     best = str(checkpoints.best_path) if checkpoints.best_path.exists() else ""
+    best = trainer.strategy.broadcast(best)  # all evaluate the same weights
     loggers, trainer.loggers = trainer.loggers, []  # val/... are the quick look's curves
     chosen: dict[str, Any] = {"ckpt_path": best, "weights_only": True} if best else {}
     trainer.validate(model, data, verbose=False, **chosen)

@@ -65,7 +65,7 @@ class Checkpoints(Checkpoint):
         self.best = math.inf
         self.best_step = 0
         self.failures = 0  # saves that a full disk prevented
-        self._saved_step = -1
+        self._saved_step = math.inf  # before training begins there is nothing to save
         self._saved_at = time.monotonic()
         self._in_step = False
         self._group: dist.ProcessGroup | None = None
@@ -86,6 +86,10 @@ class Checkpoints(Checkpoint):
             self.best, self.best_step = state_dict["best"], state_dict["best_step"]
 
     # When --------------------------------------------------------------------------------------
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        # A process that looked later may have found the first one's folder in use.
+        self.folder = Path(trainer.strategy.broadcast(str(self.folder)))
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.is_global_zero:

@@ -53,6 +53,13 @@ class Progress(L.Callback):
         self.every = max(1, min(every, self.total_steps // LINES))  # short runs are heard of too
         self._first_step = self._seen_step = trainer.global_step
         self._fit_began = time.perf_counter()
+        settled = pl_module.hparams["schedule_steps"]
+        if settled < self.total_steps and pl_module.hparams["schedule"] != "constant":
+            say(
+                "schedule",
+                f"is over at step {settled}, as planned when the run began; --model.schedule_steps"
+                f" {self.total_steps} stretches it",
+            )
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
