@@ -19,6 +19,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from torch import Tensor
 
+from lightning_embed.console import say
 from lightning_embed.sharded import is_whole_folder, read_meta, read_whole
 
 TEMPORARY = ".tmp-"
@@ -131,6 +132,25 @@ def read_header(path: Path) -> dict[str, Any]:
     if path.is_dir():
         return _require_ours(read_meta(path) | {"state_dict": {}, "optimizer_states": []}, path)
     return read_checkpoint(path)
+
+
+def consolidate(checkpoint: str, output: str) -> None:
+    """Put a checkpoint in shards together into one ordinary file.
+
+    Args:
+        checkpoint: a .ckpt folder that fit wrote with configs/fsdp.yaml.
+        output: the .ckpt file to write.
+    """
+    source, target = Path(checkpoint), Path(output)
+    if not source.is_dir():
+        raise FileNotFoundError(
+            f"no folder of shards at {source}; give --checkpoint a .ckpt folder"
+        )
+    if target.exists():
+        raise ValueError(f"{target} is there already; give --output another name")
+    require_whole(source)
+    AtomicCheckpointIO().save_checkpoint(read_checkpoint(source), target)
+    say("saved", f"{target}   {target.stat().st_size / 1e6:.0f} MB")
 
 
 def require_fits(

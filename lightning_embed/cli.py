@@ -6,10 +6,13 @@ parts do.
 
 import logging
 import os
+import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 BEGAN = time.perf_counter()
 
@@ -22,6 +25,7 @@ TRAINER_COMMANDS = {
 OTHER_COMMANDS = {
     "generate": "continue a prompt with a trained checkpoint",
     "audit": "tell what somebody's model folder or checkpoint makes of padding",
+    "consolidate": "put a checkpoint in shards together into one file",
     "tokenizer": "train a tokenizer, adopt a foreign one, or look at one",
 }
 
@@ -44,6 +48,7 @@ def main(args: list[str] | None = None) -> int:
         print(_usage())
         return 0
     command, rest = arguments[0], arguments[1:]
+    before = _end_on_signals()
     try:
         if command in TRAINER_COMMANDS:
             from lightning_embed.run import EmbedCLI
@@ -71,14 +76,31 @@ def main(args: list[str] | None = None) -> int:
             raise
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return 0
+
+
+def _end_on_signals() -> dict[int, Any]:
+    """While text is prepared, a signal ends the program at the next batch, tidied up, with status
+    128 + signal; training has handlers of its own. Returns those that were there before."""
+
+    def leave(number: int, frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        return {}  # where Python lets nobody set one
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+    return {number: signal.signal(number, leave) for number in numbers}
 
 
 def _is_for_users(error: Exception) -> bool:
     """Mistakes in settings and files; anything else is a bug and keeps its traceback."""
     if isinstance(error, ValueError | OSError):
         return True
-    return type(error).__name__ in ("PaddingVectorChanged", "MisconfigurationException")
+    names = ("PaddingVectorChanged", "Diverged", "MisconfigurationException")
+    return type(error).__name__ in names
 
 
 def _quiet_libraries() -> None:
@@ -124,6 +146,8 @@ def _typed_command(command: str, args: list[str]) -> int:
         from lightning_embed.audit import audit as function
 
         args = _bare_flag(args, "--json")
+    elif command == "consolidate":
+        from lightning_embed.checkpoints import consolidate as function
     else:
         from lightning_embed.tokenizing import tokenizer as function
     _quiet_libraries()

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lightning_embed.checkpoints import read_checkpoint, require_whole
+from lightning_embed.checkpoints import read_header, require_whole
 from lightning_embed.lightning_module import LanguageModel
 from lightning_embed.model import DecoderLM
 from lightning_embed.special_tokens import PAD_ID
@@ -160,12 +160,12 @@ def generate(
             raise ValueError(f"--{name} must be at least {least}, not {value}")
     if not 0 < top_p <= 1:
         raise ValueError(f"--top_p must be above 0 and at most 1, not {top_p}")
-    if not Path(checkpoint).is_file():
+    if not Path(checkpoint).exists():
         raise FileNotFoundError(f"no checkpoint at {checkpoint}; give --checkpoint a .ckpt file")
     require_whole(Path(checkpoint))
-    read_checkpoint(Path(checkpoint))  # refuses in one line what load_from_checkpoint would not
+    read_header(Path(checkpoint))  # refuses in one line what load_from_checkpoint would not
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    module = LanguageModel.load_from_checkpoint(checkpoint, map_location=device, weights_only=True)
+    module = LanguageModel.load_from_checkpoint(checkpoint, map_location=device)
     texts = generate_texts(
         module,
         [prompt] * samples,

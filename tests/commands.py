@@ -131,6 +131,27 @@ class SignalAt(L.Callback):
             signal.raise_signal(self.number)
 
 
+class SignalInValidation(L.Callback):
+    """Sends this process SIGTERM in the middle of the validation after step `step`."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_validation_batch_start(self, trainer: L.Trainer, *args: Any) -> None:
+        if trainer.state.fn == "fit" and trainer.global_step == self.step:
+            signal.raise_signal(signal.SIGTERM)
+
+
+class HaltAt(L.Callback):
+    """Ends training after step `step`, as a limit of time does."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+        trainer.should_stop |= trainer.global_step == self.step
+
+
 class FailAt(L.Callback):
     """An accident: an exception in the middle of step `step` (the first is 1)."""
 

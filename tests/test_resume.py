@@ -4,6 +4,7 @@ import os
 import pickle
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,18 @@ from typing import Any
 
 import pytest
 import torch
-from commands import ROOT, Workshop, assert_same_weights, differs, load, padding_is_zero, run
+from commands import (
+    ROOT,
+    TINY,
+    Workshop,
+    assert_same_weights,
+    differs,
+    load,
+    padding_is_zero,
+    run,
+)
+
+from lightning_embed import stdlib
 
 TWO_EPOCHS = ("--trainer.max_epochs", "2", "--model.dropout", "0.1")
 LAST = ("--ckpt_path", "last")
@@ -128,7 +140,7 @@ def process(workshop: Workshop) -> Iterator[subprocess.Popen[str]]:
     child.communicate()
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
 def test_a_signal_saves_and_tells_how_to_go_on(
     process: subprocess.Popen[str], workshop: Workshop, name: str
 ) -> None:
@@ -281,3 +293,157 @@ def test_a_foreign_checkpoint_is_refused(workshop: Workshop, tmp_path: Path, com
     else:
         told = workshop.run(command, "--ckpt_path", foreign)
     assert str(foreign) in told.error_line()
+
+
+# -- divided in another way ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("parts", [(1, 2, 1), (4, 1, 2)])
+def test_accumulation_may_change_in_the_middle(workshop: Workshop, parts: tuple[int, ...]) -> None:
+    """The same global batches, so the same training but for rounding."""
+    options = (*TWO_EPOCHS[:2], "--model.optimizer", "adamw", "--trainer.val_check_interval", "4")
+    workshop.fit("whole", *options)
+    told = []
+    for number, (accumulate, stop) in enumerate(zip(parts, (5, 13, None), strict=True)):
+        divided = ("--trainer.accumulate_grad_batches", str(accumulate))
+        told.append(
+            workshop.run(
+                *("fit", "--name", "run", *options, *divided),
+                *(LAST if number else ()),
+                *(stop_at(stop) if stop else ()),
+            )
+        )
+    assert [each.status for each in told] == [143, 143, 0]
+    change = f"trainer.accumulate_grad_batches {parts[0]} -> {parts[1]}, applied from here on"
+    assert told[1].line("changed") == change
+    assert_same_weights(workshop.checkpoint("run"), workshop.checkpoint("whole"), tolerance=5e-5)
+    mine, theirs = (dict(curve(workshop, name, "val/loss")) for name in ("run", "whole"))
+    assert mine == pytest.approx(theirs, abs=1e-4)
+
+
+def curve(shop: Workshop, name: str, tag: str) -> list[tuple[int, float]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(shop.root / name))
+    events.Reload()
+    return [(event.step, event.value) for event in events.Scalars(tag)]
+
+
+# -- what the end of a part must not bend ----------------------------------------------------
+
+
+def test_a_validation_that_was_stopped_is_made_up_for(workshop: Workshop) -> None:
+    options = (*TWO_EPOCHS, "--trainer.val_check_interval", "3", "--trainer.log_every_n_steps", "1")
+    workshop.fit("whole", *options)
+    name = "--trainer.callbacks"
+    stop = (f"{name}+=commands.SignalInValidation", f"{name}.step=6")
+    told = workshop.run("fit", "--name", "run", *options, *stop)
+    assert told.status == 143 and told.line("stopped") == "by SIGTERM after step 6"
+    workshop.fit("run", *options, *LAST)
+    assert_same_weights(workshop.checkpoint("run"), workshop.checkpoint("whole"))
+    assert_same_weights(workshop.checkpoint("run", "best"), workshop.checkpoint("whole", "best"))
+    for tag in ("val/loss", "train/loss"):
+        assert curve(workshop, "run", tag) == curve(workshop, "whole", tag)
+
+
+def test_curves_have_no_double_step_after_an_accident(workshop: Workshop) -> None:
+    options = (*TWO_EPOCHS, "--trainer.val_check_interval", "3", "--trainer.log_every_n_steps", "1")
+    workshop.fit("whole", *options)
+    workshop.fit("run", *options, "--checkpoints.every_n_steps", "5")
+    folder = workshop.root / "run" / "checkpoints"
+    (folder / "last.ckpt").unlink()  # as if killed some steps after the one before
+    (folder / "best.ckpt").unlink()
+    told = workshop.fit("run", *options, *LAST)
+    assert "previous.ckpt: step 15" in told.line("resume")
+    for tag in ("val/loss", "train/loss"):
+        assert curve(workshop, "run", tag) == curve(workshop, "whole", tag)
+
+
+def test_a_run_stopped_by_a_callback_goes_on_in_the_middle_of_the_epoch(
+    workshop: Workshop, whole: Path
+) -> None:
+    """As `--trainer.max_time` and early stopping do it."""
+    name = "--trainer.callbacks"
+    halt = (f"{name}+=commands.HaltAt", f"{name}.step=5")
+    told = workshop.fit("run", *TWO_EPOCHS, *halt)
+    assert "finished 5 steps" in told.out
+    workshop.fit("run", *TWO_EPOCHS, *LAST)
+    assert_same_weights(workshop.checkpoint("run"), whole)
+
+
+def test_going_on_for_longer_does_not_bend_the_schedule(workshop: Workshop) -> None:
+    schedule = ("--model.schedule", "cosine", "--model.final_share", "0.1")
+    workshop.fit("whole", *schedule, "--model.schedule_steps", "6", steps=14)
+    workshop.fit("run", *schedule, steps=6)
+    told = workshop.fit("run", *schedule, *LAST, steps=14)
+    assert "--model.schedule_steps 14" in told.line("schedule is over at step 6")
+    assert told.line("changed") == "trainer.max_steps 6 -> 14, applied from here on"
+    assert_same_weights(workshop.checkpoint("run"), workshop.checkpoint("whole"))
+    told = workshop.fit("run", *schedule, *LAST, "--model.schedule_steps", "30", steps=16)
+    assert "model.schedule_steps 6 -> 30, applied" in told.out
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "data.max_length 24",
+        "data.tokens_per_batch 320",
+        "data.rows_per_batch 3",
+        "seed_everything 7",
+    ],
+)
+def test_another_plan_is_refused(stopped: Workshop, option: str) -> None:
+    flag, value = option.split()
+    told = stopped.run("fit", "--name", "run", *TWO_EPOCHS, *LAST, f"--{flag}", value)
+    assert f"--{flag} is {value}" in told.error_line()
+
+
+def test_weights_of_another_shape_are_refused_before_any_is_copied(stopped: Workshop) -> None:
+    path = stopped.checkpoint("run")
+    saved = load(path)
+    saved["state_dict"]["model.norm.weight"] = torch.ones(7)
+    torch.save(saved, path)
+    for command in ("fit", "validate"):
+        told = stopped.run(command, *TWO_EPOCHS, "--ckpt_path", path)
+        assert "model.norm.weight" in told.error_line()
+
+
+def test_moments_of_another_shape_are_refused(stopped: Workshop) -> None:
+    path = stopped.checkpoint("run")
+    saved = load(path)
+    states = saved["optimizer_states"][0]["state"]
+    states[next(iter(states))]["momentum_buffer"] = torch.ones(3, 3)
+    torch.save(saved, path)
+    told = stopped.run("fit", "--name", "run", *TWO_EPOCHS, *LAST)
+    assert "moment" in told.error_line()
+
+
+def test_a_patched_library_goes_on_with_the_tokens_it_began_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = tmp_path / "library"
+    library.mkdir()
+    for number, name in enumerate(sorted(sys.stdlib_module_names)[:60]):
+        text = f"def {name}(x):\n" + "".join(f"    y{n} = x + {number}\n" for n in range(20))
+        (library / f"{name}.py").write_text(text)
+    read = stdlib.read_sources
+    monkeypatch.setattr(stdlib, "library_root", lambda: library)
+    monkeypatch.setattr(stdlib, "read_sources", lambda root, least: read(root, 0))
+    where = (
+        "--data.cache_dir",
+        tmp_path / "cache",
+        "--trainer.default_root_dir",
+        tmp_path / "runs",
+    )
+    options = ("fit", *TINY, *where, "--model.schedule", "constant")
+    assert run(*options, "--name", "whole", "--trainer.max_steps", "8").status == 0
+    assert run(*options, "--name", "run", "--trainer.max_steps", "4").status == 0
+    (library / f"{name}.py").write_text("def other(): pass\n")
+    told = run(*options, "--name", "run", "--trainer.max_steps", "8", *LAST)
+    assert told.status == 0, told.err
+    assert "the standard library has changed" in told.line("note")
+    checkpoints = [tmp_path / "runs" / n / "checkpoints" / "last.ckpt" for n in ("run", "whole")]
+    assert_same_weights(*checkpoints)
+    shutil.rmtree(tmp_path / "cache")  # without them it is another text
+    told = run(*options, "--name", "run", "--trainer.max_steps", "9", *LAST)
+    assert "was trained on data" in told.error_line()

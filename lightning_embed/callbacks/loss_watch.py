@@ -24,7 +24,7 @@ from lightning_embed.batching import Batch
 from lightning_embed.console import say
 from lightning_embed.lightning_module import LanguageModel
 
-MEMORY = 0.98  # of the running mean and variance that a spike is told by
+MEMORY = 0.95  # of the running mean and variance that a spike is told by
 SPIKE = 6.0  # standard deviations above the mean
 SETTLED = 50  # steps before which nothing counts as a spike
 SHOWN = 5  # documents named, and spikes at the end

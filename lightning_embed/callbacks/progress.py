@@ -80,11 +80,8 @@ class Progress(L.Callback):
             return  # in the middle of accumulation
         self._seen_step = step
         done = step - self._first_step
-        if done == 1:
-            self._first_loss(trainer, pl_module)
         if done <= 2:
-            if done == 2:
-                self._compiled(pl_module)
+            self._first_steps(trainer, pl_module, done)
             self.throughput.skip()
             return
         if step % self.every == 0 or step == self.total_steps:
@@ -116,11 +113,17 @@ class Progress(L.Callback):
 
     # Lines -------------------------------------------------------------------------------------
 
-    def _first_loss(self, trainer: L.Trainer, pl_module: LanguageModel) -> None:
+    def _first_steps(self, trainer: L.Trainer, pl_module: LanguageModel, done: int) -> None:
+        """The first is eager and the second may compile: their speed says nothing."""
+        step = trainer.global_step
         loss = pl_module.global_step_loss()
-        self._log(trainer, {"train/loss": loss}, trainer.global_step)
-        since = duration(time.perf_counter() - self.began)
-        self._line(f"step {trainer.global_step}  loss {loss:.2f}  first loss {since} after start")
+        if step == 1 or step % self.every == 0:  # as in a run that was not interrupted
+            self._log(trainer, {"train/loss": loss}, step)
+        if done == 1:
+            since = duration(time.perf_counter() - self.began)
+            self._line(f"step {step}  loss {loss:.2f}  first loss {since} after start")
+        else:
+            self._compiled(pl_module)
 
     def _compiled(self, pl_module: LanguageModel) -> None:
         wanted = pl_module.hparams["compile"]

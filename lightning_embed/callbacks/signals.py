@@ -13,6 +13,7 @@ from typing import Any
 import lightning as L
 import torch
 import torch.distributed as dist
+from lightning.pytorch.callbacks import Checkpoint
 
 from lightning_embed.callbacks.checkpointing import Checkpoints
 from lightning_embed.console import say
@@ -24,9 +25,11 @@ class Stopped(SystemExit):
     """The run was asked to stop; the status is 128 + signal."""
 
 
-class GracefulStop(L.Callback):
+class GracefulStop(Checkpoint):
     """Stops at the next optimizer step's end, or the next batch's in an evaluation; a second Ctrl-C
     stops at once.
+
+    A `Checkpoint` for Lightning, which calls those last: what it saves must know of the whole step.
 
     Args:
         checkpoints: what saves.
