@@ -123,6 +123,7 @@ def _quiet_libraries() -> None:
         ".*`max_epochs` was not set.*",  # RunLength sets it once the text is known
         ".*The dirpath has changed from.*",
         ".*It is recommended to use .*sync_dist=True.*",
+        ".*assuming the intent is to load in a single process.*",
     ):
         warnings.filterwarnings("ignore", message=message)
 

@@ -1,6 +1,11 @@
 """Two processes train as one does: same batches, same loss, same weights."""
 
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -71,13 +76,66 @@ def test_two_processes_evaluate_each_window_once(runs: Workshop, alone: Outcome)
 
 
 def test_a_model_in_shards_trains_as_one(runs: Workshop, alone: Outcome) -> None:
-    told = several(runs, "shards", "--config", ROOT / "configs" / "fsdp.yaml")
+    whole = ("--trainer.strategy.init_args.save_distributed_checkpoint", "false")
+    told = several(runs, "shards", "--config", ROOT / "configs" / "fsdp.yaml", *whole)
     assert "2 processes" in told.line("numbers")
     assert figures(told) == pytest.approx(figures(alone), abs=1e-4)
     assert_trained_alike(runs, "shards")
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("target", ["group", "rank 1"])
+def test_a_signal_to_some_process_stops_all_and_saves(runs: Workshop, target: str) -> None:
+    """Whoever is told, all stop after the same step with 128 + signal; nobody waits for ever."""
+    name = f"told {target}".replace(" ", "-")
+    more = ("--name", name, "--trainer.max_steps", "1000000", *DDP)
+    child = subprocess.Popen(
+        [sys.executable, "-u", str(ROOT / "train.py"), *runs.arguments("fit", *more)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        cwd=ROOT,
+        start_new_session=True,
+    )
+    try:
+        assert child.stdout is not None
+        for line in child.stdout:
+            if line.startswith("compile"):
+                break
+        began = time.monotonic()
+        if target == "group":
+            os.killpg(child.pid, signal.SIGTERM)
+        else:
+            os.kill(int(children(child.pid)[0]), signal.SIGTERM)
+        out, err = child.communicate(timeout=30)
+        assert time.monotonic() - began < 10
+    finally:
+        if child.poll() is None:
+            os.killpg(child.pid, signal.SIGKILL)
+    assert child.returncode == 143, out + err
+    assert err == ""
+    step = int(re.findall(r"by SIGTERM after step (\d+)", out)[0])
+    assert load(runs.checkpoint(name))["global_step"] == step > 0
+
+
+def children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def test_torchrun_starts_the_processes_too(runs: Workshop, alone: Outcome) -> None:
+    """As on several hosts, where each process is started from outside."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc_per_node", "2", str(ROOT / "train.py")]
+    command += runs.arguments("fit", "--name", "torchrun", *STEPS, *ADAMW, *DDP)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    found = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    told = Outcome(found.returncode, found.stdout, found.stderr)
+    assert told.status == 0, told.out + told.err
+    assert figures(told) == pytest.approx(figures(alone), abs=1e-4)
+    assert runs.runs().count("torchrun") == 1 and "torchrun-2" not in runs.runs()
+    assert_trained_alike(runs, "torchrun")
+
+
 def test_a_run_of_one_process_goes_on_with_two(runs: Workshop, alone: Outcome) -> None:
     stop = ("--trainer.callbacks+=commands.SignalAt", "--trainer.callbacks.step=4")
     assert runs.run("fit", "--name", "grown", *STEPS, *ADAMW, *stop).status == 143
