@@ -1,5 +1,6 @@
 """What README.md tells people to type parses, and its map of the files is complete."""
 
+import functools
 import re
 import shlex
 import time
@@ -7,11 +8,11 @@ import time
 import pytest
 from commands import ROOT
 
-from lightning_embed import cli
+from lightning_embed import checkpoints, cli
 from lightning_embed.run import EmbedCLI
 
 README = ROOT / "README.md"
-TEXTS = [README, *(path for path in [ROOT / "CONTRIBUTING.md"] if path.exists())]
+TEXTS = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 INSTALLS = ("pip", "venv", "ensurepip")
 OUTSIDE = ("pytest", "ruff", "mypy")  # other programs, which only need to be there
 
@@ -43,7 +44,9 @@ def without_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(EmbedCLI, "before_instantiate_classes", stop)
     monkeypatch.setattr("lightning_embed.generate.LanguageModel.load_from_checkpoint", stop)
     monkeypatch.setattr("lightning_embed.generate.require_whole", stop)
-    monkeypatch.setattr("lightning_embed.generate.Path.is_file", lambda self: True)
+    monkeypatch.setattr("lightning_embed.generate.Path.exists", lambda self: self.suffix == ".ckpt")
+    consolidate = functools.wraps(checkpoints.consolidate)(stop)
+    monkeypatch.setattr("lightning_embed.checkpoints.consolidate", consolidate)
     monkeypatch.setattr("lightning_embed.tokenizing.TextTokenizer.adopt", stop)
     monkeypatch.setattr("lightning_embed.tokenizing.TextTokenizer.load", stop)
     monkeypatch.setattr("lightning_embed.tokenizing._trained", stop)
@@ -105,6 +108,7 @@ def test_the_map_lists_no_file_that_is_gone() -> None:
 
 def test_links_lead_somewhere() -> None:
     for text in TEXTS:
-        for target in re.findall(r"\]\(([^)#]+)\)", text.read_text(encoding="utf-8")):
+        prose = re.sub(r"^```.*?^```", "", text.read_text(encoding="utf-8"), flags=re.M | re.S)
+        for target in re.findall(r"\]\(([^)#]+)\)", prose):
             if "://" not in target:
                 assert (text.parent / target).exists(), f"{text.name}: {target}"
