@@ -89,10 +89,8 @@ class MuonAdamW(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if self.found_inf is not None and (self.found_inf.device.type == "cpu" or not self.fused):
-            if self.found_inf:
-                return loss
-            self.found_inf = None
+        if self.found_inf is not None and self.found_inf.device.type == "cpu" and self.found_inf:
+            return loss
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
             if params:

@@ -30,48 +30,8 @@ from lightning_embed.lightning_module import LanguageModel
 from lightning_embed.parsing import OneLineParser, require_settings_files
 from lightning_embed.predictions import write_predictions
 from lightning_embed.runs import choose_run, resume_command
+from lightning_embed.settings import require_complete, settle_model, tell_changes, trainer_settings
 from lightning_embed.summary import say_end, say_evaluation, say_start
-
-# Hyperparameters that decide a network's shape: a checkpoint fits no other.
-SHAPE = (
-    "vocab_size",
-    "d_model",
-    "n_layers",
-    "n_heads",
-    "n_kv_heads",
-    "d_ff",
-    "tied",
-    "qk_norm",
-    "scale_embedding",
-    "rope_base",
-)
-
-
-SETTLED = ("schedule_steps",)  # unset means as the run began
-NEEDED_TO_GO_ON = {
-    "loops",
-    "optimizer_states",
-    "lr_schedulers",
-    "callbacks",
-    "global_step",
-    "epoch",
-    TextDataModule.__qualname__,
-}
-TOLD = (
-    "strategy",
-    "devices",
-    "num_nodes",
-    "accumulate_grad_batches",
-    "precision",
-    "gradient_clip_val",
-    "gradient_clip_algorithm",
-    "max_steps",
-    "max_epochs",
-    "val_check_interval",
-    "check_val_every_n_epoch",
-    "limit_train_batches",
-    "limit_val_batches",
-)
 
 
 class EmbedCLI(LightningCLI):
@@ -175,44 +135,21 @@ class EmbedCLI(LightningCLI):
 
     def _compare_settings(self, checkpoint: Path, config: Any) -> None:
         """Nothing in a checkpoint overrides what was asked for without a word."""
-        saved = read_header(checkpoint)
-        self.saved = saved
-        hparams = saved["hyper_parameters"]
+        self.saved = saved = read_header(checkpoint)
         parser = self._subcommand_parsers[self.command]
-        for key, then in hparams.items():
-            now = config.model.get(key)
-            if key in SETTLED and now is None:
-                continue
-            if key in ("vocab_size", "max_length") or now == then or list_of(now) == list_of(then):
-                continue
-            default = parser.get_default(f"model.{key}")
-            if key in SHAPE and self.command != "fit" and now == default:
-                config.model[key] = then
-            elif key in SHAPE:
-                raise ValueError(
-                    f"--model.{key} is {now}, but {checkpoint} was trained with {then}: a"
-                    " checkpoint fits no other shape; leave it as it was or start a new run"
-                )
-            elif self.command == "fit":
-                say("changed", f"model.{key} {then} -> {now}, applied from here on")
-        if self.command != "fit":
-            return
-        missing = NEEDED_TO_GO_ON - saved.keys()
-        if missing:
-            raise ValueError(
-                f"{checkpoint} has no {', '.join(sorted(missing))}: it can be evaluated, but no run"
-                " can go on from it"
-            )
-        say("resume", f"{checkpoint}: step {saved['global_step']}, epoch {saved['epoch']}")
-        then_settings = saved["callbacks"].get(Resuming.__qualname__, {}).get("settings", {})
-        for key, now in self._trainer_settings().items():
-            if key in then_settings and then_settings[key] != now:
-                say("changed", f"trainer.{key} {then_settings[key]} -> {now}, applied from here on")
-
-    def _trainer_settings(self) -> dict[str, Any]:
-        """What of the trainer's settings may change a run's figures or its division."""
-        trainer = self.config[self.command].trainer
-        return {key: plain(trainer.get(key)) for key in TOLD}
+        training = self.command == "fit"
+        settle_model(
+            config.model,
+            saved["hyper_parameters"],
+            defaults=lambda key: parser.get_default(f"model.{key}"),
+            checkpoint=checkpoint,
+            training=training,
+        )
+        if training:
+            require_complete(saved, checkpoint)
+            say("resume", f"{checkpoint}: step {saved['global_step']}, epoch {saved['epoch']}")
+            then = saved["callbacks"].get(Resuming.__qualname__, {}).get("settings", {})
+            tell_changes(then, trainer_settings(config.trainer))
 
     # Assembly ----------------------------------------------------------------------------------
 
@@ -234,7 +171,7 @@ class EmbedCLI(LightningCLI):
             throughput,
             Progress(throughput, self.began),
             GracefulStop(checkpoints, self.resume),
-            Resuming(self._trainer_settings()),
+            Resuming(trainer_settings(self.config[self.command].trainer)),
         ]
         kwargs["plugins"] = [*(given["plugins"] or []), AtomicCheckpointIO()]
         fit = self.command == "fit"
@@ -300,16 +237,3 @@ class EmbedCLI(LightningCLI):
         rows: Any = self.trainer.predict(model, datamodule, **kwargs)
         sources = datamodule.prepared.report["sources"]
         write_predictions(rows, sources, self.run.folder / "predictions.csv")
-
-
-def list_of(value: Any) -> Any:
-    """Tuples come back from YAML and checkpoints as lists."""
-    return list(value) if isinstance(value, tuple) else value
-
-
-def plain(value: Any) -> Any:
-    """A setting as a checkpoint can keep it and a line can show it: a class by its name."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    path = getattr(value, "class_path", None)
-    return path.rsplit(".", 1)[-1] if isinstance(path, str) else str(value)

@@ -30,6 +30,7 @@ FLOORS = [
     {"embedding", "attention", "loss", "optim", "batching", "adoption", "checkpoints", "foreign"},
     {
         "fsdp",
+        "settings",
         "model",
         "metrics",
         "tokenizer",

@@ -97,11 +97,11 @@ class LossWatch(L.Callback):
             return
         norm = get_total_norm([p.grad for p in pl_module.parameters() if p.grad is not None])
         self._norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
-        if pl_module.device.type != "cpu":
+        if pl_module.device.type == "cuda":
             optimizer.found_inf = (~self._norm.isfinite()).float()  # type: ignore[attr-defined]
             return
         bad = not math.isfinite(self._norm)
-        optimizer.found_inf = torch.tensor(float(bad))  # type: ignore[attr-defined]
+        optimizer.found_inf = torch.tensor(1.0) if bad else None  # type: ignore[attr-defined]
         if bad and self.on_non_finite == "error":
             raise self._diverged(trainer, trainer.global_step + 1)
 
