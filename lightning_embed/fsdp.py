@@ -1,7 +1,7 @@
 """`FSDP2Strategy`: Lightning's sharded strategy, with checkpoints that can be trusted.
 
-Knows: how many processes share a model, when a folder of shards takes an older one's place. Leaves
-to others: the shards' files (`sharded.py`), which parameters are sharded (`lightning_module.py`).
+Knows: what is sharded and by how many processes, when a folder of shards takes an older one's
+place. Leaves to others: the shards' files (`sharded.py`).
 """
 
 import errno
@@ -19,6 +19,8 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
 from lightning_embed.checkpoints import (
     TEMPORARY,
@@ -27,7 +29,17 @@ from lightning_embed.checkpoints import (
     require_fits,
     sync_folder,
 )
+from lightning_embed.model import DecoderLM
 from lightning_embed.sharded import is_sharded, load_into, read_meta, save_sharded
+
+
+def shard(model: DecoderLM, mesh: DeviceMesh) -> None:
+    """FSDP2: every rank keeps a part of each parameter and gathers a block when it is its turn."""
+    for block in model.blocks:
+        fully_shard(block, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    for name in ("loss", "score", "hidden", "logits"):  # ways in besides forward
+        register_fsdp_forward_method(model, name)
 
 
 class FSDP2Strategy(ModelParallelStrategy):

@@ -15,27 +15,17 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_embed.batching import Batch
 from lightning_embed.checkpoints import read_checkpoint, require_fits
 from lightning_embed.embedding import InitName, clear_padding_moments
+from lightning_embed.fsdp import shard
 from lightning_embed.hardware import require_memory, why_not_compile
 from lightning_embed.metrics import Evaluation, LanguageModelMetrics
 from lightning_embed.model import DecoderLM
-from lightning_embed.optim import MuonAdamW, parameter_groups, schedule_factor
+from lightning_embed.optim import MuonAdamW, parameter_groups, schedule_factor, take_settings
 from lightning_embed.special_tokens import IGNORE_INDEX
-
-
-def shard(model: DecoderLM, mesh: DeviceMesh) -> None:
-    """FSDP2: every rank keeps a part of each parameter and gathers a block when it is its turn."""
-    for block in model.blocks:
-        fully_shard(block, mesh=mesh)
-    fully_shard(model, mesh=mesh)
-    for name in ("loss", "score", "hidden", "logits"):  # ways in besides forward
-        register_fsdp_forward_method(model, name)
 
 
 class LanguageModel(L.LightningModule):
@@ -295,17 +285,9 @@ class LanguageModel(L.LightningModule):
         scheduler = self.lr_schedulers()
         if not isinstance(scheduler, LambdaLR):
             return
-        wanted = {group["name"]: group for group in self._groups()}
         embedding = self.network.embedding
         clear_padding_moments(scheduler.optimizer, embedding.weight, embedding.padding_idx or 0)
-        factor = self._schedule()
-        scheduler.lr_lambdas = [factor] * len(wanted)
-        scheduler.base_lrs = [group["lr"] for group in wanted.values()]
-        for group in scheduler.optimizer.param_groups:
-            today = wanted[group["name"]]
-            group.update({k: today[k] for k in ("weight_decay", "betas") if k in today})
-            group["initial_lr"] = today["lr"]
-            group["lr"] = today["lr"] * factor(scheduler.last_epoch)
+        take_settings(scheduler, self._groups(), self._schedule())
 
     # Compiling -------------------------------------------------------------------------------
 

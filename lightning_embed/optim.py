@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 from torch.optim.adamw import adamw
+from torch.optim.lr_scheduler import LambdaLR
 
 # Quintic Newton-Schulz coefficients of Keller Jordan's Muon, as in torch.optim.Muon.
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -220,3 +221,18 @@ def schedule_factor(
     progress = min(1.0, max(0.0, (step - start) / max(1, total_steps - start)))
     fall = 1 - progress if schedule == "wsd" else 0.5 * (1 + math.cos(math.pi * progress))
     return final_share + (1 - final_share) * fall
+
+
+def take_settings(
+    scheduler: LambdaLR, groups: list[dict[str, Any]], factor: Callable[[int], float]
+) -> None:
+    """Let `groups` of today win over what a checkpoint brought back into optimizer and scheduler;
+    the next step already takes them."""
+    wanted = {group["name"]: group for group in groups}
+    scheduler.lr_lambdas = [factor] * len(groups)
+    scheduler.base_lrs = [group["lr"] for group in groups]
+    for group in scheduler.optimizer.param_groups:
+        today = wanted[group["name"]]
+        group.update({k: today[k] for k in ("weight_decay", "betas") if k in today})
+        group["initial_lr"] = today["lr"]
+        group["lr"] = today["lr"] * factor(scheduler.last_epoch)

@@ -29,7 +29,6 @@ FLOORS = [
     },
     {"embedding", "attention", "loss", "optim", "batching", "adoption", "checkpoints", "foreign"},
     {
-        "fsdp",
         "settings",
         "model",
         "metrics",
@@ -40,7 +39,8 @@ FLOORS = [
         "row_watch",
         "audit",
     },
-    {"corpus", "lightning_module"},
+    {"corpus", "fsdp"},
+    {"lightning_module"},
     {"prepared", "generate", "tokenizing"},
     {"datamodule"},
     {
