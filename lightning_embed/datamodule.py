@@ -1,8 +1,8 @@
 """`TextDataModule`: text in, padded batches out, the same on any number of processes.
 
 Knows: which corpus was asked for, how its tokens become loaders, how far a run has got in them.
-Leaves to others: reading text (`corpus.py`), keeping tokens (`prepared.py`), the order
-(`batching.py`).
+Leaves to others: reading text (`corpus.py`), keeping tokens (`prepared.py`), the order (`plan.py`),
+filling rows (`batching.py`).
 """
 
 import os
@@ -13,14 +13,8 @@ from typing import Any
 import lightning as L
 import numpy as np
 
-from lightning_embed.batching import (
-    BatchSettings,
-    PaddedRows,
-    PlanLoader,
-    Windows,
-    cut_windows,
-    plan_epoch,
-)
+from lightning_embed.batching import PaddedRows, PlanLoader
+from lightning_embed.plan import BatchSettings, Layout, Windows, cut_windows, plan_epoch
 from lightning_embed.prepared import Prepared, Source, Split, open_prepared, prepare
 
 EVAL_TOKENS_PER_BATCH = 8_192
@@ -54,6 +48,8 @@ class TextDataModule(L.LightningDataModule):
             included.
         rows_per_batch: rows of a global batch at most.
         widths: widths rows are padded to; unset, eighths of `max_length`.
+        layout: "padded" trains on one window a row, windows of like length together; "packed" on
+            rows of `max_length` that hold several windows, each seeing only itself.
         eval_overlap: tokens of a document that evaluation shows again, as context only, before
             each later window.
         quick_eval_tokens: validation while training looks at about so many tokens; unset, at all.
@@ -74,6 +70,7 @@ class TextDataModule(L.LightningDataModule):
         tokens_per_batch: int = 2_048,
         rows_per_batch: int | None = None,
         widths: list[int] | None = None,
+        layout: Layout = "padded",
         eval_overlap: int = 0,
         quick_eval_tokens: int | None = None,
         num_workers: int = 0,
@@ -92,7 +89,7 @@ class TextDataModule(L.LightningDataModule):
                 f"the last of --data.widths {widths} must be --data.max_length {max_length}"
             )
         files = [files] if isinstance(files, str) else files
-        self.settings = BatchSettings(tokens_per_batch, tuple(widths), rows_per_batch)
+        self.settings = BatchSettings(tokens_per_batch, tuple(widths), rows_per_batch, layout)
         self.files, self.hub, self.hub_config, self.text_column = (
             files,
             hub,

@@ -25,8 +25,18 @@ FLOORS = [
         "padded",
         "tensors",
     },
-    {"embedding", "attention", "loss", "optim", "batching", "adoption", "checkpoints", "foreign"},
-    {"model", "metrics", "tokenizer", "hub_corpus", "runs", "predictions", "row_watch", "audit"},
+    {"embedding", "attention", "loss", "optim", "plan", "adoption", "checkpoints", "foreign"},
+    {
+        "model",
+        "batching",
+        "metrics",
+        "tokenizer",
+        "hub_corpus",
+        "runs",
+        "predictions",
+        "row_watch",
+        "audit",
+    },
     {"corpus", "lightning_module"},
     {"prepared", "generate", "tokenizing"},
     {"datamodule"},
@@ -48,7 +58,7 @@ ON = {module: number for number, floor in enumerate(FLOORS) for module in floor}
 EMPTY = {"__init__", "callbacks.__init__"}  # the package's names are loaded when first used
 
 # With torch alone, for a notebook: these and all that they import.
-PLAIN_TORCH = ("embedding", "attention", "loss", "model", "optim", "batching", "padded")
+PLAIN_TORCH = ("embedding", "attention", "loss", "model", "optim", "plan", "batching", "padded")
 HEAVY = {"lightning", "datasets", "tokenizers", "torchmetrics", "jsonargparse", "tensorboard"}
 
 
