@@ -9,6 +9,7 @@ would fit into fewer rows of that width, the batch also says how (`places`), and
 on those rows alone: padding is handed over and never computed.
 """
 
+import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -200,6 +201,7 @@ class PlanLoader:
         self.rank, self.world_size, self.accumulate = rank, world_size, accumulate
         self.num_workers, self.pin_memory = num_workers, pin_memory
         self.start = 0  # micro-batches of this epoch already done, when a run goes on
+        self.waited = 0.0  # seconds that whoever iterates had to wait for batches
         self.sampler = self  # Lightning calls set_epoch on a loader's `sampler` only
         self.batch_sampler = None  # and looks for one
         self.set_epoch(0)
@@ -225,7 +227,7 @@ class PlanLoader:
         # the epoch. Our own torch generator keeps the loader from drawing a seed from the global
         # one, which would shift dropout.
         start, self.start = self.start, 0
-        yield from DataLoader(
+        loader = DataLoader(
             self.rows,
             batch_size=None,
             sampler=self.micro_batches(start),
@@ -233,3 +235,8 @@ class PlanLoader:
             pin_memory=self.pin_memory,
             generator=torch.Generator(),
         )
+        began = time.perf_counter()
+        for batch in loader:
+            self.waited += time.perf_counter() - began
+            yield batch
+            began = time.perf_counter()

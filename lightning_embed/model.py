@@ -168,6 +168,21 @@ class DecoderLM(nn.Module):
         """The output matrix `(V, D)`: the embedding's own when tied."""
         return self.embedding.weight if self.head is None else self.head.weight
 
+    def training_flops(self, tokens: float, pairs: float) -> float:
+        """Floating-point operations of forward and backward: 2 for each weight of a product and
+        token, 4 D for each layer's query-key pair, three times.
+
+        Args:
+            tokens: real ones.
+            pairs: of queries and keys under the causal mask, both real and of one window.
+        """
+        matrices = sum(p.numel() for p in self.blocks.parameters() if p.ndim == 2)
+        width = self.embedding.embedding_dim
+        return 3 * (
+            2 * tokens * (matrices + self.head_weight.numel())
+            + 4 * pairs * width * len(self.blocks)
+        )
+
     def hidden(
         self, ids: Tensor, real: Tensor | None = None, segments: Segments | None = None
     ) -> Tensor:

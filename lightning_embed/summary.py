@@ -14,6 +14,7 @@ import lightning as L
 import torch
 
 from lightning_embed.callbacks.samples import Samples
+from lightning_embed.callbacks.throughput import Throughput
 from lightning_embed.console import say, short
 from lightning_embed.datamodule import TextDataModule
 from lightning_embed.lightning_module import LanguageModel
@@ -118,6 +119,7 @@ def say_end(
         samples: shows its first prompt.
         config: the configuration file the run was started with.
     """
+    _say_speed(trainer)
     steps = trainer.global_step
     loggers, trainer.loggers = trainer.loggers, []  # val/... are the quick look's curves
     chosen: dict[str, Any] = {"ckpt_path": best, "weights_only": True} if best else {}
@@ -143,6 +145,25 @@ def say_end(
     say("own text", f'python train.py fit {own}--name mine --data.files "notes/*.md"')
 
 
-def _say_sample(text: str, lines: int = 6) -> None:
+def _say_speed(trainer: L.Trainer) -> None:
+    """How fast the whole run was, beside what the device can do."""
+    counter = next((c for c in trainer.callbacks if isinstance(c, Throughput)), None)  # type: ignore[attr-defined]
+    found = counter.whole_run() if counter is not None else {}
+    if counter is None or not found:
+        return
+    parts = [
+        f"{short(found['tokens_per_s'])} real tok/s",
+        f"padding {100 * found['padding']:.1f} %",
+        f"data wait {100 * found['data_wait']:.0f} %",
+    ]
+    if "mfu" in found:
+        done, can = short(found["flops_per_s"]), short(counter.matrix_rate)
+        parts.append(f"{done}FLOP/s of {can} measured: MFU {100 * found['mfu']:.0f} %")
+    if "peak_memory" in found:
+        parts.append(f"peak {found['peak_memory'] / 1e9:.1f} GB")
+    say("speed", "   ".join(parts))
+
+
+def _say_sample(text: str, lines: int = 5) -> None:
     for number, line in enumerate([x for x in text.splitlines() if x.strip()][:lines]):
         say("sample" if number == 0 else "", line[:90])
