@@ -1,13 +1,19 @@
-"""Causal self-attention with rotary positions over right-padded rows.
+"""Causal self-attention with rotary positions over right-padded and packed rows.
 
 Knows: rotary tables, query-key normalisation, grouped queries, which kernel is fastest where.
 Leaves to others: residuals and feed-forward (`model.py`), which positions are real (`loss.py`).
 
-Rows are right-padded and attention is causal, so no real token ever sees a padding token and
-training needs no mask beyond the causal one. Rows padded elsewhere need `visible`.
+Rows are right-padded and attention is causal, so no real token ever sees a padding token and a
+window that has a row to itself needs no mask beyond the causal one. `Segments` keep several windows
+in a row apart; rows padded elsewhere need a mask (`visible_keys`).
+
+On a CUDA device in half precision segments are attended to by `varlen_attn`, which never touches a
+pair of different segments (written to its documentation; not run on a GPU yet).
 
 Shapes: B rows, T positions, H heads, K key/value heads, C channels a head, D = H·C.
 """
+
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +22,26 @@ from torch import Tensor, nn
 # Up to this many positions the explicit product beats the fused CPU kernel, whose backward is slow;
 # beyond, its (T, T) scores cost more memory than the time they save.
 EXPLICIT_UP_TO = 512
+
+
+class Segments(NamedTuple):
+    """Which positions belong together: a row is its windows one after the other, then padding.
+
+    Both say the same, each in the form that a kernel wants.
+    """
+
+    start: Tensor  # (B, T) int32, where in its row each position's segment begins
+    bounds: Tensor  # (segments + 1,) int32, where segments begin in the flattened rows, and the end
+
+    def places(self) -> Tensor:
+        """`(B, T)`, positions counted from each segment's beginning."""
+        return torch.arange(self.start.shape[1], device=self.start.device) - self.start
+
+    def hidden(self) -> Tensor:
+        """`(B, 1, T, T)`, True at keys that come later or belong to another segment."""
+        positions = torch.arange(self.start.shape[1], device=self.start.device, dtype=torch.int32)
+        later = positions > positions.unsqueeze(1)
+        return (later | (positions < self.start.unsqueeze(2))).unsqueeze(1)
 
 
 def visible_keys(real: Tensor) -> Tensor:
@@ -46,20 +72,46 @@ def rotate(x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
     return (x * cos + torch.cat((-right, left), dim=-1) * sin).to(x.dtype)
 
 
-def causal_attention(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None = None) -> Tensor:
+def ragged_attention(q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> Tensor:
+    """Causal attention inside segments by a kernel over ragged tokens: CUDA, half precision."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    rows, heads, length, channels = q.shape
+    if k.shape[1] < heads:  # torch 2.11's kernel has no grouped queries
+        k, v = (x.repeat_interleave(heads // x.shape[1], dim=1) for x in (k, v))
+    flat = [x.transpose(1, 2).reshape(rows * length, heads, channels) for x in (q, k, v)]
+    bounds = segments.bounds
+    mixed = varlen_attn(
+        flat[0], flat[1], flat[2], bounds, bounds, length, length, window_size=(-1, 0)
+    )
+    assert isinstance(mixed, Tensor)
+    return mixed.view(rows, length, heads, channels).transpose(1, 2)
+
+
+def causal_attention(
+    q: Tensor, k: Tensor, v: Tensor, visible: Tensor | Segments | None = None
+) -> Tensor:
     """softmax(q kᵀ / sqrt(C)) v under the causal mask; q `(B, H, T, C)`, k and v `(B, K, T, C)`.
 
-    `visible`, see `visible_keys`, takes the causal mask's place.
+    `visible`: segments that see only themselves; or, see `visible_keys`, a mask that takes the
+    causal one's place.
     """
     groups = q.shape[1] // k.shape[1]
+    half = q.dtype in (torch.bfloat16, torch.float16)
+    if isinstance(visible, Segments) and half and q.device.type == "cuda":
+        return ragged_attention(q, k, v, visible)
     if q.device.type != "cpu" or q.shape[2] > EXPLICIT_UP_TO:
+        if isinstance(visible, Segments):
+            visible = ~visible.hidden()
         return F.scaled_dot_product_attention(
             q, k, v, visible, is_causal=visible is None, enable_gqa=groups > 1
         )
     if groups > 1:
         k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-    if visible is None:
+    if isinstance(visible, Segments):
+        hidden = visible.hidden()
+    elif visible is None:
         positions = torch.arange(q.shape[2], device=q.device)
         hidden = positions > positions.unsqueeze(1)
     else:
@@ -100,7 +152,7 @@ class Attention(nn.Module):
         self.k_norm = nn.RMSNorm(self.channels, eps=norm_eps) if qk_norm else nn.Identity()
 
     def forward(
-        self, x: Tensor, tables: tuple[Tensor, Tensor], visible: Tensor | None = None
+        self, x: Tensor, tables: tuple[Tensor, Tensor], visible: Tensor | Segments | None = None
     ) -> Tensor:
         heads = (*x.shape[:-1], -1, self.channels)  # B, T, heads, C
         # Under autocast a projection's output is half precision; norm and rotation run in the

@@ -1,23 +1,16 @@
-"""From documents to padded batches: windows, the plan of global batches, collate.
+"""From planned micro-batches to tensors: collate, and the loader that walks a plan.
 
-Knows: how long documents are cut, which windows share a global batch, which of its rows are whose,
-how rows are padded. Leaves to others: where tokens come from (`datamodule.py`).
+Knows: how a micro-batch's rows are filled, how its real tokens lie closest together, how a rank
+goes through an epoch. Leaves to others: which windows form a batch (`plan.py`), where tokens come
+from (`datamodule.py`).
 
-The way, with max_length 4 and documents of 3 and 6 targets:
-
-1. windows    doc 0: <s> a b | targets a b </s>          -> one window of 3
-              doc 1: <s> c d e f g | targets c d e f g </s> -> windows of 4 and 2
-2. plan       windows of like length form global batches; order is a pure function of
-              (lengths, settings, seed, epoch), so it is the same on 1, 2 or 8 processes
-3. shares     a global batch's rows are dealt out to its micro-batches (ranks x accumulation)
-4. collate    rows right-padded with 1 to the batch's width, targets with IGNORE_INDEX
-
-Every rank gets the same number of micro-batches of the same shape; a row nobody has is all padding
-and contributes 0.
+Rows are right-padded with 1 to the batch's width, targets with IGNORE_INDEX. Where the windows
+would fit into fewer rows of that width, the batch also says how (`places`), and the network works
+on those rows alone: padding is handed over and never computed.
 """
 
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -25,180 +18,53 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from lightning_embed.attention import Segments
+from lightning_embed.plan import BatchSettings, MicroBatch, Windows, pack, plan_epoch
 from lightning_embed.special_tokens import IGNORE_INDEX, PAD_ID
-
-
-class Windows(NamedTuple):
-    """One entry a window, N windows; a window's first `context` positions have no target."""
-
-    start: np.ndarray  # (N,) int64, where its input begins in the token array
-    length: np.ndarray  # (N,) int32, positions: inputs, and targets one further on
-    context: np.ndarray  # (N,) int32
-    document: np.ndarray  # (N,) int64
-
-    def __len__(self) -> int:
-        return len(self.start)
-
-    @property
-    def targets(self) -> np.ndarray:
-        """(N,) real targets of each window."""
-        return self.length - self.context
-
-
-def cut_windows(offsets: np.ndarray, max_length: int, overlap: int = 0) -> Windows:
-    """Cut documents into windows of at most `max_length` positions, every token a target once.
-
-    Args:
-        offsets: `(documents + 1,)` where each document's tokens begin in the token array.
-        max_length: positions in a window.
-        overlap: positions at the start of every window but a document's first that are there as
-            context only, so that later windows do not begin blind.
-    """
-    if max_length < 2:
-        raise ValueError(
-            f"max_length must be at least 2, not {max_length}; change --data.max_length"
-        )
-    if not 0 <= overlap < max_length:
-        raise ValueError(
-            f"overlap {overlap} must be at least 0 and below max_length {max_length};"
-            " change --data.eval_overlap"
-        )
-    targets = np.maximum(np.diff(offsets) - 1, 0)
-    stride = max_length - overlap
-    count = np.where(targets > 0, 1 + -(-np.maximum(targets - max_length, 0) // stride), 0)
-    document = np.repeat(np.arange(len(targets)), count)
-    index = np.arange(len(document)) - np.repeat(np.cumsum(count) - count, count)
-    begin = index * stride
-    length = np.minimum(max_length, targets[document] - begin)
-    context = np.where(index > 0, overlap, 0)
-    return Windows(
-        offsets[:-1][document] + begin, length.astype(np.int32), context.astype(np.int32), document
-    )
-
-
-@dataclass(frozen=True)
-class BatchSettings:
-    """What a global batch may hold.
-
-    Args:
-        tokens: positions (rows x width), padding included.
-        widths: the widths rows are padded to, rising; the last is the longest window.
-        rows: rows at most, whatever their width; None leaves it to `tokens`.
-    """
-
-    tokens: int
-    widths: tuple[int, ...]
-    rows: int | None = None
-
-    def __post_init__(self) -> None:
-        if not self.widths or list(self.widths) != sorted(set(self.widths)) or self.widths[0] < 1:
-            raise ValueError(f"widths must rise, not {list(self.widths)}; change --data.widths")
-        if self.tokens < self.widths[-1]:
-            raise ValueError(
-                f"a batch of {self.tokens} tokens cannot hold one row of {self.widths[-1]};"
-                " raise --data.tokens_per_batch or lower --data.max_length"
-            )
-        if self.rows is not None and self.rows < 1:
-            raise ValueError(f"a batch needs a row, not {self.rows}; change --data.rows_per_batch")
-
-    def rows_at(self, width: int) -> int:
-        rows = self.tokens // width
-        return rows if self.rows is None else min(rows, self.rows)
-
-
-class MicroBatch(NamedTuple):
-    """One process' share of a global batch: what a loader's worker is asked for."""
-
-    rows: np.ndarray  # window numbers
-    n_rows: int  # rows of the padded batch; those without a window are all padding
-    width: int
-    global_targets: int
-    global_positions: int
-
-
-class Plan(NamedTuple):
-    """An epoch's global batches."""
-
-    order: np.ndarray  # (N,) window numbers, batch after batch
-    bounds: np.ndarray  # (batches + 1,) where each batch begins in `order`
-    widths: np.ndarray  # (batches,)
-    full_rows: np.ndarray  # (batches,) rows a full batch of this width has
-    targets: np.ndarray  # (batches,) real targets
-
-    def __len__(self) -> int:
-        return len(self.widths)
-
-    def positions(self, n_micro: int = 1) -> int:
-        """Positions of the whole epoch in `n_micro` micro-batches a step, padding included."""
-        return int((-(-self.full_rows // n_micro) * n_micro * self.widths).sum())
-
-    def micro_batch(self, batch: int, index: int, n_micro: int) -> MicroBatch:
-        """Share number `index` of `n_micro` of a global batch; every row is in exactly one."""
-        rows = self.order[self.bounds[batch] : self.bounds[batch + 1]][index::n_micro]
-        per_micro = -(-int(self.full_rows[batch]) // n_micro)
-        width = int(self.widths[batch])
-        return MicroBatch(
-            rows, per_micro, width, int(self.targets[batch]), per_micro * n_micro * width
-        )
-
-
-def plan_epoch(
-    windows: Windows, settings: BatchSettings, *, seed: int, epoch: int, shuffle: bool = True
-) -> Plan:
-    """Global batches of windows of like length; a pure function of its arguments.
-
-    Windows are drawn in a random order, so a batch's rows are alike in length and in nothing else,
-    and batches come in a random order too. What does not fill a batch moves up to the next width,
-    so an epoch has at most one partial batch. Without `shuffle` the longest come first.
-    """
-    longest = int(windows.length.max(initial=0))
-    if longest > settings.widths[-1]:
-        raise ValueError(
-            f"a window of {longest} fits none of --data.widths {list(settings.widths)}"
-        )
-    order = np.arange(len(windows))
-    rng = np.random.default_rng([seed, epoch])
-    if shuffle:
-        order = rng.permutation(order)
-    classes = np.searchsorted(settings.widths, windows.length).astype(np.uint8)
-    order = order[np.argsort(classes[order], kind="stable")]
-    ends = np.searchsorted(classes[order], np.arange(len(settings.widths)), side="right")
-    bounds, widths, at = [0], [], 0
-    for number, (width, end) in enumerate(zip(settings.widths, ends, strict=True)):
-        rows = settings.rows_at(width)
-        full = (end - at) // rows
-        if number == len(settings.widths) - 1:
-            full = -(-(end - at) // rows)
-        stops = np.minimum(at + rows * np.arange(1, full + 1), end)
-        bounds.extend(stops.tolist())
-        widths.extend([width] * len(stops))
-        at += int(rows * full)
-    first, last = np.array(bounds[:-1], np.int64), np.array(bounds[1:], np.int64)
-    batches = rng.permutation(len(widths)) if shuffle else np.arange(len(widths))[::-1]
-    first, last = first[batches], last[batches]
-    sizes = last - first
-    bounds_array = np.concatenate([[0], np.cumsum(sizes)])
-    within = np.arange(len(order)) - np.repeat(bounds_array[:-1], sizes)
-    order = order[np.repeat(first, sizes) + within]
-    width_array = np.array(widths, np.int64)[batches]
-    full_rows = np.array([settings.rows_at(int(w)) for w in width_array], np.int64)
-    running = np.concatenate([[0], np.cumsum(windows.targets[order], dtype=np.int64)])
-    return Plan(order, bounds_array, width_array, full_rows, np.diff(running[bounds_array]))
 
 
 class Batch(NamedTuple):
     """A padded micro-batch of B rows and T positions.
 
-    `global_targets` and `global_positions` are those of the whole global batch (all ranks and
-    micro-batches), so that a loss can be divided and throughput counted without asking anyone.
+    The `global_` counts are those of the whole global batch (all ranks and micro-batches), so that
+    a loss can be divided and throughput counted without asking anyone. `segments` tells which
+    positions of a row belong together; with `places` it is about R < B rows that hold the same
+    tokens, `places` saying where in the flattened batch each comes from.
     """
 
     ids: Tensor  # (B, T) int64, padded with PAD_ID
     targets: Tensor  # (B, T) int64, IGNORE_INDEX where there is nothing to predict
-    group: Tensor  # (B,) int64, number of the source the row came from
+    group: Tensor  # (B,) int64, number of the source the row's last window came from
     n_bytes: Tensor  # (B,) int64, UTF-8 bytes the row's targets stand for
     global_targets: int
     global_positions: int
+    global_pairs: int = 0  # query and key, both real and the key not later
+    segments: Segments | None = None
+    places: Tensor | None = None  # (R, T) int64
+
+
+class Lying(NamedTuple):
+    """How windows lie in rows, one after the other, what is left over at the end."""
+
+    begin: np.ndarray  # (windows,) where each begins in the flattened rows
+    segments: Segments
+
+
+def lay_out(lengths: np.ndarray, row: np.ndarray, n_rows: int, width: int) -> Lying:
+    """Put windows of these lengths into these rows, which must not fall."""
+    used = np.bincount(row, lengths, minlength=n_rows).astype(np.int64)
+    before = np.cumsum(used) - used  # tokens in earlier rows
+    begin = row * width + np.cumsum(lengths) - lengths - before[row]
+    left_over = (np.arange(n_rows) * width + used)[used < width]
+    begins = np.sort(np.concatenate([begin, left_over]))
+    bounds = np.append(begins, n_rows * width)
+    start = np.repeat(begins % width, np.diff(bounds)).reshape(n_rows, width)
+    return Lying(
+        begin,
+        Segments(
+            torch.from_numpy(start.astype(np.int32)), torch.from_numpy(bounds.astype(np.int32))
+        ),
+    )
 
 
 class PaddedRows(Dataset[Batch]):
@@ -235,28 +101,60 @@ class PaddedRows(Dataset[Batch]):
         return total * end // targets - total * begin // targets
 
     def __getitem__(self, micro: MicroBatch) -> Batch:
-        ids = np.full((micro.n_rows, micro.width), PAD_ID, dtype=np.int64)
-        targets = np.full((micro.n_rows, micro.width), IGNORE_INDEX, dtype=np.int64)
-        group = np.zeros(micro.n_rows, dtype=np.int64)
-        n_bytes = np.zeros(micro.n_rows, dtype=np.int64)
-        for row, window in enumerate(micro.rows):
+        n_rows, width = micro.n_rows, micro.width
+        lengths = self.windows.length[micro.windows].astype(np.int64)
+        lying = lay_out(lengths, micro.row, n_rows, width)
+        ids = np.full(n_rows * width, PAD_ID, dtype=np.int64)
+        targets = np.full(n_rows * width, IGNORE_INDEX, dtype=np.int64)
+        group = np.zeros(n_rows, dtype=np.int64)
+        n_bytes = np.zeros(n_rows, dtype=np.int64)
+        for window, row, to in zip(micro.windows, micro.row, lying.begin, strict=True):
             start, length = int(self.windows.start[window]), int(self.windows.length[window])
             context = int(self.windows.context[window])
             piece = self.tokens[start : start + length + 1]
-            ids[row, :length] = piece[:-1]
-            targets[row, context:length] = piece[context + 1 :]
+            ids[to : to + length] = piece[:-1]
+            targets[to + context : to + length] = piece[context + 1 :]
             group[row] = self.group[self.windows.document[window]]
-            n_bytes[row] = self._bytes(window)
+            n_bytes[row] += self._bytes(window)
         check_ids(ids, self.vocab_size)
         check_ids(targets, self.vocab_size)
+        places, segments = closest(lengths, lying, n_rows, width)
         return Batch(
-            torch.from_numpy(ids),
-            torch.from_numpy(targets),
+            torch.from_numpy(ids).view(n_rows, width),
+            torch.from_numpy(targets).view(n_rows, width),
             torch.from_numpy(group),
             torch.from_numpy(n_bytes),
             micro.global_targets,
             micro.global_positions,
+            micro.global_pairs,
+            segments,
+            places,
         )
+
+
+def closest(
+    lengths: np.ndarray, lying: Lying, n_rows: int, width: int
+) -> tuple[Tensor | None, Segments]:
+    """`places` and `segments` of the fewest rows that hold the same windows.
+
+    No places where that would be as many rows as there are. Never a single row where there were
+    more: a size of 1 would be compiled once more.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    row = pack(lengths[order], width)
+    fewest = max(int(row.max(initial=0)) + 1, min(2, n_rows))
+    if fewest >= n_rows:
+        return None, lying.segments
+    by_row = np.argsort(row, kind="stable")
+    order, row = order[by_row], row[by_row]
+    close = lay_out(lengths[order], row, fewest, width)
+    padding = np.ones(n_rows * width, bool)
+    places = np.full(fewest * width, -1, np.int64)
+    for length, source, to in zip(lengths[order], lying.begin[order], close.begin, strict=True):
+        padding[source : source + length] = False
+        places[to : to + length] = np.arange(source, source + length)
+    places[places < 0] = int(padding.argmax())  # any: all read id 1 and no target
+    return torch.from_numpy(places).view(fewest, width), close.segments
 
 
 def check_ids(ids: np.ndarray, vocab_size: int) -> None:
@@ -303,6 +201,7 @@ class PlanLoader:
         self.rank, self.world_size, self.accumulate = rank, world_size, accumulate
         self.num_workers, self.pin_memory = num_workers, pin_memory
         self.start = 0  # micro-batches of this epoch already done, when a run goes on
+        self.waited = 0.0  # seconds that whoever iterates had to wait for batches
         self.sampler = self  # Lightning calls set_epoch on a loader's `sampler` only
         self.batch_sampler = None  # and looks for one
         self.set_epoch(0)
@@ -328,7 +227,7 @@ class PlanLoader:
         # the epoch. Our own torch generator keeps the loader from drawing a seed from the global
         # one, which would shift dropout.
         start, self.start = self.start, 0
-        yield from DataLoader(
+        loader = DataLoader(
             self.rows,
             batch_size=None,
             sampler=self.micro_batches(start),
@@ -336,3 +235,8 @@ class PlanLoader:
             pin_memory=self.pin_memory,
             generator=torch.Generator(),
         )
+        began = time.perf_counter()
+        for batch in loader:
+            self.waited += time.perf_counter() - began
+            yield batch
+            began = time.perf_counter()

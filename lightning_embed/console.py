@@ -28,7 +28,7 @@ def duration(seconds: float) -> str:
 
 def short(number: float) -> str:
     """`950`, `8.7 k`, `2.0 M`."""
-    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+    for size, unit in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
         if number >= size:
             return f"{number / size:.1f}{unit}"
     return f"{number:.0f}"

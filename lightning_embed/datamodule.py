@@ -1,8 +1,8 @@
 """`TextDataModule`: text in, padded batches out, the same on any number of processes.
 
 Knows: which corpus was asked for, how its tokens become loaders, how far a run has got in them.
-Leaves to others: reading text (`corpus.py`), keeping tokens (`prepared.py`), the order
-(`batching.py`).
+Leaves to others: reading text (`corpus.py`), keeping tokens (`prepared.py`), the order (`plan.py`),
+filling rows (`batching.py`).
 """
 
 import os
@@ -13,15 +13,9 @@ from typing import Any
 import lightning as L
 import numpy as np
 
-from lightning_embed.batching import (
-    BatchSettings,
-    PaddedRows,
-    PlanLoader,
-    Windows,
-    cut_windows,
-    plan_epoch,
-)
+from lightning_embed.batching import PaddedRows, PlanLoader
 from lightning_embed.console import say
+from lightning_embed.plan import BatchSettings, Layout, Windows, cut_windows, plan_epoch
 from lightning_embed.position import Position
 from lightning_embed.prepared import (
     Prepared,
@@ -64,6 +58,8 @@ class TextDataModule(L.LightningDataModule):
             included.
         rows_per_batch: rows of a global batch at most.
         widths: widths rows are padded to; unset, eighths of `max_length`.
+        layout: "padded" trains on one window a row, windows of like length together; "packed" on
+            rows of `max_length` that hold several windows, each seeing only itself.
         eval_overlap: tokens of a document that evaluation shows again, as context only, before
             each later window.
         quick_eval_tokens: validation while training looks at about so many tokens; unset, at all.
@@ -84,6 +80,7 @@ class TextDataModule(L.LightningDataModule):
         tokens_per_batch: int = 2_048,
         rows_per_batch: int | None = None,
         widths: list[int] | None = None,
+        layout: Layout = "padded",
         eval_overlap: int = 0,
         quick_eval_tokens: int | None = None,
         num_workers: int = 0,
@@ -102,7 +99,7 @@ class TextDataModule(L.LightningDataModule):
                 f"the last of --data.widths {widths} must be --data.max_length {max_length}"
             )
         files = [files] if isinstance(files, str) else files
-        self.settings = BatchSettings(tokens_per_batch, tuple(widths), rows_per_batch)
+        self.settings = BatchSettings(tokens_per_batch, tuple(widths), rows_per_batch, layout)
         self.files, self.hub, self.hub_config, self.text_column = (
             files,
             hub,
@@ -235,6 +232,7 @@ class TextDataModule(L.LightningDataModule):
             "max_length": self.max_length,
             "tokens_per_batch": self.settings.tokens,
             "rows_per_batch": self.settings.rows,
+            "layout": self.settings.layout,
             "widths": list(self.settings.widths),
             "seed": self.seed,
         }
@@ -311,7 +309,6 @@ class TextDataModule(L.LightningDataModule):
         split = self.prepared.train
         windows = cut_windows(split.offsets, self.max_length)
         plan = plan_epoch(windows, self.settings, seed=self.seed, epoch=epoch)
-        rows = plan.order[plan.bounds[batch] : plan.bounds[batch + 1]]
         names = self.prepared.report["sources"]
-        documents = np.unique(windows.document[rows])
+        documents = np.unique(windows.document[plan.windows_of(batch)])
         return [f"{names[split.source[d]]} (document {d})" for d in documents]

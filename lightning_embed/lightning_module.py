@@ -22,6 +22,7 @@ from lightning_embed.checkpoints import read_checkpoint, require_fits
 from lightning_embed.embedding import InitName, clear_padding_moments
 from lightning_embed.fsdp import shard
 from lightning_embed.hardware import require_memory, why_not_compile
+from lightning_embed.loss import Scores
 from lightning_embed.metrics import Evaluation, LanguageModelMetrics
 from lightning_embed.model import DecoderLM
 from lightning_embed.optim import MuonAdamW, parameter_groups, schedule_factor, take_settings
@@ -175,7 +176,10 @@ class LanguageModel(L.LightningModule):
         Lightning averages gradients over ranks and divides by the accumulation; both are undone, so
         that gradients are those of one big batch however it was split.
         """
-        share = self.network.loss(batch.ids, batch.targets) / max(1, batch.global_targets)
+        loss = self.network.loss(
+            batch.ids, batch.targets, segments=batch.segments, places=batch.places
+        )
+        share = loss / max(1, batch.global_targets)
         if batch_idx % self.trainer.accumulate_grad_batches == 0:
             self.step_loss = torch.zeros_like(share)
         self.step_loss = self.step_loss + share.detach()
@@ -185,8 +189,13 @@ class LanguageModel(L.LightningModule):
         """Mean loss of the last global batch; every rank must ask, and waits for its device."""
         return float(self.trainer.strategy.reduce(self.step_loss, reduce_op="sum"))
 
+    def _score(self, batch: Batch) -> Scores:
+        return self.network.score(
+            batch.ids, batch.targets, segments=batch.segments, places=batch.places
+        )
+
     def _evaluate(self, batch: Batch) -> None:
-        scores = self.network.score(batch.ids, batch.targets)
+        scores = self._score(batch)
         real = batch.targets != IGNORE_INDEX
         self.metrics.update(scores, real, batch.group, batch.n_bytes)
 
@@ -198,7 +207,7 @@ class LanguageModel(L.LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """For each real row: its source's number, summed nats, targets and bytes."""
-        scores = self.network.score(batch.ids, batch.targets)
+        scores = self._score(batch)
         targets = (batch.targets != IGNORE_INDEX).sum(dim=1)
         used = targets > 0
         return {

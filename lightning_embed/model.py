@@ -15,7 +15,7 @@ import torch.fx.experimental._config
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_embed.attention import Attention, rotary_tables, visible_keys
+from lightning_embed.attention import Attention, Segments, rotary_tables, visible_keys
 from lightning_embed.embedding import InitName, TokenEmbedding
 from lightning_embed.loss import ChunkLoss, Scores, chunk_loss, cross_entropy_sum, score
 from lightning_embed.special_tokens import PAD_ID
@@ -48,7 +48,7 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, x: Tensor, tables: tuple[Tensor, Tensor], visible: Tensor | None = None
+        self, x: Tensor, tables: tuple[Tensor, Tensor], visible: Tensor | Segments | None = None
     ) -> Tensor:
         x = x + self.dropout(self.attention(self.attention_norm(x), tables, visible))
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
@@ -168,7 +168,24 @@ class DecoderLM(nn.Module):
         """The output matrix `(V, D)`: the embedding's own when tied."""
         return self.embedding.weight if self.head is None else self.head.weight
 
-    def hidden(self, ids: Tensor, real: Tensor | None = None) -> Tensor:
+    def training_flops(self, tokens: float, pairs: float) -> float:
+        """Floating-point operations of forward and backward: 2 for each weight of a product and
+        token, 4 D for each layer's query-key pair, three times.
+
+        Args:
+            tokens: real ones.
+            pairs: of queries and keys under the causal mask, both real and of one window.
+        """
+        matrices = sum(p.numel() for p in self.blocks.parameters() if p.ndim == 2)
+        width = self.embedding.embedding_dim
+        return 3 * (
+            2 * tokens * (matrices + self.head_weight.numel())
+            + 4 * pairs * width * len(self.blocks)
+        )
+
+    def hidden(
+        self, ids: Tensor, real: Tensor | None = None, segments: Segments | None = None
+    ) -> Tensor:
         """The stream after the final norm, `(B, T, D)`.
 
         Args:
@@ -176,13 +193,18 @@ class DecoderLM(nn.Module):
             real: `(B, T)` bool, False at padding. Only rows padded on the left, or in between, need
                 it: positions then count real tokens. Right padding needs no mask, see
                 `attention.py`, and is faster without.
+            segments: of rows that hold several windows, each to see only itself; not with `real`.
         """
         tables = rotary_tables(ids.shape[1], self.channels, self.rope_base, ids.device)
-        visible = None
+        visible: Tensor | Segments | None = segments
+        places: Tensor | None = None
         if real is not None:
-            places = (real.cumsum(dim=1) - 1).clamp(min=0)
+            places, visible = (real.cumsum(dim=1) - 1).clamp(min=0), visible_keys(real)
+        elif segments is not None:
+            places = segments.places()
+        if places is not None:
             cos, sin = (table[places].unsqueeze(1) for table in tables)  # (B, 1, T, C)
-            tables, visible = (cos, sin), visible_keys(real)
+            tables = cos, sin
         x = self.dropout(self.embedding(ids))
         for block in self.blocks:
             x = block(x, tables, visible)
@@ -198,15 +220,46 @@ class DecoderLM(nn.Module):
     def forward(self, ids: Tensor, real: Tensor | None = None) -> Tensor:
         return self.logits(self.hidden(ids, real))
 
-    def loss(self, ids: Tensor, targets: Tensor, real: Tensor | None = None) -> Tensor:
-        """Summed cross-entropy over real targets `(B, T)`; never holds the `(B, T, V)` logits."""
-        hidden = self.hidden(ids, real).flatten(0, 1)
+    def loss(
+        self,
+        ids: Tensor,
+        targets: Tensor,
+        real: Tensor | None = None,
+        *,
+        segments: Segments | None = None,
+        places: Tensor | None = None,
+    ) -> Tensor:
+        """Summed cross-entropy over real targets `(B, T)`; never holds the `(B, T, V)` logits.
+
+        With `places` `(R, T)`, see `Batch`, the work is done on R rows instead of B; `segments` are
+        then about those.
+        """
+        if places is not None:
+            ids, targets = ids.flatten()[places], targets.flatten()[places]
+        hidden = self.hidden(ids, real, segments).flatten(0, 1)
         return cross_entropy_sum(
             hidden, self.head_weight, targets.flatten(), self.embedding.padding_idx, self.chunk_loss
         )
 
-    def score(self, ids: Tensor, targets: Tensor) -> Scores:
-        """Per-token negative log-likelihood and hits, each `(B, T)`, without gradients."""
-        hidden = self.hidden(ids).flatten(0, 1)
+    def score(
+        self,
+        ids: Tensor,
+        targets: Tensor,
+        *,
+        segments: Segments | None = None,
+        places: Tensor | None = None,
+    ) -> Scores:
+        """Per-token negative log-likelihood and hits, each `(B, T)`, without gradients.
+
+        `segments` and `places` are those of `loss`; the result is padded all the same.
+        """
+        shape = targets.shape
+        if places is not None:
+            ids, targets = ids.flatten()[places], targets.flatten()[places]
+        hidden = self.hidden(ids, segments=segments).flatten(0, 1)
         scores = score(hidden, self.head_weight, targets.flatten(), self.embedding.padding_idx)
-        return Scores(*(x.view_as(targets) for x in scores))
+        if places is not None:  # padding reads and writes one place of padding, whose score is 0
+            scores = Scores(
+                *(x.new_zeros(shape.numel()).scatter(0, places.flatten(), x) for x in scores)
+            )
+        return Scores(*(x.view(shape) for x in scores))

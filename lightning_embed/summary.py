@@ -15,6 +15,7 @@ import torch
 
 from lightning_embed.callbacks.checkpointing import Checkpoints
 from lightning_embed.callbacks.samples import Samples
+from lightning_embed.callbacks.throughput import Throughput
 from lightning_embed.console import say, short
 from lightning_embed.datamodule import TextDataModule
 from lightning_embed.lightning_module import LanguageModel
@@ -119,6 +120,7 @@ def say_end(
         samples: shows its first prompt.
         config: the configuration file the run was started with.
     """
+    _say_speed(trainer)
     steps = trainer.global_step
     best = str(checkpoints.best_path) if checkpoints.best_path.exists() else ""
     best = trainer.strategy.broadcast(best)  # all evaluate the same weights
@@ -151,6 +153,25 @@ def _megabytes(path: Path) -> float:
     return sum(file.stat().st_size for file in files) / 1e6
 
 
-def _say_sample(text: str, lines: int = 6) -> None:
+def _say_speed(trainer: L.Trainer) -> None:
+    """How fast the whole run was, beside what the device can do."""
+    counter = next((c for c in trainer.callbacks if isinstance(c, Throughput)), None)  # type: ignore[attr-defined]
+    found = counter.whole_run() if counter is not None else {}
+    if counter is None or not found:
+        return
+    parts = [
+        f"{short(found['tokens_per_s'])} real tok/s",
+        f"padding {100 * found['padding']:.1f} %",
+        f"data wait {100 * found['data_wait']:.0f} %",
+    ]
+    if "mfu" in found:
+        done, can = short(found["flops_per_s"]), short(counter.matrix_rate)
+        parts.append(f"{done}FLOP/s of {can} measured: MFU {100 * found['mfu']:.0f} %")
+    if "peak_memory" in found:
+        parts.append(f"peak {found['peak_memory'] / 1e9:.1f} GB")
+    say("speed", "   ".join(parts))
+
+
+def _say_sample(text: str, lines: int = 5) -> None:
     for number, line in enumerate([x for x in text.splitlines() if x.strip()][:lines]):
         say("sample" if number == 0 else "", line[:90])

@@ -10,8 +10,9 @@ import torch
 from commands import Outcome, Workshop, write_corpus
 from torch import Tensor, nn
 
-from lightning_embed.batching import PaddedRows, cut_windows
+from lightning_embed.batching import PaddedRows
 from lightning_embed.model import DecoderLM
+from lightning_embed.plan import cut_windows
 
 
 @pytest.fixture(scope="session")

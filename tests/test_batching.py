@@ -1,4 +1,6 @@
-"""Windows, the plan of global batches and its shares, collate, and the loader over them."""
+"""Shares of a plan's batches, collate, and the loader over them."""
+
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -6,173 +8,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lightning_embed.batching import (
-    BatchSettings,
-    PlanLoader,
-    Windows,
-    check_ids,
-    cut_windows,
-    plan_epoch,
-)
+from lightning_embed.batching import Batch, PlanLoader, check_ids
+from lightning_embed.plan import BatchSettings
 from lightning_embed.special_tokens import IGNORE_INDEX, PAD_ID
 
 FIXTURES = {"suppress_health_check": [HealthCheck.function_scoped_fixture], "deadline": None}
-
-
-def windows_of(lengths: list[int]) -> Windows:
-    """Windows of exactly these lengths."""
-    return cut_windows(np.concatenate([[0], np.cumsum(np.array(lengths) + 1)]), max(lengths) + 1)
-
-
-def random_windows(n: int, longest: int = 16) -> Windows:
-    return windows_of(np.random.default_rng(0).integers(1, longest + 1, n).tolist())
-
-
-# Windows ---------------------------------------------------------------------------------------
-
-
-def test_the_example_of_the_modules_docstring() -> None:
-    windows = cut_windows(np.array([0, 4, 11]), 4)
-    assert windows.length.tolist() == [3, 4, 2]
-    assert windows.start.tolist() == [0, 4, 8]
-    assert windows.document.tolist() == [0, 1, 1]
-
-
-@given(
-    lengths=st.lists(st.integers(0, 40), min_size=1, max_size=8),
-    max_length=st.integers(2, 9),
-    overlap=st.integers(0, 8),
-)
-@settings(max_examples=100, deadline=None)
-def test_each_token_is_a_target_exactly_once(lengths, max_length, overlap) -> None:
-    overlap = min(overlap, max_length - 1)
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    windows = cut_windows(offsets, max_length, overlap)
-    seen = np.zeros(offsets[-1], dtype=int)
-    for start, length, context, document in zip(*windows, strict=True):
-        assert 1 <= length <= max_length
-        assert 0 <= context < length  # a window without a target would be wasted
-        assert offsets[document] <= start and start + length < offsets[document + 1]
-        seen[start + context + 1 : start + length + 1] += 1
-    expected = np.ones(offsets[-1], dtype=int)
-    expected[offsets[:-1][np.array(lengths) > 0]] = 0  # a document's first token is only read
-    assert seen.tolist() == expected.tolist()
-    assert windows.targets.sum() == expected.sum()
-
-
-def test_windows_after_the_first_begin_with_context() -> None:
-    windows = cut_windows(np.array([0, 12]), 6, overlap=2)
-    assert windows.start.tolist() == [0, 4, 8]
-    assert windows.length.tolist() == [6, 6, 3]
-    assert windows.context.tolist() == [0, 2, 2]
-
-
-@pytest.mark.parametrize(
-    ("max_length", "overlap", "says"),
-    [
-        (1, 0, "not 1; change --data.max_length"),
-        (4, 4, "overlap 4 .*max_length 4.*--data.eval_overlap"),
-        (4, -1, "overlap -1"),
-    ],
-)
-def test_bad_lengths_name_the_flag(max_length, overlap, says) -> None:
-    with pytest.raises(ValueError, match=says):
-        cut_windows(np.array([0, 4]), max_length, overlap)
-
-
-# The plan --------------------------------------------------------------------------------------
-
 SETTINGS = BatchSettings(tokens=64, widths=(4, 8, 16))
-
-
-def test_plan_is_a_pure_function() -> None:
-    windows = random_windows(200)
-    np.random.seed(1)
-    one = plan_epoch(windows, SETTINGS, seed=3, epoch=5)
-    np.random.seed(2)
-    torch.manual_seed(9)
-    two = plan_epoch(windows, SETTINGS, seed=3, epoch=5)
-    for a, b in zip(one, two, strict=True):
-        assert np.array_equal(a, b)
-
-
-def test_order_differs_between_epochs_and_seeds() -> None:
-    windows = random_windows(200)
-    orders = [
-        tuple(plan_epoch(windows, SETTINGS, seed=s, epoch=e).order)
-        for s, e in ((0, 0), (0, 1), (1, 0), (1, 1))
-    ]
-    assert len(set(orders)) == 4
-
-
-@given(
-    lengths=st.lists(st.integers(1, 16), max_size=80),
-    tokens=st.integers(16, 100),
-    rows=st.none() | st.integers(1, 9),
-    epoch=st.integers(0, 3),
-    shuffle=st.booleans(),
-)
-@settings(max_examples=100, deadline=None)
-def test_every_window_is_in_one_batch_that_it_fits(lengths, tokens, rows, epoch, shuffle) -> None:
-    batch = BatchSettings(tokens=tokens, widths=(4, 8, 16), rows=rows)
-    windows = windows_of(lengths) if lengths else cut_windows(np.array([0]), 17)
-    plan = plan_epoch(windows, batch, seed=0, epoch=epoch, shuffle=shuffle)
-    assert sorted(plan.order.tolist()) == list(range(len(windows)))
-    assert plan.bounds[0] == 0 and plan.bounds[-1] == len(windows)
-    partial = 0
-    for number in range(len(plan)):
-        members = plan.order[plan.bounds[number] : plan.bounds[number + 1]]
-        width = plan.widths[number]
-        assert len(members) >= 1
-        assert windows.length[members].max() <= width
-        assert len(members) * width <= tokens
-        assert rows is None or len(members) <= rows
-        assert plan.targets[number] == windows.targets[members].sum()
-        partial += len(members) < batch.rows_at(int(width))
-    assert partial <= 1
-    assert plan.positions() == sum(batch.rows_at(int(width)) * int(width) for width in plan.widths)
-
-
-def test_batches_hold_rows_of_like_length_and_little_padding() -> None:
-    windows = random_windows(2000)
-    plan = plan_epoch(windows, SETTINGS, seed=0, epoch=0)
-    alike = 1 - windows.targets.sum() / plan.positions()
-    mixed = 1 - windows.targets.mean() / 16  # every row padded to the widest
-    assert alike < 0.25 < 0.4 < mixed  # lengths are even from 1 to 16: 22.7 % at these widths
-
-
-def test_batches_come_in_no_order_of_width_unless_told() -> None:
-    windows = random_windows(500)
-    shuffled = plan_epoch(windows, SETTINGS, seed=0, epoch=0).widths.tolist()
-    assert shuffled not in (sorted(shuffled), sorted(shuffled, reverse=True))
-    told = plan_epoch(windows, SETTINGS, seed=0, epoch=0, shuffle=False).widths.tolist()
-    assert told == sorted(told, reverse=True)  # what needs most memory comes first
-
-
-def test_neighbours_in_a_batch_change_from_epoch_to_epoch() -> None:
-    windows = windows_of([3] * 64)
-    one, two = (plan_epoch(windows, SETTINGS, seed=0, epoch=e) for e in (0, 1))
-    groups = [
-        {frozenset(p.order[a:b].tolist()) for a, b in zip(p.bounds[:-1], p.bounds[1:], strict=True)}
-        for p in (one, two)
-    ]
-    assert not groups[0] & groups[1]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        ({"widths": ()}, "widths must rise.*--data.widths"),
-        ({"widths": (8, 4)}, r"\[8, 4\]"),
-        ({"widths": (4, 4)}, r"\[4, 4\]"),
-        ({"widths": (0, 4)}, r"\[0, 4\]"),
-        ({"tokens": 15}, "15 tokens.*16.*--data.tokens_per_batch.*--data.max_length"),
-        ({"rows": 0}, "not 0; change --data.rows_per_batch"),
-    ],
-)
-def test_bad_batch_settings_name_the_flag(arguments, says) -> None:
-    with pytest.raises(ValueError, match=says):
-        BatchSettings(**({"tokens": 64, "widths": (4, 16)} | arguments))
 
 
 # Shares ----------------------------------------------------------------------------------------
@@ -182,12 +23,15 @@ SPLITS = [(w, a) for w in (1, 2, 4) for a in (1, 2, 4)]
 
 @pytest.mark.parametrize(("world", "accumulate"), SPLITS)
 @pytest.mark.parametrize("tokens", [64, 48])  # 48 is 3 rows of 16: no multiple of 2
-def test_micro_batches_together_are_the_global_batch(make_rows, world, accumulate, tokens) -> None:
+@pytest.mark.parametrize("layout", ["padded", "packed"])
+def test_micro_batches_together_are_the_global_batch(
+    make_rows, world, accumulate, tokens, layout
+) -> None:
     rows = make_rows([3, 9, 17, 30, 5, 6, 2, 2, 12, 40, 11], max_length=16)
     loaders = [
         PlanLoader(
             rows,
-            BatchSettings(tokens, (4, 8, 16)),
+            BatchSettings(tokens, (4, 8, 16), layout=layout),
             seed=1,
             shuffle=True,
             rank=rank,
@@ -201,30 +45,34 @@ def test_micro_batches_together_are_the_global_batch(make_rows, world, accumulat
     assert {len(share) for share in shares} == {len(whole) * accumulate} == {len(loaders[0])}
     for batch, expected in enumerate(whole):
         turns = [s[batch * accumulate + t] for s in shares for t in range(accumulate)]
-        members = np.concatenate([micro.rows for micro in turns])
-        assert sorted(members.tolist()) == sorted(expected.rows.tolist())
+        members = np.concatenate([micro.windows for micro in turns])
+        assert sorted(members.tolist()) == sorted(expected.windows.tolist())
         # One shape and one pair of global counts for everybody, whoever has rows left over.
-        assert len({micro[1:] for micro in turns}) == 1
+        assert len({micro[2:] for micro in turns}) == 1
         assert turns[0].width == expected.width
         assert turns[0].global_targets == expected.global_targets
         positions = sum(micro.n_rows * micro.width for micro in turns)
         assert turns[0].global_positions == positions
-        assert all(len(micro.rows) <= micro.n_rows for micro in turns)
-        sizes = [len(micro.rows) for micro in turns]
+        sizes = [int(micro.row.max(initial=-1)) + 1 for micro in turns]
+        assert all(size <= turns[0].n_rows for size in sizes)
+        assert all(len(set(micro.row.tolist())) == n for micro, n in zip(turns, sizes, strict=True))
         assert max(sizes) - min(sizes) <= 1
     planned = loaders[0].plan.positions(world * accumulate)
     assert planned == sum(m.global_positions for m in shares[0][::accumulate])
 
 
 @pytest.mark.parametrize(("world", "accumulate"), SPLITS)
-def test_targets_of_all_shares_are_counted_by_everyone(make_rows, world, accumulate) -> None:
+@pytest.mark.parametrize("layout", ["padded", "packed"])
+def test_targets_of_all_shares_are_counted_by_everyone(
+    make_rows, world, accumulate, layout
+) -> None:
     rows = make_rows([3, 9, 17, 30, 5], max_length=16)
     totals: dict[int, int] = {}
     claimed: dict[int, set[int]] = {}
     for rank in range(world):
         loader = PlanLoader(
             rows,
-            SETTINGS,
+            BatchSettings(64, (4, 8, 16), layout=layout),
             seed=1,
             shuffle=True,
             rank=rank,
@@ -272,6 +120,84 @@ def test_rows_are_right_padded_and_targets_are_one_further_on(make_rows, lengths
     assert n_bytes == int(rows.n_bytes.sum())
 
 
+def rows_of(batch: Batch) -> list[tuple[list[int], list[int]]]:
+    """Each segment's ids and targets, from the rows that are computed."""
+    assert batch.segments is not None
+    ids, targets = batch.ids.flatten(), batch.targets.flatten()
+    if batch.places is not None:
+        assert batch.places.shape == batch.segments.start.shape
+        ids, targets = ids[batch.places.flatten()], targets[batch.places.flatten()]
+    edges = batch.segments.bounds.tolist()
+    return [(ids[a:b].tolist(), targets[a:b].tolist()) for a, b in pairwise(edges)]
+
+
+@given(
+    lengths=st.lists(st.integers(2, 40), min_size=1, max_size=12),
+    overlap=st.integers(0, 5),
+    layout=st.sampled_from(["padded", "packed"]),
+    tokens=st.integers(16, 80),
+)
+@settings(max_examples=100, **FIXTURES)
+def test_segments_are_windows_and_left_over_padding(
+    make_rows, lengths, overlap, layout, tokens
+) -> None:
+    """Whatever the layout, what is computed is every window once, in no more rows than given."""
+    rows = make_rows(lengths, max_length=16, overlap=overlap)
+    batch_settings = BatchSettings(tokens, (8, 16), layout=layout)
+    found = []
+    for batch in PlanLoader(rows, batch_settings, seed=0, shuffle=True):
+        start, bounds = batch.segments
+        assert start.dtype == bounds.dtype == torch.int32
+        assert start.shape[1] == batch.ids.shape[1] and len(start) <= len(batch.ids)
+        flat = torch.arange(start.numel())
+        width = start.shape[1]
+        begins = torch.bucketize(flat, bounds, right=True) - 1  # the segment of each position
+        assert torch.equal(start.flatten(), bounds[begins] % width)
+        assert torch.equal(flat // width, bounds[begins] // width)  # in its own row
+        for ids, targets in rows_of(batch):
+            real = [x for x in ids if x != PAD_ID]
+            assert real in ([], ids)  # padding is a segment of its own
+            if not real:
+                assert set(targets) == {IGNORE_INDEX}
+            else:
+                found.append((ids, targets))
+    expected = []
+    for begin, length, context, _ in zip(*rows.windows, strict=True):
+        piece = rows.tokens[begin : begin + length + 1].tolist()
+        expected.append((piece[:-1], [IGNORE_INDEX] * context + piece[context + 1 :]))
+    assert sorted(found) == sorted(expected)
+
+
+def test_half_empty_rows_are_computed_in_half_as_many(make_rows) -> None:
+    rows = make_rows([9] * 8, max_length=16)
+    (batch,) = PlanLoader(rows, BatchSettings(128, (16,)), seed=0, shuffle=True)
+    assert batch.ids.shape == (8, 16)
+    assert batch.places.shape == (4, 16)
+
+
+def test_full_rows_are_computed_as_they_are(make_rows) -> None:
+    rows = make_rows([17] * 8, max_length=16)
+    (batch,) = PlanLoader(rows, BatchSettings(128, (16,)), seed=0, shuffle=True)
+    assert batch.places is None and batch.segments.start.shape == (8, 16)
+
+
+def test_never_one_row_alone_where_there_were_more(make_rows) -> None:
+    """A size of 1 is a graph of its own for torch.compile."""
+    rows = make_rows([3, 3], max_length=16)
+    (batch,) = PlanLoader(rows, BatchSettings(64, (16,)), seed=0, shuffle=True)
+    assert batch.places.shape == (2, 16)
+    (batch,) = PlanLoader(rows, BatchSettings(16, (16,), layout="packed"), seed=0, shuffle=True)
+    assert batch.places is None and batch.ids.shape == (1, 16)
+
+
+def test_a_packed_row_has_the_bytes_of_all_its_windows(make_rows) -> None:
+    rows = make_rows([5, 6, 7, 8], max_length=16)
+    batches = list(
+        PlanLoader(rows, BatchSettings(16, (16,), layout="packed"), seed=0, shuffle=True)
+    )
+    assert sum(int(b.n_bytes.sum()) for b in batches) == int(rows.n_bytes.sum())
+
+
 def test_bytes_of_a_document_are_shared_out_whole(make_rows) -> None:
     """Bits per byte divides by documents' bytes, so shares must add up without rounding away."""
     rows = make_rows([30], max_length=7, overlap=3)
@@ -313,10 +239,9 @@ def test_check_ids_accepts_what_fits_and_nothing_at_all() -> None:
 
 
 def same(one, two) -> bool:
-    return all(
-        torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
-        for a, b in zip(one, two, strict=True)
-    )
+    if isinstance(one, tuple):
+        return all(same(a, b) for a, b in zip(one, two, strict=True))
+    return torch.equal(one, two) if isinstance(one, torch.Tensor) else one == two
 
 
 @pytest.fixture

@@ -217,8 +217,8 @@ def test_generate_works_after_the_checkpoint_has_moved(finished: Finished, tmp_p
 # -- what a person sees ----------------------------------------------------------------------
 
 LABELS = [
-    *("run", "corpus", "tokens", "numbers", "compile", "finished", "held_out", "padding"),
-    *("sample", "best", "watch", "go_on", "more", "own_text"),
+    *("run", "corpus", "tokens", "numbers", "compile", "finished", "speed", "held_out"),
+    *("padding", "sample", "best", "watch", "go_on", "more", "own_text"),
 ]
 
 
@@ -251,7 +251,12 @@ def test_a_whole_run_is_short_and_silent_about_libraries(corpus: str, tmp_path: 
         "padding  row zero after N steps",
     ):
         assert wanted in masked
-    assert any(re.fullmatch(r" +step N/N  N %  loss N  .*real tok/s.*ETA N", x) for x in masked)
+    assert any(
+        re.fullmatch(r" +step N/N  N %  loss N  .*real tok/s.*MFU N %  N GB  ETA N", x)
+        for x in masked
+    )
+    (speed,) = (line for line in masked if line.startswith("speed"))
+    assert re.search(r"real tok/s .*FLOP/s of .* measured: MFU N %   peak N GB$", speed)
 
 
 def test_without_a_compiler_training_runs_eager_and_says_so(

@@ -17,6 +17,7 @@ FLOORS = [
         "special_tokens",
         "console",
         "hardware",
+        "meters",
         "hub",
         "files",
         "stdlib",
@@ -27,10 +28,11 @@ FLOORS = [
         "position",
         "sharded",
     },
-    {"embedding", "attention", "loss", "optim", "batching", "adoption", "checkpoints", "foreign"},
+    {"embedding", "attention", "loss", "optim", "plan", "adoption", "checkpoints", "foreign"},
     {
         "settings",
         "model",
+        "batching",
         "metrics",
         "tokenizer",
         "hub_corpus",
@@ -63,7 +65,7 @@ ON = {module: number for number, floor in enumerate(FLOORS) for module in floor}
 EMPTY = {"__init__", "callbacks.__init__"}  # the package's names are loaded when first used
 
 # With torch alone, for a notebook: these and all that they import.
-PLAIN_TORCH = ("embedding", "attention", "loss", "model", "optim", "batching", "padded")
+PLAIN_TORCH = ("embedding", "attention", "loss", "model", "optim", "plan", "batching", "padded")
 HEAVY = {"lightning", "datasets", "tokenizers", "torchmetrics", "jsonargparse", "tensorboard"}
 
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_embed import DecoderLM
 from lightning_embed.special_tokens import IGNORE_INDEX, PAD_ID
@@ -249,3 +250,12 @@ def test_apply_from_the_model_keeps_the_padding_row(tiny_lm, plus_zero) -> None:
 
     nn.Sequential(model).apply(fn)
     assert plus_zero(model.embedding.weight[PAD_ID])
+
+
+def test_training_flops_are_those_of_the_products(tiny_lm) -> None:
+    """Against torch's own counter, which counts padding and hidden pairs too: so a full square."""
+    model = tiny_lm(tied=False)
+    ids = torch.randint(2, 23, (3, 5))
+    with FlopCounterMode(display=False) as counter:
+        F.cross_entropy(model(ids).flatten(0, 1), ids.flatten()).backward()
+    assert model.training_flops(15, 3 * 5 * 5) == counter.get_total_flops()

@@ -7,6 +7,7 @@ padded on either side, by random amounts, and beside rows that are padding alone
 import math
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from lightning_embed import DecoderLM, TokenEmbedding
 from lightning_embed.attention import causal_attention, visible_keys
+from lightning_embed.batching import PaddedRows, PlanLoader
+from lightning_embed.plan import BatchSettings, cut_windows
 from lightning_embed.special_tokens import IGNORE_INDEX, PAD_ID
 
 VOCABULARY = 23  # that of `tiny_lm`
@@ -153,6 +156,52 @@ def test_on_the_left_the_mask_may_not_be_left_out(tiny_lm) -> None:
     batch = pad(documents([4], 0), 9, ["left"])
     without, masked = model(batch.ids)[batch.real], model(batch.ids, batch.real)[batch.real]
     assert (without - masked)[..., 2:].abs().max() > 1e-3
+
+
+@given(
+    counts=st.lists(st.integers(1, 12), min_size=1, max_size=9),
+    seed=seeds,
+    layout=st.sampled_from(["padded", "packed"]),
+    n_kv_heads=st.sampled_from([None, 1]),
+    fused=st.booleans(),
+)
+@quick
+def test_windows_that_share_rows_do_not_see_each_other(
+    tiny_lm, counts, seed, layout, n_kv_heads, fused
+) -> None:
+    """Both layouts, as the loader hands them over, against each document by itself."""
+    model = tiny_lm(n_kv_heads=n_kv_heads)
+    documents_ids = documents(counts, seed)
+    offsets = np.concatenate([[0], np.cumsum([len(d) for d in documents_ids])])
+    rows = PaddedRows(
+        torch.cat(documents_ids).numpy(),
+        cut_windows(offsets, 12),
+        group=np.zeros(len(counts), np.int64),
+        n_bytes=np.ones(len(counts), np.int64),
+        offsets=offsets,
+        vocab_size=VOCABULARY,
+    )
+    plan = BatchSettings(12 * len(counts), (12,), layout=layout)
+    (batch,) = PlanLoader(rows, plan, seed=0, shuffle=True)
+    expected = alone(model, documents_ids)
+    model.zero_grad()
+    with pytest.MonkeyPatch.context() as patch:
+        if fused:
+            patch.setattr("lightning_embed.attention.EXPLICIT_UP_TO", 0)
+        how = {"segments": batch.segments, "places": batch.places}
+        loss = model.loss(batch.ids, batch.targets, **how) / batch.global_targets
+        loss.backward()
+        scores = model.score(batch.ids, batch.targets, **how)
+    torch.testing.assert_close(loss.detach(), expected.loss, rtol=1e-10, atol=1e-10)
+    for name, parameter in model.named_parameters():
+        gradient = expected.gradients[name]
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-10, atol=1e-10)
+    assert not model.embedding.weight.grad[PAD_ID].any()
+    assert scores.nll.shape == batch.ids.shape and scores.correct.shape == batch.ids.shape
+    mean = scores.nll.sum() / batch.global_targets
+    torch.testing.assert_close(mean, expected.loss.float(), rtol=1e-5, atol=1e-5)
+    assert not scores.nll[batch.targets == IGNORE_INDEX].any()
+    assert (scores.nll[batch.targets != IGNORE_INDEX] > 0).all()
 
 
 @given(lengths=lengths, sides=sides, seed=seeds, before=st.integers(0, 2), masked=st.booleans())

@@ -7,6 +7,7 @@ step's loss (`lightning_module.py`), the end of a run (`summary.py`).
 intervals, and only then is a device waited for.
 """
 
+import shutil
 import sys
 import time
 from typing import Any
@@ -18,6 +19,7 @@ from lightning_embed.callbacks.throughput import Throughput
 from lightning_embed.console import duration, is_main_process, say, short
 from lightning_embed.hardware import why_not_compile
 from lightning_embed.lightning_module import LanguageModel
+from lightning_embed.meters import graphs_compiled
 
 LINES = 10  # of progress in a whole run
 VALIDATION_LINES = 5  # about; TensorBoard has them all
@@ -43,6 +45,8 @@ class Progress(L.Callback):
         self._fit_began = time.perf_counter()
         self._compile_began: float | None = None
         self._live = False
+        self.recompilations = 0  # graphs made in training after the step that compiles
+        self._graphs = 0
         self._validation_line = -sys.maxsize  # step of the last one shown
 
     # Hooks -------------------------------------------------------------------------------------
@@ -66,6 +70,7 @@ class Progress(L.Callback):
     ) -> None:
         if trainer.global_step == max(1, self._first_step) and self._compile_began is None:
             self._compile_began = time.perf_counter()
+        self._graphs = graphs_compiled()  # validation and samples have made theirs before
 
     def on_train_batch_end(  # type: ignore[override]
         self,
@@ -76,6 +81,8 @@ class Progress(L.Callback):
         batch_idx: int,
     ) -> None:
         step = trainer.global_step
+        if step - self._first_step > 2:
+            self.recompilations += graphs_compiled() - self._graphs
         if step == self._seen_step:
             return  # in the middle of accumulation
         self._seen_step = step
@@ -103,6 +110,8 @@ class Progress(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._clear()
+        if self.recompilations:
+            say("note", f"{self.recompilations} graphs compiled anew in training: shapes vary")
         if trainer.global_step < self.total_steps and trainer.should_stop:
             say("note", "stopped before the planned end: validation loss falls no longer")
         say(
@@ -142,13 +151,18 @@ class Progress(L.Callback):
             values["throughput/real_tokens_per_s"] = figures["tokens_per_s"]
             values["throughput/data_wait"] = figures["data_wait"]
             values["padding/share"] = figures["padding"]
+            for name in ("flops_per_s", "mfu", "peak_memory"):
+                if name in figures:
+                    values[f"throughput/{name}"] = figures[name]
+        values["compile/recompilations"] = self.recompilations
         self._log(trainer, values, step)
         line = self._text(step, loss, figures)
         every = max(self.every, self.total_steps // LINES)
         if step % every < self.every or step == self.total_steps:
             self._line(line)
         elif sys.stdout.isatty() and is_main_process():
-            sys.stdout.write(f"\r\033[K         {line}")
+            room = shutil.get_terminal_size().columns - 1  # a wrapped line cannot be rewritten
+            sys.stdout.write(f"\r\033[K{'':9}{line}"[: room + len("\r\033[K")])
             sys.stdout.flush()
             self._live = True
 
@@ -159,6 +173,10 @@ class Progress(L.Callback):
             parts.append(f"{short(figures['tokens_per_s'])} real tok/s")
             parts.append(f"padding {100 * figures['padding']:.1f} %")
             parts.append(f"data wait {100 * figures['data_wait']:.0f} %")
+            if "mfu" in figures:
+                parts.append(f"MFU {100 * figures['mfu']:.0f} %")
+            if "peak_memory" in figures:
+                parts.append(f"{figures['peak_memory'] / 1e9:.1f} GB")
         done = step - self._first_step
         left = (time.perf_counter() - self._fit_began) / done * (self.total_steps - step)
         parts.append(f"ETA {duration(left)}")

@@ -1,0 +1,281 @@
+"""From documents' lengths to global batches: windows, rows, whose share is what.
+
+Knows: how long documents are cut, which windows share a row and a global batch, which rows are
+whose. Leaves to others: reading tokens and filling rows (`batching.py`).
+
+The way, with max_length 4 and documents of 3 and 6 targets:
+
+1. windows    doc 0: <s> a b | targets a b </s>          -> one window of 3
+              doc 1: <s> c d e f g | targets c d e f g </s> -> windows of 4 and 2
+2. rows       padded: one window a row, as wide as the next of `widths`: 3 -> 4, 4 -> 4, 2 -> 2
+              packed: as many windows as fit into the widest: 4, 3, 2 and 1 lie as (4), (3 1), (2)
+3. plan       rows of one width form global batches; the order is a pure function of
+              (lengths, settings, seed, epoch), so it is the same on 1, 2 or 8 processes
+4. shares     a global batch's rows are dealt out to its micro-batches (ranks x accumulation)
+
+An epoch has every window exactly once and always the same number of batches, which is what lets a
+run go on by counting them. Padded, the number follows from how many windows each width has. Packed,
+which *lengths* share a row is decided without a seed; each epoch draws anew which window of that
+length takes the place, so neighbours change and the number of rows does not.
+
+Every rank gets the same number of micro-batches of the same shape; a row nobody has is all padding
+and contributes 0.
+"""
+
+from bisect import bisect_left, insort
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+Layout = Literal["padded", "packed"]
+
+
+class Windows(NamedTuple):
+    """One entry a window, N windows; a window's first `context` positions have no target."""
+
+    start: np.ndarray  # (N,) int64, where its input begins in the token array
+    length: np.ndarray  # (N,) int32, positions: inputs, and targets one further on
+    context: np.ndarray  # (N,) int32
+    document: np.ndarray  # (N,) int64
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    @property
+    def targets(self) -> np.ndarray:
+        """(N,) real targets of each window."""
+        return self.length - self.context
+
+    @property
+    def pairs(self) -> np.ndarray:
+        """(N,) int64, query-key pairs of each window under the causal mask."""
+        length = self.length.astype(np.int64)
+        return length * (length + 1) // 2
+
+
+def cut_windows(offsets: np.ndarray, max_length: int, overlap: int = 0) -> Windows:
+    """Cut documents into windows of at most `max_length` positions, every token a target once.
+
+    Args:
+        offsets: `(documents + 1,)` where each document's tokens begin in the token array.
+        max_length: positions in a window.
+        overlap: positions at the start of every window but a document's first that are there as
+            context only, so that later windows do not begin blind.
+    """
+    if max_length < 2:
+        raise ValueError(
+            f"max_length must be at least 2, not {max_length}; change --data.max_length"
+        )
+    if not 0 <= overlap < max_length:
+        raise ValueError(
+            f"overlap {overlap} must be at least 0 and below max_length {max_length};"
+            " change --data.eval_overlap"
+        )
+    targets = np.maximum(np.diff(offsets) - 1, 0)
+    stride = max_length - overlap
+    count = np.where(targets > 0, 1 + -(-np.maximum(targets - max_length, 0) // stride), 0)
+    document = np.repeat(np.arange(len(targets)), count)
+    index = _ranges(np.zeros_like(count), count)
+    begin = index * stride
+    length = np.minimum(max_length, targets[document] - begin)
+    context = np.where(index > 0, overlap, 0)
+    return Windows(
+        offsets[:-1][document] + begin, length.astype(np.int32), context.astype(np.int32), document
+    )
+
+
+def _ranges(first: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """first[0], first[0] + 1, ... (sizes[0] of them), then first[1] and so on."""
+    return np.repeat(first - (np.cumsum(sizes) - sizes), sizes) + np.arange(sizes.sum())
+
+
+def _bounds(sizes: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+
+
+def pack(lengths: np.ndarray, width: int) -> np.ndarray:
+    """The row `(N,)` of each of these lengths, which must fall: each goes where it fits best.
+
+    Best fit, longest first. Lengths that are equal are placed together, so that millions of windows
+    take as long as there are pairs of a length and a free space.
+    """
+    row = np.empty(len(lengths), np.int64)
+    free: dict[int, list[int]] = {}  # rows by their free space
+    spaces: list[int] = []  # its keys, rising
+    made = 0
+
+    def keep(space: int, rows: list[int]) -> None:
+        if space and rows:
+            if space not in free:
+                insort(spaces, space)
+            free.setdefault(space, []).extend(rows)
+
+    negative, places, counts = np.unique(-lengths, return_index=True, return_counts=True)
+    for length, at, count in zip((-negative).tolist(), places.tolist(), counts, strict=True):
+        left = int(count)
+        while left:
+            found = bisect_left(spaces, length)
+            space = spaces[found] if found < len(spaces) else width
+            each = space // length
+            wanted = -(-left // each)
+            if found < len(spaces):
+                rows = free[space][:wanted]
+                del free[space][:wanted]
+                if not free[space]:
+                    del free[space], spaces[found]
+            else:
+                rows = list(range(made, made + wanted))
+                made += wanted
+            placed = min(left, each * len(rows))
+            row[at : at + placed] = np.repeat(rows, each)[:placed]
+            full, rest = divmod(placed, each)
+            keep(space - each * length, rows[:full])
+            if rest:
+                keep(space - rest * length, rows[full:])
+            at, left = at + placed, left - placed
+    return row
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """What a global batch may hold.
+
+    Args:
+        tokens: positions (rows x width), padding included.
+        widths: the widths rows are padded to, rising; the last is the longest window.
+        rows: rows at most, whatever their width; None leaves it to `tokens`.
+        layout: "padded" has one window a row, "packed" as many as fit into the widest row.
+    """
+
+    tokens: int
+    widths: tuple[int, ...]
+    rows: int | None = None
+    layout: Layout = "padded"
+
+    def __post_init__(self) -> None:
+        if not self.widths or list(self.widths) != sorted(set(self.widths)) or self.widths[0] < 1:
+            raise ValueError(f"widths must rise, not {list(self.widths)}; change --data.widths")
+        if self.tokens < self.widths[-1]:
+            raise ValueError(
+                f"a batch of {self.tokens} tokens cannot hold one row of {self.widths[-1]};"
+                " raise --data.tokens_per_batch or lower --data.max_length"
+            )
+        if self.rows is not None and self.rows < 1:
+            raise ValueError(f"a batch needs a row, not {self.rows}; change --data.rows_per_batch")
+
+    def rows_at(self, width: int) -> int:
+        rows = self.tokens // width
+        return rows if self.rows is None else min(rows, self.rows)
+
+
+class MicroBatch(NamedTuple):
+    """One process' share of a global batch: what a loader's worker is asked for."""
+
+    windows: np.ndarray  # window numbers, row after row
+    row: np.ndarray  # the row of each
+    n_rows: int  # rows of the padded batch; those without a window are all padding
+    width: int
+    global_targets: int
+    global_positions: int
+    global_pairs: int
+
+
+class Plan(NamedTuple):
+    """An epoch's global batches."""
+
+    order: np.ndarray  # (N,) window numbers, row after row, batch after batch
+    row_bounds: np.ndarray  # (rows + 1,) where each row begins in `order`
+    bounds: np.ndarray  # (batches + 1,) where each batch begins among the rows
+    widths: np.ndarray  # (batches,)
+    full_rows: np.ndarray  # (batches,) rows a full batch of this width has
+    targets: np.ndarray  # (batches,) real targets
+    pairs: np.ndarray  # (batches,) query-key pairs
+
+    def __len__(self) -> int:
+        return len(self.widths)
+
+    def positions(self, n_micro: int = 1) -> int:
+        """Positions of the whole epoch in `n_micro` micro-batches a step, padding included."""
+        return int((-(-self.full_rows // n_micro) * n_micro * self.widths).sum())
+
+    def windows_of(self, batch: int) -> np.ndarray:
+        """All windows of a global batch."""
+        begin, end = self.row_bounds[self.bounds[[batch, batch + 1]]]
+        return self.order[begin:end]
+
+    def micro_batch(self, batch: int, index: int, n_micro: int) -> MicroBatch:
+        """Share number `index` of `n_micro` of a global batch; every row is in exactly one."""
+        rows = np.arange(self.bounds[batch], self.bounds[batch + 1])[index::n_micro]
+        sizes = self.row_bounds[rows + 1] - self.row_bounds[rows]
+        per_micro = -(-int(self.full_rows[batch]) // n_micro)
+        width = int(self.widths[batch])
+        return MicroBatch(
+            self.order[_ranges(self.row_bounds[rows], sizes)],
+            np.repeat(np.arange(len(rows)), sizes),
+            per_micro,
+            width,
+            int(self.targets[batch]),
+            per_micro * n_micro * width,
+            int(self.pairs[batch]),
+        )
+
+
+def plan_epoch(
+    windows: Windows, settings: BatchSettings, *, seed: int, epoch: int, shuffle: bool = True
+) -> Plan:
+    """Global batches of rows of one width; a pure function of its arguments.
+
+    Rows are drawn in a random order, so a padded batch's windows are alike in length and in nothing
+    else, and batches come in a random order too. What does not fill a batch moves up to the next
+    width, so an epoch has at most one partial batch. Without `shuffle` the longest come first.
+    """
+    longest = int(windows.length.max(initial=0))
+    if longest > settings.widths[-1]:
+        raise ValueError(
+            f"a window of {longest} fits none of --data.widths {list(settings.widths)}"
+        )
+    order = np.arange(len(windows))
+    rng = np.random.default_rng([seed, epoch])
+    if shuffle:
+        order = rng.permutation(order)
+    if settings.layout == "packed":
+        order = order[np.argsort(-windows.length[order], kind="stable")]
+        row = pack(windows.length[order], settings.widths[-1])
+        order, sizes = order[np.argsort(row, kind="stable")], np.bincount(row)
+        classes = np.full(len(sizes), len(settings.widths) - 1)
+        rows = rng.permutation(len(sizes)) if shuffle else np.arange(len(sizes))[::-1]
+    else:
+        sizes = np.ones(len(order), np.int64)
+        classes = np.searchsorted(settings.widths, windows.length)[order].astype(np.uint8)
+        rows = np.argsort(classes, kind="stable")
+    batch_sizes, widths = _cut_batches(classes[rows], settings)
+    batches = rng.permutation(len(widths)) if shuffle else np.arange(len(widths))[::-1]
+    first = (np.cumsum(batch_sizes) - batch_sizes)[batches]
+    bounds, widths = _bounds(batch_sizes[batches]), widths[batches]
+    rows = rows[_ranges(first, batch_sizes[batches])]
+    order = order[_ranges((np.cumsum(sizes) - sizes)[rows], sizes[rows])]
+    row_bounds = _bounds(sizes[rows])
+    targets, pairs = (
+        np.diff(_bounds(column[order])[row_bounds[bounds]])
+        for column in (windows.targets, windows.pairs)
+    )
+    full_rows = np.array([settings.rows_at(int(w)) for w in widths], np.int64)
+    return Plan(order, row_bounds, bounds, widths, full_rows, targets, pairs)
+
+
+def _cut_batches(classes: np.ndarray, settings: BatchSettings) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and width of each batch, when rows come with rising `classes` (numbers of a width)."""
+    ends = np.searchsorted(classes, np.arange(len(settings.widths)), side="right")
+    sizes: list[int] = []
+    widths: list[int] = []
+    at = 0
+    for number, (width, end) in enumerate(zip(settings.widths, ends.tolist(), strict=True)):
+        rows = settings.rows_at(width)
+        full, rest = divmod(end - at, rows)
+        sizes += [rows] * full
+        if rest and number == len(settings.widths) - 1:
+            sizes.append(rest)
+        widths += [width] * (len(sizes) - len(widths))
+        at = sum(sizes)
+    return np.array(sizes, np.int64), np.array(widths, np.int64)
