@@ -238,3 +238,12 @@ def test_packed_batches_hold_lengths_in_no_order() -> None:
 def test_bad_batch_settings_name_the_flag(arguments, says) -> None:
     with pytest.raises(ValueError, match=says):
         BatchSettings(**({"tokens": 64, "widths": (4, 16)} | arguments))
+
+
+@pytest.mark.parametrize("layout", ["padded", "packed"])
+def test_a_batchs_windows_are_those_of_its_shares(layout: str) -> None:
+    windows = cut_windows(np.cumsum([0, *range(3, 40)]), 16)
+    plan = plan_epoch(windows, BatchSettings(64, (8, 16), layout=layout), seed=1, epoch=2)
+    for batch in range(len(plan)):
+        shares = [plan.micro_batch(batch, index, 3).windows for index in range(3)]
+        assert sorted(plan.windows_of(batch)) == sorted(np.concatenate(shares))
