@@ -34,7 +34,7 @@ class Windows(NamedTuple):
     start: np.ndarray  # (N,) int64, where its input begins in the token array
     length: np.ndarray  # (N,) int32, positions: inputs, and targets one further on
     context: np.ndarray  # (N,) int32
-    document: np.ndarray  # (N,) int64
+    document: np.ndarray  # (N,) int32, int64 where that is too small
 
     def __len__(self) -> int:
         return len(self.start)
@@ -63,17 +63,35 @@ def cut_windows(offsets: np.ndarray, max_length: int, overlap: int = 0) -> Windo
             f"overlap {overlap} must be at least 0 and below max_length {max_length};"
             " change --data.eval_overlap"
         )
-    targets = np.maximum(np.diff(offsets) - 1, 0)
+    # Narrow integers and early deletions: at 10 million documents each column counts.
+    targets = _narrow(np.maximum(np.diff(offsets) - 1, 0))
     stride = max_length - overlap
     count = np.where(targets > 0, 1 + -(-np.maximum(targets - max_length, 0) // stride), 0)
-    document = np.repeat(np.arange(len(targets)), count)
-    index = np.arange(len(document)) - np.repeat(np.cumsum(count) - count, count)
-    begin = index * stride
-    length = np.minimum(max_length, targets[document] - begin)
-    context = np.where(index > 0, overlap, 0)
-    return Windows(
-        offsets[:-1][document] + begin, length.astype(np.int32), context.astype(np.int32), document
-    )
+    document = np.repeat(_numbers(len(targets)), count)
+    index = _numbers(len(document))
+    index -= np.repeat((np.cumsum(count) - count).astype(index.dtype), count)
+    del count
+    begin = index.astype(targets.dtype) * stride
+    length = np.minimum(max_length, targets[document] - begin).astype(np.int32)
+    del targets
+    # All zero without an overlap, and then never written: untouched zeros take no memory.
+    context = np.zeros(len(index), np.int32)
+    if overlap:
+        context[index > 0] = overlap
+    start = offsets[document].astype(np.int64, copy=False)
+    start += begin
+    return Windows(start, length, context, document)
+
+
+def _narrow(values: np.ndarray) -> np.ndarray:
+    """The same numbers in int32 where it holds them, which is half of numpy's int64."""
+    small = values.max(initial=0) <= np.iinfo(np.int32).max
+    return values.astype(np.int32) if small else values
+
+
+def _numbers(count: int) -> np.ndarray:
+    """0, 1, ..., count - 1, narrow where they fit."""
+    return np.arange(count, dtype=np.int32 if count <= np.iinfo(np.int32).max else np.int64)
 
 
 @dataclass(frozen=True)
@@ -156,34 +174,43 @@ def plan_epoch(
         raise ValueError(
             f"a window of {longest} fits none of --data.widths {list(settings.widths)}"
         )
-    order = np.arange(len(windows))
+    order = _numbers(len(windows))
     rng = np.random.default_rng([seed, epoch])
     if shuffle:
-        order = rng.permutation(order)
-    classes = np.searchsorted(settings.widths, windows.length).astype(np.uint8)
-    order = order[np.argsort(classes[order], kind="stable")]
-    ends = np.searchsorted(classes[order], np.arange(len(settings.widths)), side="right")
-    bounds, widths, at = [0], [], 0
-    for number, (width, end) in enumerate(zip(settings.widths, ends, strict=True)):
+        rng.shuffle(order)
+    # Windows of one width after another, each kind in the order drawn.
+    kinds = np.zeros(len(order), np.min_scalar_type(len(settings.widths)))
+    for width in settings.widths[:-1]:
+        kinds += windows.length > width
+    kinds = kinds[order]
+    order = order[np.argsort(kinds, kind="stable")]
+    ends = np.cumsum([np.count_nonzero(kinds == n) for n in range(len(settings.widths))])
+    del kinds
+    bounds, widths, at = [np.zeros(1, np.int64)], [], 0
+    for number, (width, end) in enumerate(zip(settings.widths, ends.tolist(), strict=True)):
         rows = settings.rows_at(width)
         full = (end - at) // rows
         if number == len(settings.widths) - 1:
             full = -(-(end - at) // rows)
-        stops = np.minimum(at + rows * np.arange(1, full + 1), end)
-        bounds.extend(stops.tolist())
-        widths.extend([width] * len(stops))
-        at += int(rows * full)
-    first, last = np.array(bounds[:-1], np.int64), np.array(bounds[1:], np.int64)
-    batches = rng.permutation(len(widths)) if shuffle else np.arange(len(widths))[::-1]
-    first, last = first[batches], last[batches]
-    sizes = last - first
+        bounds.append(np.minimum(at + rows * np.arange(1, full + 1), end))
+        widths.append(np.full(full, width))
+        at += rows * full
+    edges, width_array = np.concatenate(bounds), np.concatenate(widths)
+    sizes = np.diff(edges)
+    batches = rng.permutation(len(sizes)) if shuffle else np.arange(len(sizes))[::-1]
+    first, sizes, width_array = edges[:-1][batches], sizes[batches], width_array[batches]
     bounds_array = np.concatenate([[0], np.cumsum(sizes)])
-    within = np.arange(len(order)) - np.repeat(bounds_array[:-1], sizes)
-    order = order[np.repeat(first, sizes) + within]
-    width_array = np.array(widths, np.int64)[batches]
-    full_rows = np.array([settings.rows_at(int(w)) for w in width_array], np.int64)
-    running = np.concatenate([[0], np.cumsum(windows.targets[order], dtype=np.int64)])
-    return Plan(order, bounds_array, width_array, full_rows, np.diff(running[bounds_array]))
+    place = _numbers(len(order))  # in the order by width, of each window in the order of batches
+    place += np.repeat((first - bounds_array[:-1]).astype(place.dtype), sizes)
+    order = order[place]
+    del place
+    full_rows = settings.tokens // width_array
+    if settings.rows is not None:
+        full_rows = np.minimum(full_rows, settings.rows)
+    targets = np.zeros(0, np.int64)
+    if len(sizes):
+        targets = np.add.reduceat(windows.targets[order], bounds_array[:-1], dtype=np.int64)
+    return Plan(order, bounds_array, width_array, full_rows, targets)
 
 
 class Batch(NamedTuple):
