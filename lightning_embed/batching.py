@@ -186,7 +186,7 @@ def plan_epoch(
     order = order[np.argsort(kinds, kind="stable")]
     ends = np.cumsum([np.count_nonzero(kinds == n) for n in range(len(settings.widths))])
     del kinds
-    bounds, widths, at = [np.zeros(1, np.int64)], [], 0
+    bounds, widths, full_rows, at = [np.zeros(1, np.int64)], [], [], 0
     for number, (width, end) in enumerate(zip(settings.widths, ends.tolist(), strict=True)):
         rows = settings.rows_at(width)
         full = (end - at) // rows
@@ -194,23 +194,27 @@ def plan_epoch(
             full = -(-(end - at) // rows)
         bounds.append(np.minimum(at + rows * np.arange(1, full + 1), end))
         widths.append(np.full(full, width))
+        full_rows.append(np.full(full, rows))
         at += rows * full
-    edges, width_array = np.concatenate(bounds), np.concatenate(widths)
+    edges = np.concatenate(bounds)
     sizes = np.diff(edges)
     batches = rng.permutation(len(sizes)) if shuffle else np.arange(len(sizes))[::-1]
-    first, sizes, width_array = edges[:-1][batches], sizes[batches], width_array[batches]
+    first, sizes = edges[:-1][batches], sizes[batches]
     bounds_array = np.concatenate([[0], np.cumsum(sizes)])
     place = _numbers(len(order))  # in the order by width, of each window in the order of batches
     place += np.repeat((first - bounds_array[:-1]).astype(place.dtype), sizes)
     order = order[place]
     del place
-    full_rows = settings.tokens // width_array
-    if settings.rows is not None:
-        full_rows = np.minimum(full_rows, settings.rows)
     targets = np.zeros(0, np.int64)
     if len(sizes):
         targets = np.add.reduceat(windows.targets[order], bounds_array[:-1], dtype=np.int64)
-    return Plan(order, bounds_array, width_array, full_rows, targets)
+    return Plan(
+        order,
+        bounds_array,
+        np.concatenate(widths)[batches],
+        np.concatenate(full_rows)[batches],
+        targets,
+    )
 
 
 class Batch(NamedTuple):
