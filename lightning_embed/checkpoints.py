@@ -1,8 +1,8 @@
-"""Checkpoint files that are whole or not there.
+"""Checkpoints that are whole or not there, and that run no code.
 
-Knows: writing beside the target and renaming, telling a whole file from a damaged one. Leaves to
-others: when to save (Lightning's ModelCheckpoint, `callbacks/signals.py`), what a checkpoint holds
-(`lightning_module.py`, `datamodule.py`), where it lies (`runs.py`).
+Knows: writing beside the target and renaming, telling a whole one from a damaged one, reading one.
+Leaves to others: when to save (`callbacks/checkpointing.py`), what a checkpoint holds
+(`lightning_module.py`, `datamodule.py`), where it lies (`runs.py`), shards (`sharded.py`).
 """
 
 import errno
@@ -11,13 +11,18 @@ import pickle
 import shutil
 import zipfile
 import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
+from torch import Tensor
+
+from lightning_embed.sharded import is_whole_folder, read_meta, read_whole
 
 TEMPORARY = ".tmp-"
+FULL_BELOW = 2**20  # bytes left on a disk that torch could not write on
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -39,16 +44,35 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
+            if target.is_dir():  # shards, from a run that went on in another way
+                shutil.rmtree(target)
             os.replace(name, target)
         except BaseException as error:
-            free = shutil.disk_usage(target.parent).free
+            full = is_disk_full(target.parent)
             name.unlink(missing_ok=True)
-            if isinstance(error, RuntimeError) and free < 2**20:  # torch's word for a full disk
-                raise OSError(
-                    errno.ENOSPC, f"disk full; the checkpoint before is kept: {target}"
-                ) from None
+            if isinstance(error, RuntimeError) and full:  # torch's word for a full disk
+                raise OSError(errno.ENOSPC, f"disk full; {target} is not written") from None
             raise
         sync_folder(target.parent)
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: bool | None = True
+    ) -> dict[str, Any]:
+        """A file or a folder of shards; never anything but tensors and plain values."""
+        return read_checkpoint(Path(path))
+
+
+def is_disk_full(folder: Path) -> bool:
+    return shutil.disk_usage(folder).free < FULL_BELOW
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed process left half written."""
+    for left in folder.glob(f".*{TEMPORARY}*"):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
@@ -62,10 +86,12 @@ def sync_folder(folder: Path) -> None:
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a checkpoint's archive is complete and every checksum in it holds.
+    """Whether a checkpoint is complete and every checksum in it holds.
 
     torch.load would load flipped bits without a word.
     """
+    if path.is_dir():
+        return is_whole_folder(path)
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
@@ -74,7 +100,7 @@ def is_whole(path: Path) -> bool:
 
 
 def require_whole(path: Path) -> None:
-    """Raises ValueError: the file is damaged."""
+    """Raises ValueError: the checkpoint is damaged."""
     if not is_whole(path):
         raise ValueError(
             f"{path} is damaged (not a whole archive, or its checksums do not hold); give another,"
@@ -83,11 +109,13 @@ def require_whole(path: Path) -> None:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What a checkpoint holds, mapped rather than read; no code in it is run.
+    """What a checkpoint holds, a file mapped rather than read; no code in it is run.
 
     Raises:
         ValueError: it holds more than tensors and plain values, or is no checkpoint of ours.
     """
+    if path.is_dir():
+        return _require_ours(read_whole(path), path)
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError):
@@ -95,6 +123,52 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} holds more than tensors and plain values and is not loaded: it could run a"
             " program"
         ) from None
+    return _require_ours(saved, path)
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The same without the tensors, where these can be left out."""
+    if path.is_dir():
+        return _require_ours(read_meta(path) | {"state_dict": {}}, path)
+    return read_checkpoint(path)
+
+
+def require_fits(
+    checkpoint: dict[str, Any],
+    own: Mapping[str, Tensor],
+    groups: Mapping[str, Sequence[Tensor]],
+) -> None:
+    """Refuse weights or moments of other shapes before any of them is copied.
+
+    Args:
+        checkpoint: what was read; a part that is not in it is not looked at.
+        own: the model's state dict.
+        groups: the parameters of each of the optimizer's groups, in order.
+    """
+    saved = checkpoint.get("state_dict") or own
+    differ = [
+        name
+        for name in sorted(own.keys() | saved.keys())
+        if getattr(own.get(name), "shape", None) != getattr(saved.get(name), "shape", ())
+    ]
+    for state in checkpoint.get("optimizer_states", []):
+        for group in state["param_groups"]:
+            parameters = groups.get(group.get("name"), ())
+            if len(parameters) != len(group["params"]):
+                differ.append(f"optimizer group {group.get('name')}")
+            for key, parameter in zip(group["params"], parameters, strict=False):
+                moments = state["state"].get(key, {}).values()
+                if any(m.ndim and m.shape != parameter.shape for m in moments):
+                    differ.append(f"a moment in group {group['name']}")
+    if differ:
+        raise ValueError(
+            f"the checkpoint does not fit this model: {', '.join(differ[:3])}"
+            f"{' and more' if len(differ) > 3 else ''} have other shapes or are on one side only;"
+            " give the --model.* settings it was trained with"
+        )
+
+
+def _require_ours(saved: Any, path: Path) -> dict[str, Any]:
     if not isinstance(saved, dict) or not {"state_dict", "hyper_parameters"} <= saved.keys():
         raise ValueError(f"{path} is not a checkpoint that fit wrote")
     return saved

@@ -21,7 +21,17 @@ from lightning_embed.batching import (
     cut_windows,
     plan_epoch,
 )
-from lightning_embed.prepared import Prepared, Source, Split, open_prepared, prepare
+from lightning_embed.console import say
+from lightning_embed.position import Position
+from lightning_embed.prepared import (
+    Prepared,
+    Source,
+    Split,
+    data_key,
+    is_prepared,
+    open_prepared,
+    prepare,
+)
 
 EVAL_TOKENS_PER_BATCH = 8_192
 
@@ -103,7 +113,8 @@ class TextDataModule(L.LightningDataModule):
         self.max_length, self.eval_overlap = max_length, eval_overlap
         self.quick_eval_tokens, self.num_workers, self.seed = quick_eval_tokens, num_workers, seed
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
-        self._resume: dict[str, Any] | None = None
+        self._origin = Position()  # where this process began, and what later places follow from
+        self._kept: Path | None = None  # tokens a run goes on with, though the text has changed
         self._train_loader: PlanLoader | None = None
 
     @property
@@ -121,6 +132,8 @@ class TextDataModule(L.LightningDataModule):
         self._prepared_path()
 
     def _prepared_path(self) -> Path:
+        if self._kept is not None:
+            return self._kept
         return prepare(
             self.source,
             self.cache_dir,
@@ -170,10 +183,7 @@ class TextDataModule(L.LightningDataModule):
         split = self.prepared.train
         windows = cut_windows(split.offsets, self.max_length)
         self._train_loader = self._loader(split, windows, self.settings, train=True)
-        if self._resume is not None:
-            done = int(self._resume["consumed"]) * self._train_loader.accumulate
-            self._train_loader.start = done % len(self._train_loader)
-            self._resume = None
+        self._train_loader.start = self._origin.consumed * self._train_loader.accumulate
         return self._train_loader
 
     def eval_dataloader(self, quick: bool = False) -> PlanLoader:
@@ -198,40 +208,110 @@ class TextDataModule(L.LightningDataModule):
         return self.eval_dataloader()
 
     @cached_property
-    def steps_per_epoch(self) -> int:
-        """Optimizer steps in an epoch: global batches of the plan, the same number every epoch."""
+    def _batches_per_epoch(self) -> int:
+        """Global batches of the plan, the same number every epoch."""
         windows = cut_windows(self.prepared.train.offsets, self.max_length)
         return len(plan_epoch(windows, self.settings, seed=self.seed, epoch=0))
 
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in an epoch: the plan's, or fewer by `--trainer.limit_train_batches`."""
+        limit = self.trainer.limit_train_batches if self.trainer is not None else 1.0
+        if isinstance(limit, float):
+            return max(1, int(self._batches_per_epoch * limit))
+        assert self.trainer is not None
+        return max(1, min(self._batches_per_epoch, limit // self.trainer.accumulate_grad_batches))
+
     # State ----------------------------------------------------------------------------------
 
-    def state_dict(self) -> dict[str, Any]:
-        """How many global batches of the running epoch are done, and of which data."""
-        consumed = 0
-        if self.trainer is not None and self._train_loader is not None:
-            progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
-            done: int = progress.processed  # type: ignore[attr-defined]
-            consumed = done // self._train_loader.accumulate % len(self._train_loader.plan)
+    def position(self, step: int) -> Position:
+        """Where the run stands after `step` optimizer steps."""
+        return self._origin.at(step, self.steps_per_epoch)
+
+    @property
+    def plan_settings(self) -> dict[str, Any]:
+        """What decides which windows make a batch, as flags name it."""
         return {
-            "consumed": consumed,
-            "data": self.prepared.key,
-            "tokenizer": self.prepared.tokenizer.fingerprint,
+            "max_length": self.max_length,
+            "tokens_per_batch": self.settings.tokens,
+            "rows_per_batch": self.settings.rows,
+            "widths": list(self.settings.widths),
+            "seed": self.seed,
         }
 
-    def require_same(self, state_dict: dict[str, Any], training: bool) -> None:
-        """Refuse to go on with other data, or to evaluate with another tokenizer (ValueError)."""
-        if not training and state_dict["tokenizer"] != self.prepared.tokenizer.fingerprint:
-            raise ValueError(
-                "this checkpoint was trained with another tokenizer than this data's: give the"
-                " --data.* settings of then, or its tokenizer.json as --data.tokenizer"
-            )
+    @property
+    def _asked(self) -> dict[str, Any]:
+        """How the tokens were asked for, the text itself aside."""
+        return {
+            "source": type(self.source).__name__,
+            "tokenizer": self.tokenizer_name,
+            "vocab_size": self.vocab_size,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position, in global batches, and of which data and plan."""
+        step = self.trainer.global_step if self.trainer is not None else self._origin.step
+        return {
+            **self.position(step)._asdict(),
+            "data": self.prepared.key,
+            "tokenizer": self.prepared.tokenizer.fingerprint,
+            "asked": self._asked,
+            "plan": self.plan_settings,
+        }
+
+    def _keep_library(self, state_dict: dict[str, Any]) -> None:
+        """If Python's library was patched since, its prepared tokens serve, where kept."""
+        kept = self.cache_dir / state_dict["data"]
+        if self.files or self.hub or state_dict["asked"] != self._asked or not is_prepared(kept):
+            return
+        asked: dict[str, Any] = {"tokenizer": self.tokenizer_name, "vocab_size": self.vocab_size}
+        if data_key(self.source, **asked) != state_dict["data"]:
+            say("note", f"the standard library has changed; its tokens of then are used ({kept})")
+            self._kept = kept
+            self.__dict__.pop("prepared", None)
+
+    def go_on_with(self, state_dict: dict[str, Any], training: bool) -> None:
+        """Use the data a checkpoint was trained on.
+
+        Raises:
+            ValueError: another tokenizer, or, for training, other data or another plan.
+        """
+        self._keep_library(state_dict)
         if training and state_dict["data"] != self.prepared.key:
             raise ValueError(
                 f"this checkpoint was trained on data {state_dict['data']}, not on"
                 f" {self.prepared.key}: give the same --data.* settings and text as then, or start"
                 " a new run without --ckpt_path"
             )
+        if state_dict["tokenizer"] != self.prepared.tokenizer.fingerprint:
+            raise ValueError(
+                "this checkpoint was trained with another tokenizer than this data's: give the"
+                " --data.* settings of then, or its tokenizer.json as --data.tokenizer"
+            )
+        if not training:
+            return
+        for name, now in self.plan_settings.items():
+            then = state_dict["plan"][name]
+            if now != then:
+                flag = "--seed_everything" if name == "seed" else f"--data.{name}"
+                raise ValueError(
+                    f"{flag} is {now}, but this checkpoint was trained with {then}: its place in"
+                    " the text would be another; leave it as it was or start a new run"
+                )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.require_same(state_dict, training=self.trainer is None or _is_fit(self.trainer))
-        self._resume = state_dict
+        training = self.trainer is None or _is_fit(self.trainer)
+        self.go_on_with(state_dict, training)
+        if training:
+            self._origin = Position(*(state_dict[name] for name in Position._fields))
+
+    def documents_of_step(self, step: int) -> list[str]:
+        """Names of the documents in the global batch that optimizer step `step` trains on."""
+        _, epoch, batch = self.position(step - 1)
+        split = self.prepared.train
+        windows = cut_windows(split.offsets, self.max_length)
+        plan = plan_epoch(windows, self.settings, seed=self.seed, epoch=epoch)
+        rows = plan.order[plan.bounds[batch] : plan.bounds[batch + 1]]
+        names = self.prepared.report["sources"]
+        documents = np.unique(windows.document[rows])
+        return [f"{names[split.source[d]]} (document {d})" for d in documents]

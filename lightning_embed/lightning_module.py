@@ -6,6 +6,9 @@ batches (`datamodule.py`, met only through `trainer.datamodule`), progress, guar
 """
 
 from collections.abc import Callable
+from functools import partial
+from io import BytesIO
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import lightning as L
@@ -17,11 +20,12 @@ from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_embed.batching import Batch
-from lightning_embed.embedding import InitName
+from lightning_embed.checkpoints import read_checkpoint, require_fits
+from lightning_embed.embedding import InitName, clear_padding_moments
 from lightning_embed.hardware import require_memory, why_not_compile
 from lightning_embed.metrics import Evaluation, LanguageModelMetrics
 from lightning_embed.model import DecoderLM
-from lightning_embed.optim import MuonAdamW, build_scheduler, parameter_groups
+from lightning_embed.optim import MuonAdamW, parameter_groups, schedule_factor
 from lightning_embed.special_tokens import IGNORE_INDEX
 
 
@@ -93,6 +97,7 @@ class LanguageModel(L.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        self._asked_schedule_steps = schedule_steps
         self.model: DecoderLM | None = None
         self.tokenizer_json: str | None = None  # the tokenizer's text travels in the checkpoint
         self.metrics = LanguageModelMetrics()
@@ -226,29 +231,39 @@ class LanguageModel(L.LightningModule):
 
     def _log_metrics(self, stage: str) -> None:
         self.evaluation = self.metrics.compute()  # already the same on all ranks
-        self.log_dict({f"{stage}/{k}": v for k, v in self.evaluation.scalars.items()})
+        values = {f"{stage}/{name}": value for name, value in self.evaluation.scalars.items()}
+        self.log_dict(values, logger=False)  # its step would be one behind that of the weights
+        for logger in self.trainer.loggers:
+            logger.log_metrics(values, self.trainer.global_step)
 
     # Optimization ----------------------------------------------------------------------------
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        h = self.hparams
-        total = h["schedule_steps"] or self.planned_steps()
-        warmup = max(1, round(0.02 * total)) if h["warmup_steps"] is None else h["warmup_steps"]
         # A scaler's found_inf and unscaling are Lightning's business; fused AdamW is safe with
         # both because MuonAdamW does not claim to scale gradients itself.
         optimizer = MuonAdamW(self._groups(), fused=self.device.type in ("cpu", "cuda"))
-        scheduler = build_scheduler(
-            optimizer,
+        scheduler = LambdaLR(optimizer, self._schedule())
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def _schedule(self) -> Callable[[int], float]:
+        """The learning rate's share of its peak at each step. Its length is settled when a run
+        begins: going on for longer must not bend it."""
+        h = self.hparams
+        if h["schedule_steps"] is None:
+            h["schedule_steps"] = self.planned_steps()
+        total = h["schedule_steps"]
+        warmup = max(1, round(0.02 * total)) if h["warmup_steps"] is None else h["warmup_steps"]
+        return partial(
+            schedule_factor,
             schedule=h["schedule"],
             total_steps=total,
             warmup_steps=warmup,
             decay_share=h["decay_share"],
             final_share=h["final_share"],
         )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
 
     def _groups(self) -> list[dict[str, Any]]:
         h = self.hparams
@@ -275,12 +290,22 @@ class LanguageModel(L.LightningModule):
         return min(limits, default=1000)
 
     def on_train_start(self) -> None:
-        """After a resume the next step takes today's schedule, not the rate saved with the file."""
+        """After a resume, today's settings win over those that torch restores with the optimizer
+        and the scheduler, and a stale moment must not move a padding row."""
         scheduler = self.lr_schedulers()
-        if isinstance(scheduler, LambdaLR):
-            rates = zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
-            for group, (base, factor) in zip(scheduler.optimizer.param_groups, rates, strict=True):
-                group["lr"] = base * factor(scheduler.last_epoch)
+        if not isinstance(scheduler, LambdaLR):
+            return
+        wanted = {group["name"]: group for group in self._groups()}
+        embedding = self.network.embedding
+        clear_padding_moments(scheduler.optimizer, embedding.weight, embedding.padding_idx or 0)
+        factor = self._schedule()
+        scheduler.lr_lambdas = [factor] * len(wanted)
+        scheduler.base_lrs = [group["lr"] for group in wanted.values()]
+        for group in scheduler.optimizer.param_groups:
+            today = wanted[group["name"]]
+            group.update({k: today[k] for k in ("weight_decay", "betas") if k in today})
+            group["initial_lr"] = today["lr"]
+            group["lr"] = today["lr"] * factor(scheduler.last_epoch)
 
     # Compiling -------------------------------------------------------------------------------
 
@@ -296,22 +321,27 @@ class LanguageModel(L.LightningModule):
         checkpoint["tokenizer"] = self.tokenizer_json
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the tokenizer, and let today's learning rates and decay win over the saved ones,
-        which torch would otherwise restore with the optimizer and so ignore the settings."""
+        """Take the tokenizer and, unless another was asked for, the schedule's length.
+
+        Raises:
+            ValueError: the checkpoint's tensors are of another shape than this model's.
+        """
         self.tokenizer_json = checkpoint.get("tokenizer")
-        wanted = {group["name"]: group for group in self._groups()}
-        padding = self.network.embedding.padding_idx
-        for state in checkpoint.get("optimizer_states", []):
-            for saved in state["param_groups"]:
-                if saved.get("name") == "embeddings":  # a stale moment would move a zeroed row
-                    for index in saved["params"]:
-                        for moment in state["state"].get(index, {}).values():
-                            if isinstance(moment, Tensor) and moment.ndim == 2:
-                                moment[padding] = 0.0
-                group = wanted.get(saved.get("name"))
-                if group is None or not saved.get("initial_lr"):
-                    continue
-                saved["initial_lr"] = group["lr"]
-                saved.update({k: group[k] for k in ("weight_decay", "betas") if k in group})
-        for scheduler in checkpoint.get("lr_schedulers", []):
-            scheduler["base_lrs"] = [group["lr"] for group in wanted.values()]
+        if self._asked_schedule_steps is None:
+            saved = checkpoint.get("hyper_parameters", {}).get("schedule_steps")
+            self.hparams["schedule_steps"] = saved
+        self.configure_model()
+        groups = {group["name"]: group["params"] for group in self._groups()}
+        require_fits(checkpoint, self.state_dict(), groups)
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:  # type: ignore[override]
+        """Lightning's, but for shards too, and never with code: not from a URL either, whatever
+        `weights_only` or the environment says."""
+        kwargs["weights_only"] = True
+        if isinstance(checkpoint_path, str | Path) and Path(checkpoint_path).is_dir():
+            whole = BytesIO()
+            torch.save(read_checkpoint(Path(checkpoint_path)), whole)
+            whole.seek(0)
+            checkpoint_path = whole
+        return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)

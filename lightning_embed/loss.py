@@ -75,14 +75,16 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             loss, grad_hidden[rows], grad = step(hidden[rows], weight, targets[rows], bias)
             total += loss
             grad_weight += grad
-        ctx.save_for_backward(grad_hidden, grad_weight)
+        # An infinite loss can have finite gradients; none of them may look like a step to take.
+        sound = torch.where(total.isfinite(), 1.0, torch.nan).to(kind)
+        ctx.save_for_backward(grad_hidden, grad_weight, sound)
         ctx.dtype = weight.dtype
         return total
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        grad_hidden, grad_weight = ctx.saved_tensors
-        scale = grads[0]
+        grad_hidden, grad_weight, sound = ctx.saved_tensors
+        scale = grads[0] * sound
         return grad_hidden * scale, (grad_weight * scale).to(ctx.dtype), None, None, None
 
 

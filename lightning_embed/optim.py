@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 from torch.optim.adamw import adamw
-from torch.optim.lr_scheduler import LambdaLR
 
 # Quintic Newton-Schulz coefficients of Keller Jordan's Muon, as in torch.optim.Muon.
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -49,12 +48,19 @@ def _laid_out_as(update: Tensor, parameter: Tensor) -> Tensor:
     )
 
 
+def _local(tensor: Tensor | None) -> Tensor:
+    """This rank's part of a sharded tensor, for what is done element by element."""
+    assert tensor is not None
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 class MuonAdamW(Optimizer):
     """Muon for matrices, AdamW for the rest; a group's `rule` says which.
 
     A "muon" group has `lr`, `momentum`, `weight_decay` (matrices of one shape are stacked); an
     "adamw" group has `lr`, `betas`, `eps`, `weight_decay`. Muon's step is scaled by
-    sqrt(max(1, rows / columns)), the "original" rule of `torch.optim.Muon`.
+    sqrt(max(1, rows / columns)), the "original" rule of `torch.optim.Muon`. A step for which
+    `found_inf` is set changes nothing, moments and step counters included.
     """
 
     def __init__(self, groups: list[dict[str, Any]], *, fused: bool | None = None) -> None:
@@ -68,6 +74,9 @@ class MuonAdamW(Optimizer):
         }
         super().__init__(groups, defaults)
         self.fused = fused
+        # 1 where the gradients are not finite: set before each step by whoever looks at them, and
+        # on a GPU never asked for, so that a step is skipped without waiting.
+        self.found_inf: Tensor | None = None
         for group in self.param_groups:
             if group["rule"] not in ("muon", "adamw"):
                 raise ValueError(f"rule is {group['rule']!r}; choose muon or adamw")
@@ -80,6 +89,10 @@ class MuonAdamW(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if self.found_inf is not None and (self.found_inf.device.type == "cpu" or not self.fused):
+            if self.found_inf:
+                return loss
+            self.found_inf = None
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
             if params:
@@ -104,10 +117,10 @@ class MuonAdamW(Optimizer):
                 self.state[p]["exp_avg_sq"] = torch.zeros_like(p)
         states = [self.state[p] for p in params]
         adamw(
-            params,
-            [p.grad for p in params],  # type: ignore[misc]
-            [s["exp_avg"] for s in states],
-            [s["exp_avg_sq"] for s in states],
+            [_local(p) for p in params],
+            [_local(p.grad) for p in params],
+            [_local(s["exp_avg"]) for s in states],
+            [_local(s["exp_avg_sq"]) for s in states],
             [],
             [s["step"] for s in states],
             fused=self.fused,
@@ -118,6 +131,7 @@ class MuonAdamW(Optimizer):
             weight_decay=group["weight_decay"],
             eps=group["eps"],
             maximize=False,
+            found_inf=self.found_inf,
         )
 
     def _muon(self, group: dict[str, Any], params: list[Tensor]) -> None:
@@ -129,14 +143,21 @@ class MuonAdamW(Optimizer):
         momentum, lr = group["momentum"], group["lr"]
         for (shape, _), same in by_shape.items():
             buffers = [self.state[p]["momentum_buffer"] for p in same]
-            grads = [p.grad for p in same]
+            grads: list[Any] = [p.grad for p in same]
+            if self.found_inf is not None:  # the buffers then stay what they are
+                for b, g in zip(map(_local, buffers), map(_local, grads), strict=True):
+                    g.copy_(torch.where(self.found_inf > 0, b, g))
             torch._foreach_lerp_(buffers, grads, 1 - momentum)  # type: ignore[arg-type]
             nesterov = torch._foreach_lerp(grads, buffers, momentum)  # type: ignore[arg-type]
             whole = [u.full_tensor() if isinstance(u, DTensor) else u for u in nesterov]
             stepped = orthogonalise(torch.stack(whole)).to(same[0].dtype)
+            decay: Any = 1 - lr * group["weight_decay"]
+            if self.found_inf is not None:
+                stepped = torch.where(self.found_inf > 0, 0.0, stepped)
+                decay = torch.where(self.found_inf > 0, 1.0, decay)
             updates = [_laid_out_as(u, p) for u, p in zip(stepped, same, strict=True)]
             if group["weight_decay"]:
-                torch._foreach_mul_(same, 1 - lr * group["weight_decay"])
+                torch._foreach_mul_([_local(p) for p in same], decay)
             scale = math.sqrt(max(1.0, shape[0] / shape[1]))
             torch._foreach_add_(same, updates, alpha=-lr * scale)
 
@@ -201,8 +222,3 @@ def schedule_factor(
     progress = min(1.0, max(0.0, (step - start) / max(1, total_steps - start)))
     fall = 1 - progress if schedule == "wsd" else 0.5 * (1 + math.cos(math.pi * progress))
     return final_share + (1 - final_share) * fall
-
-
-def build_scheduler(optimizer: Optimizer, **settings: Any) -> LambdaLR:
-    """A per-step scheduler of `schedule_factor(step, **settings)` for every group."""
-    return LambdaLR(optimizer, lambda step: schedule_factor(step, **settings))

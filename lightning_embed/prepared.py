@@ -86,6 +86,22 @@ def suggested_vocabulary(n_bytes: int) -> int:
     return int(2 ** np.clip(np.round(np.log2(max(n_bytes, 1) / 2000)), 9, 15))
 
 
+def is_prepared(folder: Path) -> bool:
+    return (folder / "report.json").is_file()
+
+
+def _given(tokenizer: str) -> TextTokenizer | None:
+    return None if tokenizer in ("bpe", "characters") else TextTokenizer.load(tokenizer)
+
+
+def data_key(source: Source, *, tokenizer: str, vocab_size: int | None) -> str:
+    """The name of the folder that `prepare` makes of the same arguments."""
+    given = _given(tokenizer)
+    identity = [FORMAT, source.fingerprint(), "" if given else tokenizer, vocab_size]
+    identity.append(given.fingerprint if given else "")
+    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+
+
 def prepare(source: Source, cache_dir: Path, *, tokenizer: str, vocab_size: int | None) -> Path:
     """The folder of `source`'s tokens, made now unless it is there.
 
@@ -95,13 +111,10 @@ def prepare(source: Source, cache_dir: Path, *, tokenizer: str, vocab_size: int 
         tokenizer: "bpe" or "characters" to train one on the training part, else a file or Hub name.
         vocab_size: ids of a trained BPE at most; None takes what suits the size of the text.
     """
-    trained = tokenizer in ("bpe", "characters")
-    loaded = None if trained else TextTokenizer.load(tokenizer)
-    identity = [FORMAT, source.fingerprint(), tokenizer if trained else "", vocab_size]
-    identity.append(loaded.fingerprint if loaded else "")
-    key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+    loaded = _given(tokenizer)
+    key = data_key(source, tokenizer=tokenizer, vocab_size=vocab_size)
     target = cache_dir / key
-    if (target / "report.json").is_file():
+    if is_prepared(target):
         return target
     cache_dir.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{key}.tmp-", dir=cache_dir))
@@ -111,7 +124,7 @@ def prepare(source: Source, cache_dir: Path, *, tokenizer: str, vocab_size: int 
         try:
             os.rename(work, target)
         except OSError:  # another process was first: its folder holds the same
-            if not (target / "report.json").is_file():
+            if not is_prepared(target):
                 raise
     finally:
         shutil.rmtree(work, ignore_errors=True)

@@ -8,18 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from lightning_embed.callbacks.checkpointing import Checkpoints
+from lightning_embed.callbacks.loss_watch import LossWatch
 from lightning_embed.callbacks.padding_guard import PaddingGuard
 from lightning_embed.callbacks.progress import Progress
+from lightning_embed.callbacks.resuming import Resuming
 from lightning_embed.callbacks.run_length import RunLength
 from lightning_embed.callbacks.samples import Samples
 from lightning_embed.callbacks.seeding import Seeding
 from lightning_embed.callbacks.signals import GracefulStop
 from lightning_embed.callbacks.throughput import Throughput
-from lightning_embed.checkpoints import AtomicCheckpointIO, read_checkpoint
+from lightning_embed.checkpoints import AtomicCheckpointIO, read_header
 from lightning_embed.console import say
 from lightning_embed.datamodule import TextDataModule
 from lightning_embed.hardware import suggested_precision
@@ -44,6 +47,33 @@ SHAPE = (
 )
 
 
+SETTLED = ("schedule_steps",)  # unset means as the run began
+NEEDED_TO_GO_ON = {
+    "loops",
+    "optimizer_states",
+    "lr_schedulers",
+    "callbacks",
+    "global_step",
+    "epoch",
+    TextDataModule.__qualname__,
+}
+TOLD = (
+    "strategy",
+    "devices",
+    "num_nodes",
+    "accumulate_grad_batches",
+    "precision",
+    "gradient_clip_val",
+    "gradient_clip_algorithm",
+    "max_steps",
+    "max_epochs",
+    "val_check_interval",
+    "check_val_every_n_epoch",
+    "limit_train_batches",
+    "limit_val_batches",
+)
+
+
 class EmbedCLI(LightningCLI):
     """One command (`fit`, `validate`, `test` or `predict`) with its options.
 
@@ -55,7 +85,7 @@ class EmbedCLI(LightningCLI):
 
     def __init__(self, command: str, args: list[str], began: float) -> None:
         self.command, self.args, self.began = command, args, began
-        self.saved_data: dict[str, Any] | None = None  # of the checkpoint a command begins from
+        self.saved: dict[str, Any] = {}  # header of the checkpoint a command begins from
         super().__init__(
             LanguageModel,
             TextDataModule,
@@ -93,17 +123,11 @@ class EmbedCLI(LightningCLI):
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
         parser.add_lightning_class_args(PaddingGuard, "padding_guard")
         parser.add_lightning_class_args(Samples, "samples")
-        parser.add_lightning_class_args(ModelCheckpoint, "best_checkpoint")
-        parser.add_lightning_class_args(ModelCheckpoint, "last_checkpoint")
+        parser.add_lightning_class_args(LossWatch, "loss_watch")
+        parser.add_lightning_class_args(Checkpoints, "checkpoints")
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.set_defaults(
             {
-                "best_checkpoint.filename": "best",
-                "best_checkpoint.monitor": "val/loss",
-                "best_checkpoint.enable_version_counter": False,
-                "last_checkpoint.filename": "last",
-                "last_checkpoint.every_n_train_steps": 100,
-                "last_checkpoint.enable_version_counter": False,
                 "early_stopping.monitor": "val/loss",
                 "early_stopping.patience": 5,
                 "early_stopping.strict": False,  # a run may end before its first validation
@@ -148,19 +172,17 @@ class EmbedCLI(LightningCLI):
         if self.run.checkpoint is not None:
             config.ckpt_path = str(self.run.checkpoint)
             self._compare_settings(self.run.checkpoint, config)
-        for key in ("best_checkpoint", "last_checkpoint"):
-            config[key].dirpath = str(self.run.checkpoints)
 
     def _compare_settings(self, checkpoint: Path, config: Any) -> None:
         """Nothing in a checkpoint overrides what was asked for without a word."""
-        if checkpoint.is_dir():  # sharded: its parts are checked when they are loaded
-            return
-        saved = read_checkpoint(checkpoint)
-        self.saved_data = saved.get(TextDataModule.__qualname__)
+        saved = read_header(checkpoint)
+        self.saved = saved
         hparams = saved["hyper_parameters"]
         parser = self._subcommand_parsers[self.command]
         for key, then in hparams.items():
             now = config.model.get(key)
+            if key in SETTLED and now is None:
+                continue
             if key in ("vocab_size", "max_length") or now == then or list_of(now) == list_of(then):
                 continue
             default = parser.get_default(f"model.{key}")
@@ -173,8 +195,24 @@ class EmbedCLI(LightningCLI):
                 )
             elif self.command == "fit":
                 say("changed", f"model.{key} {then} -> {now}, applied from here on")
-        if self.command == "fit":
-            say("resume", f"{checkpoint}: step {saved['global_step']}, epoch {saved['epoch']}")
+        if self.command != "fit":
+            return
+        missing = NEEDED_TO_GO_ON - saved.keys()
+        if missing:
+            raise ValueError(
+                f"{checkpoint} has no {', '.join(sorted(missing))}: it can be evaluated, but no run"
+                " can go on from it"
+            )
+        say("resume", f"{checkpoint}: step {saved['global_step']}, epoch {saved['epoch']}")
+        then_settings = saved["callbacks"].get(Resuming.__qualname__, {}).get("settings", {})
+        for key, now in self._trainer_settings().items():
+            if key in then_settings and then_settings[key] != now:
+                say("changed", f"trainer.{key} {then_settings[key]} -> {now}, applied from here on")
+
+    def _trainer_settings(self) -> dict[str, Any]:
+        """What of the trainer's settings may change a run's figures or its division."""
+        trainer = self.config[self.command].trainer
+        return {key: plain(trainer.get(key)) for key in TOLD}
 
     # Assembly ----------------------------------------------------------------------------------
 
@@ -187,20 +225,28 @@ class EmbedCLI(LightningCLI):
         saved = self.run.folder / (f"config-resume-{resumed}.yaml" if resumed else "config.yaml")
         root = self.config[self.command].trainer.default_root_dir
         self.resume = resume_command(self.args, saved, self.run_name, Path(root))
+        checkpoints = config["checkpoints"]
+        checkpoints.folder = self.run.checkpoints
         given["callbacks"] = [
             *(given["callbacks"] or []),
             RunLength(given=limits != (-1, None)),
             Seeding(config["data"].seed),
             throughput,
             Progress(throughput, self.began),
-            GracefulStop(self.run.checkpoints / "last.ckpt", self.resume),
+            GracefulStop(checkpoints, self.resume),
+            Resuming(self._trainer_settings()),
         ]
         kwargs["plugins"] = [*(given["plugins"] or []), AtomicCheckpointIO()]
         fit = self.command == "fit"
         if given["logger"] is None:
             folder = self.run.folder
             kwargs["logger"] = fit and TensorBoardLogger(
-                str(folder.parent), folder.name, version="", default_hp_metric=False
+                str(folder.parent),
+                folder.name,
+                version="",
+                default_hp_metric=False,
+                # Curves of steps that are now done once more are taken back.
+                purge_step=self.saved["global_step"] + 1 if self.saved else None,
             )
         self.save_config_kwargs = {"config_filename": saved.name, "overwrite": True}
         return super().instantiate_trainer(**kwargs)
@@ -209,9 +255,10 @@ class EmbedCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Refuse what cannot be before anything is loaded or written."""
+        data = self.saved.get(TextDataModule.__qualname__)
+        if data is not None:
+            self.datamodule.go_on_with(data, training=self.command == "fit")
         self.model.require_possible(self.datamodule)
-        if self.saved_data is not None:
-            self.datamodule.require_same(self.saved_data, training=self.command == "fit")
 
     before_validate = before_test = before_predict = before_fit
 
@@ -228,7 +275,7 @@ class EmbedCLI(LightningCLI):
             datamodule,
             root=self.run.folder.parent,
             resume=self.resume,
-            best=config["best_checkpoint"].best_model_path,
+            checkpoints=config["checkpoints"],
             samples=config["samples"],
             config=self.config_path,
         )
@@ -258,3 +305,11 @@ class EmbedCLI(LightningCLI):
 def list_of(value: Any) -> Any:
     """Tuples come back from YAML and checkpoints as lists."""
     return list(value) if isinstance(value, tuple) else value
+
+
+def plain(value: Any) -> Any:
+    """A setting as a checkpoint can keep it and a line can show it: a class by its name."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    path = getattr(value, "class_path", None)
+    return path.rsplit(".", 1)[-1] if isinstance(path, str) else str(value)

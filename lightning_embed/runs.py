@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightning_embed.checkpoints import is_whole, read_checkpoint, require_whole
+from lightning_embed.checkpoints import is_whole, read_header, require_whole
 from lightning_embed.console import say
 
 
@@ -39,11 +39,9 @@ def next_folder(root: Path, name: str) -> Path:
     return root / (f"{name}-{used + 1}" if used else name)
 
 
-def _progress(file: Path) -> tuple[int, bool, int]:
-    """Steps done; at equal steps `last.ckpt` counts as newer, as one saved by the validation that
-    ends a run says that the epoch is over."""
-    step = 0 if file.is_dir() else int(read_checkpoint(file)["global_step"])
-    return step, file.name == "last.ckpt", file.stat().st_mtime_ns
+def _progress(path: Path) -> tuple[int, int]:
+    """Steps done; at equal steps the later file, which may know of a validation."""
+    return int(read_header(path)["global_step"]), path.stat().st_mtime_ns
 
 
 def newest_checkpoint(root: Path, name: str) -> Path:
@@ -57,7 +55,7 @@ def newest_checkpoint(root: Path, name: str) -> Path:
         whole = []
         files = list((folder / "checkpoints").glob("*.ckpt"))
         for file in files:
-            if file.is_dir() or is_whole(file):
+            if is_whole(file):
                 whole.append(file)
             else:
                 say("warning", f"{file} is damaged and passed over")
@@ -124,8 +122,7 @@ def choose_run(root: Path, name: str, *, ckpt_path: str | None, fresh: bool) -> 
         raise FileNotFoundError(
             f"no checkpoint at {checkpoint}; give --ckpt_path a file, last or best"
         )
-    if checkpoint.is_file():
-        require_whole(checkpoint)
+    require_whole(checkpoint)
     if checkpoint.parent.name == "checkpoints":
         return Run(checkpoint.parent.parent, checkpoint)
     return Run(next_folder(root, name), checkpoint)

@@ -13,6 +13,7 @@ from typing import Any
 import lightning as L
 import torch
 
+from lightning_embed.callbacks.checkpointing import Checkpoints
 from lightning_embed.callbacks.samples import Samples
 from lightning_embed.console import say, short
 from lightning_embed.datamodule import TextDataModule
@@ -105,7 +106,7 @@ def say_end(
     *,
     root: Path,
     resume: str,
-    best: str,
+    checkpoints: Checkpoints,
     samples: Samples,
     config: str | None,
 ) -> None:
@@ -114,11 +115,12 @@ def say_end(
     Args:
         root: folder of all runs.
         resume: the command line that goes on.
-        best: path of the best checkpoint, or "" where no validation ran.
+        checkpoints: knows the best one, if any validation ran.
         samples: shows its first prompt.
         config: the configuration file the run was started with.
     """
     steps = trainer.global_step
+    best = str(checkpoints.best_path) if checkpoints.best_path.exists() else ""
     loggers, trainer.loggers = trainer.loggers, []  # val/... are the quick look's curves
     chosen: dict[str, Any] = {"ckpt_path": best, "weights_only": True} if best else {}
     trainer.validate(model, data, verbose=False, **chosen)
@@ -133,7 +135,7 @@ def say_end(
     say("padding", f"row {'zero' if whole else 'NOT ZERO'} after {steps} steps")
     if samples.max_new_tokens and samples.can_run(trainer):
         _say_sample(samples.prompts[0] + samples.texts(model)[0])
-    size = f"   {Path(best).stat().st_size / 1e6:.0f} MB" if best else ""
+    size = f"   {_megabytes(checkpoints.best_path):.0f} MB" if best else ""
     say("best", (best or "none, no validation ran; see last.ckpt beside") + size)
     say("watch", f"tensorboard --logdir {root}")
     say("go on", resume)
@@ -141,6 +143,11 @@ def say_end(
         say("more", f'python train.py generate --checkpoint {best} --prompt "def "')
     own = f"--config {config} " if config else ""
     say("own text", f'python train.py fit {own}--name mine --data.files "notes/*.md"')
+
+
+def _megabytes(path: Path) -> float:
+    files = path.iterdir() if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files) / 1e6
 
 
 def _say_sample(text: str, lines: int = 6) -> None:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from lightning_embed import DecoderLM, TokenEmbedding
 from lightning_embed.optim import (
     MuonAdamW,
-    build_scheduler,
     orthogonalise,
     parameter_groups,
     schedule_factor,
@@ -278,19 +277,3 @@ def test_shorter_than_its_warm_up_never_leaves_zero_to_one(schedule, warmup) -> 
     settings = SCHEDULE | {"total_steps": 5, "warmup_steps": warmup}
     for step in range(60):
         assert 0 < schedule_factor(step, schedule=schedule, **settings) <= 1
-
-
-def test_scheduler_moves_every_group() -> None:
-    params = random_parameters([(4, 4), (3,)])
-    groups = [
-        {"params": params[:1], "rule": "muon", "lr": 0.02},
-        {"params": params[1:], "rule": "adamw", "lr": 0.003},
-    ]
-    optimizer = MuonAdamW(groups)
-    scheduler = build_scheduler(optimizer, schedule="wsd", **SCHEDULE)
-    for step in range(3):
-        rates = [group["lr"] for group in optimizer.param_groups]
-        factor = schedule_factor(step, schedule="wsd", **SCHEDULE)
-        assert rates == pytest.approx([0.02 * factor, 0.003 * factor])
-        train(optimizer, params, 1)
-        scheduler.step()

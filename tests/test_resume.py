@@ -77,14 +77,13 @@ def test_a_run_stopped_again_and_again_goes_on_exactly(workshop: Workshop, whole
     assert len(list((workshop.root / "run").glob("config*.yaml"))) == 4
 
 
-def test_after_an_accident_the_last_regular_checkpoint_serves(
-    workshop: Workshop, whole: Path
-) -> None:
+def test_an_accident_loses_nothing_but_its_own_step(workshop: Workshop, whole: Path) -> None:
     fail = ("--trainer.callbacks+=commands.FailAt", "--trainer.callbacks.step=8")
-    often = ("--last_checkpoint.every_n_train_steps", "3")
+    often = ("--checkpoints.every_n_steps", "3")
     told = workshop.run("fit", "--name", "run", *TWO_EPOCHS, *often, *fail)
     assert told.error_line() == "the machine caught fire"
-    assert load(workshop.checkpoint("run"))["global_step"] == 6
+    assert load(workshop.checkpoint("run"))["global_step"] == 7
+    assert load(workshop.checkpoint("run", "previous"))["global_step"] == 6
     workshop.fit("run", *TWO_EPOCHS, *often, *LAST)
     assert_same_weights(workshop.checkpoint("run"), whole)
 
