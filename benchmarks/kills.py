@@ -30,7 +30,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 STEPS = 60
 OPTIONS = (
     *("--trainer.max_steps", str(STEPS), "--model.dropout", "0.1"),
-    *("--last_checkpoint.every_n_train_steps", "3", "--trainer.log_every_n_steps", "1"),
+    *("--checkpoints.every_n_steps", "3", "--trainer.log_every_n_steps", "1"),
 )
 MOMENTS = {"any": 2, "training": 4, "writing": 5}  # how often each is drawn
 COMPARED = ("state_dict", "optimizer_states", "lr_schedulers", "global_step")
@@ -107,10 +107,10 @@ class Tally:
 
 
 def temporary(checkpoints: Path) -> set[str]:
-    """Names of files, or folders, that are still being written."""
+    """Names of what is still being written, or was and has not its name yet."""
     if not checkpoints.exists():
         return set()
-    return {p.name for p in checkpoints.iterdir() if p.name.startswith(".") or "tmp" in p.name}
+    return {p.name for p in checkpoints.iterdir() if p.name.startswith((".", "next."))}
 
 
 def wait_for(moment: str, process: Process, place: Path, whole: Whole, draw: random.Random) -> None:
@@ -212,7 +212,7 @@ class Trial:
             self.tally.faults.append(f"{self.name}: {len(other)} differ, {other[0]} for one")
         expected, found = curves(self.whole.folder), curves(folder)
         for tag in CURVES:
-            gaps = found[tag].gaps(expected[tag] if tag != "train/loss" else every_step())
+            gaps = found[tag].gaps(every_step() if tag == "train/loss" else expected[tag])
             doubles = found[tag].doubles()
             self.tally.gaps += len(gaps)
             self.tally.doubles += len(doubles)
