@@ -19,9 +19,9 @@ BENCHMARKS = Path(__file__).resolve().parent
 ROOT = BENCHMARKS.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from commands import Outcome, Workshop, load, write_corpus  # noqa: E402
+from commands import Outcome, Workshop, load, run, write_corpus  # noqa: E402
 
-__all__ = ["Outcome", "Process", "SmallRuns", "differences", "load", "with_paths"]
+__all__ = ["Outcome", "Process", "SmallRuns", "differences", "load", "run", "with_paths"]
 
 
 def with_paths(environment: Mapping[str, str] | None = None, threads: int = 1) -> dict[str, str]:
@@ -111,11 +111,20 @@ class SmallRuns(Workshop):
         threads: int = 1,
         environment: Mapping[str, str] | None = None,
     ) -> Process:
-        """A command of `train.py` in a process of its own; the first argument names it."""
-        self._started += 1
+        """A command that trains or evaluates, in a process of its own; args[0] names it."""
         command = self.arguments(str(args[0]), *self.options, *args[1:])
+        return self.start_plain(*command, threads=threads, environment=environment)
+
+    def start_plain(
+        self,
+        *args: str | Path,
+        threads: int = 1,
+        environment: Mapping[str, str] | None = None,
+    ) -> Process:
+        """Any command, with just these arguments."""
+        self._started += 1
         log = self.logs / f"{self._started:03}"
-        return Process(command, log, with_paths(environment, threads))
+        return Process([*map(str, args)], log, with_paths(environment, threads))
 
     def must_succeed(self, *args: str | Path, **settings: Any) -> Outcome:
         told = self.start(*args, **settings).outcome()
