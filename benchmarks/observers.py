@@ -4,6 +4,7 @@ Given as `--trainer.callbacks+=observers.NAME`. Each process writes lines of JSO
 own.
 """
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterable
@@ -71,6 +72,29 @@ class Loaded(Writer):
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn != "fit":
             self._stop(trainer, pl_module)
+
+
+class Filler(L.Callback):
+    """Fills the disk to its last byte in a stretch of training.
+
+    Args:
+        file: what grows.
+        first: the step before which it does.
+        last: the step before which it goes again; 0, it stays.
+    """
+
+    def __init__(self, file: str, first: int, last: int = 0) -> None:
+        self.file, self.first, self.last = Path(file), first, last
+
+    def on_train_batch_start(self, trainer: L.Trainer, *args: Any) -> None:
+        if trainer.global_step + 1 == self.first:
+            with open(self.file, "wb", buffering=0) as opened:
+                for size in (2**16, 2**12, 1):
+                    with contextlib.suppress(OSError):
+                        while opened.write(bytes(size)) == size:
+                            pass
+        elif trainer.global_step + 1 == self.last:
+            self.file.unlink()
 
 
 def read_lines(file: str | Path, rank: int = 0) -> list[dict[str, Any]]:
