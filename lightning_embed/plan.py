@@ -37,7 +37,7 @@ class Windows(NamedTuple):
     start: np.ndarray  # (N,) int64, where its input begins in the token array
     length: np.ndarray  # (N,) int32, positions: inputs, and targets one further on
     context: np.ndarray  # (N,) int32
-    document: np.ndarray  # (N,) int64
+    document: np.ndarray  # (N,) int32, int64 where that is too small
 
     def __len__(self) -> int:
         return len(self.start)
@@ -46,12 +46,6 @@ class Windows(NamedTuple):
     def targets(self) -> np.ndarray:
         """(N,) real targets of each window."""
         return self.length - self.context
-
-    @property
-    def pairs(self) -> np.ndarray:
-        """(N,) int64, query-key pairs of each window under the causal mask."""
-        length = self.length.astype(np.int64)
-        return length * (length + 1) // 2
 
 
 def cut_windows(offsets: np.ndarray, max_length: int, overlap: int = 0) -> Windows:
@@ -72,22 +66,43 @@ def cut_windows(offsets: np.ndarray, max_length: int, overlap: int = 0) -> Windo
             f"overlap {overlap} must be at least 0 and below max_length {max_length};"
             " change --data.eval_overlap"
         )
-    targets = np.maximum(np.diff(offsets) - 1, 0)
+    # Narrow integers and early deletions: at 10 million documents each column counts.
+    targets = _narrow(np.maximum(np.diff(offsets) - 1, 0))
     stride = max_length - overlap
     count = np.where(targets > 0, 1 + -(-np.maximum(targets - max_length, 0) // stride), 0)
-    document = np.repeat(np.arange(len(targets)), count)
+    document = np.repeat(_numbers(len(targets)), count)
     index = _ranges(np.zeros_like(count), count)
-    begin = index * stride
-    length = np.minimum(max_length, targets[document] - begin)
-    context = np.where(index > 0, overlap, 0)
-    return Windows(
-        offsets[:-1][document] + begin, length.astype(np.int32), context.astype(np.int32), document
-    )
+    del count
+    begin = index.astype(targets.dtype) * stride
+    length = np.minimum(max_length, targets[document] - begin).astype(np.int32)
+    del targets
+    # All zero without an overlap, and then never written: untouched zeros take no memory.
+    context = np.zeros(len(index), np.int32)
+    if overlap:
+        context[index > 0] = overlap
+    del index
+    start = offsets[document].astype(np.int64, copy=False)
+    start += begin
+    return Windows(start, length, context, document)
+
+
+def _narrow(values: np.ndarray) -> np.ndarray:
+    """The same numbers in int32 where it holds them, which is half of numpy's int64."""
+    small = values.max(initial=0) <= np.iinfo(np.int32).max
+    return values.astype(np.int32) if small else values
+
+
+def _numbers(count: int) -> np.ndarray:
+    """0, 1, ..., count - 1, narrow where they fit."""
+    return np.arange(count, dtype=np.int32 if count <= np.iinfo(np.int32).max else np.int64)
 
 
 def _ranges(first: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """first[0], first[0] + 1, ... (sizes[0] of them), then first[1] and so on."""
-    return np.repeat(first - (np.cumsum(sizes) - sizes), sizes) + np.arange(sizes.sum())
+    numbers = _numbers(int(sizes.sum()))
+    shift = first - (np.cumsum(sizes, dtype=np.int64) - sizes)
+    numbers += np.repeat(shift.astype(numbers.dtype), sizes)
+    return numbers
 
 
 def _bounds(sizes: np.ndarray) -> np.ndarray:
@@ -235,10 +250,10 @@ def plan_epoch(
         raise ValueError(
             f"a window of {longest} fits none of --data.widths {list(settings.widths)}"
         )
-    order = np.arange(len(windows))
+    order = _numbers(len(windows))
     rng = np.random.default_rng([seed, epoch])
     if shuffle:
-        order = rng.permutation(order)
+        rng.shuffle(order)
     if settings.layout == "packed":
         order = order[np.argsort(-windows.length[order], kind="stable")]
         row = pack(windows.length[order], settings.widths[-1])
@@ -246,22 +261,44 @@ def plan_epoch(
         classes = np.full(len(sizes), len(settings.widths) - 1)
         rows = rng.permutation(len(sizes)) if shuffle else np.arange(len(sizes))[::-1]
     else:
-        sizes = np.ones(len(order), np.int64)
-        classes = np.searchsorted(settings.widths, windows.length)[order].astype(np.uint8)
-        rows = np.argsort(classes, kind="stable")
+        classes = np.zeros(len(order), np.min_scalar_type(len(settings.widths)))
+        for width in settings.widths[:-1]:
+            classes += windows.length > width
+        classes = classes[order]
+        rows = np.argsort(classes, kind="stable").astype(order.dtype)
+        sizes = np.ones(len(order), np.uint8)
     batch_sizes, widths = _cut_batches(classes[rows], settings)
+    del classes
     batches = rng.permutation(len(widths)) if shuffle else np.arange(len(widths))[::-1]
     first = (np.cumsum(batch_sizes) - batch_sizes)[batches]
     bounds, widths = _bounds(batch_sizes[batches]), widths[batches]
     rows = rows[_ranges(first, batch_sizes[batches])]
-    order = order[_ranges((np.cumsum(sizes) - sizes)[rows], sizes[rows])]
-    row_bounds = _bounds(sizes[rows])
-    targets, pairs = (
-        np.diff(_bounds(column[order])[row_bounds[bounds]])
-        for column in (windows.targets, windows.pairs)
+    if settings.layout == "packed":
+        order = order[_ranges((np.cumsum(sizes) - sizes)[rows], sizes[rows])]
+    else:
+        order = order[rows]
+    row_bounds = _narrow(_bounds(sizes[rows]))
+    del rows, sizes
+    edges = row_bounds[bounds]
+    lengths = windows.length[order]
+    squares, positions = (_sums(x, edges) for x in (np.square(lengths, dtype=np.int64), lengths))
+    full_rows = np.array([settings.rows_at(width) for width in settings.widths], np.int64)
+    return Plan(
+        order,
+        row_bounds,
+        bounds,
+        widths,
+        full_rows[np.searchsorted(settings.widths, widths)],
+        _sums(windows.targets[order], edges),
+        (squares + positions) // 2,
     )
-    full_rows = np.array([settings.rows_at(int(w)) for w in widths], np.int64)
-    return Plan(order, row_bounds, bounds, widths, full_rows, targets, pairs)
+
+
+def _sums(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """int64 sums of values[edges[0]:edges[1]] and so on, none of them empty."""
+    if len(edges) < 2:
+        return np.zeros(0, np.int64)
+    return np.add.reduceat(values, edges[:-1], dtype=np.int64)
 
 
 def _cut_batches(classes: np.ndarray, settings: BatchSettings) -> tuple[np.ndarray, np.ndarray]:
