@@ -12,9 +12,11 @@ import shutil
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import fsspec
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from torch import Tensor
@@ -86,12 +88,12 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def is_whole(path: Path) -> bool:
+def is_whole(path: Path | BinaryIO) -> bool:
     """Whether a checkpoint is complete and every checksum in it holds.
 
     torch.load would load flipped bits without a word.
     """
-    if path.is_dir():
+    if isinstance(path, Path) and path.is_dir():
         return is_whole_folder(path)
     try:
         with zipfile.ZipFile(path) as archive:
@@ -100,13 +102,36 @@ def is_whole(path: Path) -> bool:
         return False  # zipfile raises any of these, by where the damage is
 
 
-def require_whole(path: Path) -> None:
-    """Raises ValueError: the checkpoint is damaged."""
-    if not is_whole(path):
+def require_whole(path: Path, content: BinaryIO | None = None) -> None:
+    """Raises ValueError: the checkpoint is damaged. `content` is the file's, where it was read."""
+    if not is_whole(path if content is None else content):
         raise ValueError(
             f"{path} is damaged (not a whole archive, or its checksums do not hold); give another,"
             " or --ckpt_path last for the newest whole one"
         )
+
+
+def verified(place: Any) -> Any:
+    """A path, a folder of shards, a URL or an open file, as something that Lightning loads and
+    whose checksums hold."""
+    if not isinstance(place, str | Path):
+        require_whole(Path("the checkpoint"), place)
+        place.seek(0)
+        return place
+    path = Path(place)
+    if path.is_file():
+        require_whole(path)
+        return place
+    content = BytesIO()
+    if path.is_dir():
+        require_whole(path)
+        torch.save(read_checkpoint(path), content)
+    else:
+        with fsspec.open(str(place), "rb") as file:
+            shutil.copyfileobj(file, content)
+        require_whole(path, content)
+    content.seek(0)
+    return content
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

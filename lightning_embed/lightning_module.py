@@ -7,8 +7,6 @@ batches (`datamodule.py`, met only through `trainer.datamodule`), progress, guar
 
 from collections.abc import Callable
 from functools import partial
-from io import BytesIO
-from pathlib import Path
 from typing import Any, Literal, Self
 
 import lightning as L
@@ -18,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_embed.batching import Batch
-from lightning_embed.checkpoints import read_checkpoint, require_fits
+from lightning_embed.checkpoints import require_fits, verified
 from lightning_embed.embedding import InitName, clear_padding_moments
 from lightning_embed.fsdp import shard
 from lightning_embed.hardware import require_memory, why_not_compile
@@ -327,12 +325,7 @@ class LanguageModel(L.LightningModule):
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:  # type: ignore[override]
-        """Lightning's, but for shards too, and never with code: not from a URL either, whatever
-        `weights_only` or the environment says."""
+        """Lightning's, but for shards too, with checksums verified, and never with code: not from
+        a URL either, whatever `weights_only` or the environment says."""
         kwargs["weights_only"] = True
-        if isinstance(checkpoint_path, str | Path) and Path(checkpoint_path).is_dir():
-            whole = BytesIO()
-            torch.save(read_checkpoint(Path(checkpoint_path)), whole)
-            whole.seek(0)
-            checkpoint_path = whole
-        return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+        return super().load_from_checkpoint(verified(checkpoint_path), *args, **kwargs)

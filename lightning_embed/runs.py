@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightning_embed.checkpoints import is_whole, read_header, require_whole
+from lightning_embed.checkpoints import read_header, require_whole
 from lightning_embed.console import say
 
 
@@ -41,7 +41,7 @@ def next_folder(root: Path, name: str) -> Path:
 
 def _progress(path: Path) -> tuple[int, int]:
     """Steps done; at equal steps the later file, which may know of a validation."""
-    return int(read_header(path)["global_step"]), path.stat().st_mtime_ns
+    return int(read_header(path).get("global_step", -1)), path.stat().st_mtime_ns
 
 
 def newest_checkpoint(root: Path, name: str) -> Path:
@@ -55,13 +55,14 @@ def newest_checkpoint(root: Path, name: str) -> Path:
         whole = []
         files = list((folder / "checkpoints").glob("*.ckpt"))
         for file in files:
-            if is_whole(file):
-                whole.append(file)
-            else:
-                say("warning", f"{file} is damaged and passed over")
+            try:
+                require_whole(file)
+                whole.append((_progress(file), file))
+            except ValueError as error:
+                say("warning", f"passed over: {error}")
                 damaged.append(str(file))
         if whole:
-            return max(whole, key=_progress)
+            return max(whole)[1]
         if files:
             break
     found = f" (damaged: {', '.join(damaged)})" if damaged else ""

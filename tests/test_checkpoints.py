@@ -1,11 +1,18 @@
 """Checkpoint files are whole or not there, and damage is seen."""
 
+import functools
+import http.server
+import pickle
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from lightning_embed.checkpoints import AtomicCheckpointIO, is_whole
+from lightning_embed import LanguageModel
+from lightning_embed.checkpoints import AtomicCheckpointIO, is_whole, read_checkpoint
 
 STATE = {"weight": torch.arange(1000, dtype=torch.float32), "step": 7, "name": "words"}
 
@@ -90,3 +97,79 @@ def test_other_things_are_not_whole_checkpoints(tmp_path) -> None:
     text.write_text("not a checkpoint")
     for path in (text, tmp_path, tmp_path / "missing.ckpt"):
         assert not is_whole(path)
+
+
+# -- loading for use elsewhere ---------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a model without a run."""
+    model = LanguageModel(vocab_size=40, max_length=8, d_model=8, n_layers=1, n_heads=1)
+    path = tmp_path_factory.mktemp("model") / "model.ckpt"
+    content = {
+        "state_dict": model.state_dict(),
+        "hyper_parameters": dict(model.hparams),
+        "pytorch-lightning_version": "2.6.6",
+    }
+    AtomicCheckpointIO().save_checkpoint(content, path)
+    return path
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[str]:
+    """The address of a server of this machine for the files in `tmp_path`."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    handler.func.log_message = lambda *args: None  # type: ignore[attr-defined]
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("form", ["path", "str", "file", "url"])
+@pytest.mark.parametrize("damaged", [False, True])
+def test_whatever_a_checkpoint_is_given_as_its_checksums_are_verified(
+    model_file: Path, tmp_path: Path, served: str, form: str, damaged: bool
+) -> None:
+    content = bytearray(model_file.read_bytes())
+    if damaged:
+        weight = torch.load(model_file, weights_only=True)["state_dict"]["model.embedding.weight"]
+        content[content.index(weight[5:7].numpy().tobytes())] ^= 1
+    path = tmp_path / "copy.ckpt"
+    path.write_bytes(content)
+    given = {"path": path, "str": str(path), "url": f"{served}/copy.ckpt"}.get(form)
+    with open(path, "rb") as opened:
+        if damaged:
+            with pytest.raises(ValueError, match="damaged"):
+                LanguageModel.load_from_checkpoint(given or opened)
+        else:
+            model = LanguageModel.load_from_checkpoint(given or opened)
+            assert model.network.embedding.weight.shape == (40, 8)
+
+
+class Harm:
+    """Unpickling this creates a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("form", ["path", "url"])
+@pytest.mark.parametrize("force", [False, True])
+def test_code_is_not_run_whatever_the_caller_or_the_environment_says(
+    tmp_path: Path, served: str, monkeypatch: pytest.MonkeyPatch, form: str, force: bool
+) -> None:
+    trace, path = tmp_path / "trace", tmp_path / "evil.ckpt"
+    torch.save({"state_dict": {}, "hyper_parameters": {}, "x": Harm(trace)}, path)
+    if force:
+        monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    given = path if form == "path" else f"{served}/evil.ckpt"
+    with pytest.raises(pickle.UnpicklingError):
+        LanguageModel.load_from_checkpoint(given, weights_only=False)
+    with pytest.raises(ValueError, match="could run a program"):
+        read_checkpoint(path)
+    assert not trace.exists()
