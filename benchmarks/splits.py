@@ -27,6 +27,7 @@ from small_runs import ROOT, SmallRuns, load
 from lightning_embed.checkpoints import read_checkpoint
 
 STEPS, DOCUMENTS = 200, 200
+PATIENCE = 300  # seconds, after which processes that wait for each other are ended (status -9)
 OPTIONS = ("--trainer.max_steps", str(STEPS), "--early_stopping.patience", "1000")
 LEARNING_RATE = {"adamw": ("--model.lr", "0.001"), "muon": ()}
 DDP = ("--trainer.strategy", "ddp", "--trainer.devices", "2")
@@ -92,7 +93,7 @@ def train(shop: SmallRuns, name: str, split: Split, optimizer: str) -> Seen:
             args += ["--ckpt_path", "last"]
         if stop < STEPS:
             args += [STOP, f"--trainer.callbacks.step={stop}"]
-        told = shop.start(*args).outcome()
+        told = shop.start(*args).outcome(PATIENCE)
         if told.status != (143 if stop < STEPS else 0):
             said = (told.err.strip().splitlines() or ["nothing"])[-1]
             raise Failed(f"stage {number + 1} ended with {told.status}: {said}")
