@@ -4,11 +4,12 @@ without a word.
     python benchmarks/damage.py [--seed 0]
 
 Each is given by path to `fit`, to `LanguageModel.load_from_checkpoint`, and laid down as the newest
-`last.ckpt` of a run that has an older good one; a sample of 30 goes through whole commands (`fit`,
+`last.ckpt` of a run that has an older good one; a sample goes through whole commands (`fit`,
 `validate`, `generate`) in processes of their own, the rest through the command line in this one.
 Those that carry code are loaded also with TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 and from URLs served
 here. What was loaded is compared bit by bit with what was saved: a flipped bit in an archive's
-filling that changes no weight may load. Leaves with status 1 if anything is wrong.
+filling that changes nothing may load, and "altered" are weights or moments. Leaves with status 1 if
+anything is wrong.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import io
 import os
 import pickle
 import random
+import re
 import shutil
 import tempfile
 import threading
@@ -41,7 +43,7 @@ STEPS = ("--checkpoints.every_n_steps", "3", "--trainer.max_steps", "6")
 EVERY = 20  # each so many, and the first of each kind, goes through whole commands too
 FINE = ("refused", "older used", "loaded, equal")
 WRONG = (
-    *("code ran", "altered weights", "from scratch"),
+    *("code ran", "altered", "from scratch"),
     *("traceback", "more than a line", "refused with an older one at hand"),
 )
 
@@ -324,7 +326,7 @@ class Bench:
                     not trained or (state.step, state.moments) == (known.step, known.moments)
                 ):
                     return name
-            return "altered weights"
+            return "altered"
         if len(told.err.splitlines()) != 1 or not told.err.startswith("error: "):
             return "more than a line"
         return "refused"
@@ -332,7 +334,8 @@ class Bench:
     def note(self, kind: str, way: str, verdict: str, said: str = "") -> None:
         self.found[kind][verdict] += 1
         if verdict in WRONG:
-            said = (said.strip().splitlines() or [""])[-1]
+            lines = said.strip().splitlines() or [""]
+            said = " / ".join(lines[-3:]) if verdict == "more than a line" else lines[-1]
             self.faults.append(f"{kind}, {way}: {verdict}: {said[:300]}".rstrip(": "))
 
     def try_one(self, number: int, make: Maker) -> None:
@@ -359,7 +362,7 @@ class Bench:
         ).outcome(120)
         same = told.status == 0 and told.out == self.text
         if told.status == 0 and not self.trace.exists():
-            self.note(kind, "generate", "loaded, equal" if same else "altered weights")
+            self.note(kind, "generate", "loaded, equal" if same else "altered")
         else:
             self.note(kind, "generate", self.judge(told, None), told.err)
 
@@ -395,7 +398,7 @@ class Bench:
                 try:
                     module = LanguageModel.load_from_checkpoint(source, map_location="cpu")
                     equal = digest(module.state_dict()) == self.known[1].weights
-                    verdict = "loaded, equal" if equal else "altered weights"
+                    verdict = "loaded, equal" if equal else "altered"
                 except Exception:  # any will do here, the caller is a program
                     verdict = "refused"
                 os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
@@ -447,8 +450,9 @@ def main() -> None:
     text = f"{counts.total()} attempts, {bench.commands} of them whole commands; seed {given.seed};"
     text += f" {(time.monotonic() - began) / 60:.0f} minutes.\n\n" + "\n".join(table)
     if bench.faults:
+        alike = Counter(re.sub(r"(run|damaged)\d+x?", r"\1", fault) for fault in bench.faults)
         text += f"\n\n{len(bench.faults)} faults:\n\n"
-        text += "\n".join(f"- {fault}" for fault in bench.faults[:40])
+        text += "\n".join(f"- {count} x {fault}" for fault, count in alike.most_common())
     record("Damaged checkpoints", text.replace(folder, "."))
     raise SystemExit(1 if bench.faults else 0)
 

@@ -14,6 +14,10 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from lightning_embed.batching import Batch
+from lightning_embed.special_tokens import PAD_ID
 
 LOADED = 97  # the exit status of a run that only loads
 
@@ -72,6 +76,47 @@ class Loaded(Writer):
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn != "fit":
             self._stop(trainer, pl_module)
+
+
+class Batches(Writer):
+    """Writes, for each optimizer step, this process' rows of the global batch and its share of the
+    loss; the first gradients go to `<file>.gradients`.
+
+    Nothing is asked of other processes, so that it cannot help them to agree.
+    """
+
+    def __init__(self, file: str) -> None:
+        super().__init__(file)
+        self._rows: list[str] = []
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        for ids, targets in zip(batch.ids, batch.targets, strict=True):
+            if (ids != PAD_ID).any():  # how many rows are all padding depends on the split
+                self._rows.append(digest([ids, targets]))
+
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any
+    ) -> None:
+        if trainer.global_step:
+            return
+        found = {}
+        for name, parameter in pl_module.named_parameters():
+            gradient = parameter.grad
+            assert gradient is not None, name
+            found[name] = gradient.full_tensor() if isinstance(gradient, DTensor) else gradient
+        if trainer.is_global_zero:
+            torch.save(found, f"{self.file}.gradients")
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any
+    ) -> None:
+        if trainer.fit_loop._should_accumulate():
+            return
+        share = float(pl_module.step_loss)  # type: ignore[arg-type]
+        self.write(trainer, step=trainer.global_step, rows=self._rows, loss=share)
+        self._rows = []
 
 
 class Filler(L.Callback):

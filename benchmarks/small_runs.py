@@ -4,7 +4,9 @@ Knows: a corpus of made-up words, a model of a few thousand weights, how to star
 it from outside. The options are those of the tests (`tests/commands.py`).
 """
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -48,6 +50,7 @@ class Process:
                 stderr=err,
                 env=environment,
                 cwd=ROOT,
+                start_new_session=True,  # so that processes it starts can be ended with it
             )
 
     @property
@@ -66,16 +69,19 @@ class Process:
         return self.has_said(text)
 
     def kill(self) -> None:
-        """SIGKILL, which nothing in the process can answer."""
-        self.child.kill()
+        """SIGKILL, which nothing in the process can answer, also to those it started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.child.pid, signal.SIGKILL)
         self.child.wait()
 
     def outcome(self, seconds: float = 600) -> Outcome:
         """Wait for the end; a child that does not end is killed, and its status says so."""
         try:
             self.child.wait(seconds)
-        except subprocess.TimeoutExpired:
+        except BaseException as error:
             self.kill()
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
         return Outcome(
             self.child.returncode,
             self.log.read_text(encoding="utf-8", errors="replace"),
