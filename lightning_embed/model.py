@@ -231,8 +231,8 @@ class DecoderLM(nn.Module):
     ) -> Tensor:
         """Summed cross-entropy over real targets `(B, T)`; never holds the `(B, T, V)` logits.
 
-        With `places` `(R, T)`, see `Batch`, the work is done on R rows instead of B; `segments` are
-        then about those.
+        With `places` `(R, W)`, see `Batch`, the work is done on those positions alone; `segments`
+        are then about them.
         """
         if places is not None:
             ids, targets = ids.flatten()[places], targets.flatten()[places]
