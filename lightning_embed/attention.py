@@ -33,6 +33,14 @@ class Segments(NamedTuple):
     start: Tensor  # (B, T) int32, where in its row each position's segment begins
     bounds: Tensor  # (segments + 1,) int32, where segments begin in the flattened rows, and the end
 
+    @classmethod
+    def of_whole_rows(cls, rows: int, length: int, device: torch.device) -> "Segments":
+        """Each row one segment, which right padding may end: nothing real sees it."""
+        return cls(
+            torch.zeros(rows, length, device=device, dtype=torch.int32),
+            torch.arange(rows + 1, device=device, dtype=torch.int32) * length,
+        )
+
     def places(self) -> Tensor:
         """`(B, T)`, positions counted from each segment's beginning."""
         return torch.arange(self.start.shape[1], device=self.start.device) - self.start
