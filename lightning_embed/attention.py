@@ -33,6 +33,14 @@ class Segments(NamedTuple):
     start: Tensor  # (B, T) int32, where in its row each position's segment begins
     bounds: Tensor  # (segments + 1,) int32, where segments begin in the flattened rows, and the end
 
+    @classmethod
+    def of_whole_rows(cls, rows: int, length: int, device: torch.device) -> "Segments":
+        """Each row one segment, which right padding may end: nothing real sees it."""
+        return cls(
+            torch.zeros(rows, length, device=device, dtype=torch.int32),
+            torch.arange(rows + 1, device=device, dtype=torch.int32) * length,
+        )
+
     def places(self) -> Tensor:
         """`(B, T)`, positions counted from each segment's beginning."""
         return torch.arange(self.start.shape[1], device=self.start.device) - self.start
@@ -94,7 +102,10 @@ def causal_attention(
     """softmax(q kᵀ / sqrt(C)) v under the causal mask; q `(B, H, T, C)`, k and v `(B, K, T, C)`.
 
     `visible`: segments that see only themselves; or, see `visible_keys`, a mask that takes the
-    causal one's place.
+    causal one's place and shows no later key either.
+
+    The explicit product takes queries in two halves: the first half's see no key of the second, so
+    a quarter of the scores need not be there at all.
     """
     groups = q.shape[1] // k.shape[1]
     half = q.dtype in (torch.bfloat16, torch.float16)
@@ -108,7 +119,6 @@ def causal_attention(
         )
     if groups > 1:
         k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
     if isinstance(visible, Segments):
         hidden = visible.hidden()
     elif visible is None:
@@ -116,7 +126,13 @@ def causal_attention(
         hidden = positions > positions.unsqueeze(1)
     else:
         hidden = ~visible
-    return scores.masked_fill(hidden, float("-inf")).softmax(dim=-1).to(v.dtype) @ v
+    q, length = q * q.shape[-1] ** -0.5, q.shape[2]
+    mixed = []
+    for begin, end in ((0, length // 2), (length // 2, length)):
+        scores = q[:, :, begin:end] @ k[:, :, :end].transpose(-2, -1)
+        scores = scores.masked_fill(hidden[..., begin:end, :end], float("-inf"))
+        mixed.append(scores.softmax(dim=-1).to(v.dtype) @ v[:, :, :end])
+    return torch.cat(mixed, dim=2)
 
 
 class Attention(nn.Module):

@@ -5,8 +5,8 @@ goes through an epoch. Leaves to others: which windows form a batch (`plan.py`),
 from (`datamodule.py`).
 
 Rows are right-padded with 1 to the batch's width, targets with IGNORE_INDEX. Where the windows
-would fit into fewer rows of that width, the batch also says how (`places`), and the network works
-on those rows alone: padding is handed over and never computed.
+would fit into fewer or narrower rows, the batch also says how (`places`), and the network works on
+those rows alone: padding is handed over and hardly computed.
 """
 
 import time
@@ -28,8 +28,8 @@ class Batch(NamedTuple):
 
     The `global_` counts are those of the whole global batch (all ranks and micro-batches), so that
     a loss can be divided and throughput counted without asking anyone. `segments` tells which
-    positions of a row belong together; with `places` it is about R < B rows that hold the same
-    tokens, `places` saying where in the flattened batch each comes from.
+    positions of a row belong together; with `places` it is about R rows of W positions, fewer in
+    all, that hold the same tokens, `places` saying where in the flattened batch each comes from.
     """
 
     ids: Tensor  # (B, T) int64, padded with PAD_ID
@@ -40,7 +40,7 @@ class Batch(NamedTuple):
     global_positions: int
     global_pairs: int = 0  # query and key, both real and the key not later
     segments: Segments | None = None
-    places: Tensor | None = None  # (R, T) int64
+    places: Tensor | None = None  # (R, W) int64
 
 
 class Lying(NamedTuple):
@@ -135,26 +135,34 @@ class PaddedRows(Dataset[Batch]):
 def closest(
     lengths: np.ndarray, lying: Lying, n_rows: int, width: int
 ) -> tuple[Tensor | None, Segments]:
-    """`places` and `segments` of the fewest rows that hold the same windows.
+    """`places` and `segments` of the rows with fewest positions that hold the same windows.
 
-    No places where that would be as many rows as there are. Never a single row where there were
-    more: a size of 1 would be compiled once more.
+    Rows are as wide as the batch or some eighths of that. No places where nothing would be saved.
+    Never a single row where there were more, nor rows of one position: a size of 1 would be
+    compiled once more.
     """
     order = np.argsort(-lengths, kind="stable")
-    row = pack(lengths[order], width)
-    fewest = max(int(row.max(initial=0)) + 1, min(2, n_rows))
-    if fewest >= n_rows:
+    fewest, row, narrow = n_rows, np.empty(0, np.int64), width
+    for eighths in range(1, 9):
+        space = -(-width * eighths // 8)
+        if space < lengths.max(initial=2):
+            continue
+        tried = pack(lengths[order], space)
+        rows = max(int(tried.max(initial=0)) + 1, min(2, n_rows))
+        if rows * space < fewest * narrow:
+            fewest, row, narrow = rows, tried, space
+    if fewest * narrow == n_rows * width:
         return None, lying.segments
     by_row = np.argsort(row, kind="stable")
     order, row = order[by_row], row[by_row]
-    close = lay_out(lengths[order], row, fewest, width)
+    close = lay_out(lengths[order], row, fewest, narrow)
     padding = np.ones(n_rows * width, bool)
-    places = np.full(fewest * width, -1, np.int64)
+    places = np.full(fewest * narrow, -1, np.int64)
     for length, source, to in zip(lengths[order], lying.begin[order], close.begin, strict=True):
         padding[source : source + length] = False
         places[to : to + length] = np.arange(source, source + length)
     places[places < 0] = int(padding.argmax())  # any: all read id 1 and no target
-    return torch.from_numpy(places).view(fewest, width), close.segments
+    return torch.from_numpy(places).view(fewest, narrow), close.segments
 
 
 def check_ids(ids: np.ndarray, vocab_size: int) -> None:

@@ -196,18 +196,16 @@ class DecoderLM(nn.Module):
             segments: of rows that hold several windows, each to see only itself; not with `real`.
         """
         tables = rotary_tables(ids.shape[1], self.channels, self.rope_base, ids.device)
-        visible: Tensor | Segments | None = segments
-        places: Tensor | None = None
+        visible: Tensor | Segments
         if real is not None:
             places, visible = (real.cumsum(dim=1) - 1).clamp(min=0), visible_keys(real)
-        elif segments is not None:
-            places = segments.places()
-        if places is not None:
-            cos, sin = (table[places].unsqueeze(1) for table in tables)  # (B, 1, T, C)
-            tables = cos, sin
+        else:  # one kind of input, so that evaluation and samples compile nothing of their own
+            visible = segments or Segments.of_whole_rows(ids.shape[0], ids.shape[1], ids.device)
+            places = visible.places()
+        cos, sin = (table[places].unsqueeze(1) for table in tables)  # (B, 1, T, C)
         x = self.dropout(self.embedding(ids))
         for block in self.blocks:
-            x = block(x, tables, visible)
+            x = block(x, (cos, sin), visible)
         return self.norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -231,8 +229,8 @@ class DecoderLM(nn.Module):
     ) -> Tensor:
         """Summed cross-entropy over real targets `(B, T)`; never holds the `(B, T, V)` logits.
 
-        With `places` `(R, T)`, see `Batch`, the work is done on R rows instead of B; `segments` are
-        then about those.
+        With `places` `(R, W)`, see `Batch`, the work is done on those positions alone; `segments`
+        are then about them.
         """
         if places is not None:
             ids, targets = ids.flatten()[places], targets.flatten()[places]

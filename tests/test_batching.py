@@ -148,9 +148,10 @@ def test_segments_are_windows_and_left_over_padding(
     for batch in PlanLoader(rows, batch_settings, seed=0, shuffle=True):
         start, bounds = batch.segments
         assert start.dtype == bounds.dtype == torch.int32
-        assert start.shape[1] == batch.ids.shape[1] and len(start) <= len(batch.ids)
+        assert start.shape[1] <= batch.ids.shape[1]
         flat = torch.arange(start.numel())
         width = start.shape[1]
+        assert start.numel() <= batch.ids.numel()
         begins = torch.bucketize(flat, bounds, right=True) - 1  # the segment of each position
         assert torch.equal(start.flatten(), bounds[begins] % width)
         assert torch.equal(flat // width, bounds[begins] // width)  # in its own row
@@ -172,7 +173,14 @@ def test_half_empty_rows_are_computed_in_half_as_many(make_rows) -> None:
     rows = make_rows([9] * 8, max_length=16)
     (batch,) = PlanLoader(rows, BatchSettings(128, (16,)), seed=0, shuffle=True)
     assert batch.ids.shape == (8, 16)
-    assert batch.places.shape == (4, 16)
+    assert batch.places.numel() == 4 * 16
+
+
+def test_rows_are_no_wider_than_what_lies_in_them_needs(make_rows) -> None:
+    rows = make_rows([6] * 8, max_length=16)
+    (batch,) = PlanLoader(rows, BatchSettings(128, (16,)), seed=0, shuffle=True)
+    assert batch.ids.shape == (8, 16)
+    assert batch.places.numel() == 4 * 10  # two windows of 5; three would leave one position empty
 
 
 def test_full_rows_are_computed_as_they_are(make_rows) -> None:
@@ -185,7 +193,8 @@ def test_never_one_row_alone_where_there_were_more(make_rows) -> None:
     """A size of 1 is a graph of its own for torch.compile."""
     rows = make_rows([3, 3], max_length=16)
     (batch,) = PlanLoader(rows, BatchSettings(64, (16,)), seed=0, shuffle=True)
-    assert batch.places.shape == (2, 16)
+    assert batch.places.shape == (2, 2)
+    rows = make_rows([9, 8], max_length=16)
     (batch,) = PlanLoader(rows, BatchSettings(16, (16,), layout="packed"), seed=0, shuffle=True)
     assert batch.places is None and batch.ids.shape == (1, 16)
 

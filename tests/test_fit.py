@@ -74,7 +74,10 @@ def test_tensorboard_has_the_figures_and_the_samples(finished: Finished) -> None
     events = EventAccumulator(str(finished[0].root / "done"))
     tags = events.Reload().Tags()
     wanted = "train/loss val/loss val/bits_per_byte throughput/real_tokens_per_s padding/share"
-    assert {*wanted.split(), "padding/norm"} <= set(tags["scalars"])
+    more = "throughput/flops_per_s throughput/mfu throughput/peak_memory throughput/data_wait"
+    assert {*wanted.split(), *more.split(), "padding/norm"} <= set(tags["scalars"])
+    assert {event.value for event in events.Scalars("compile/recompilations")} == {0.0}
+    assert all(event.value > 0 for event in events.Scalars("throughput/mfu"))
     assert any(tag.startswith("samples/0") for tag in tags["tensors"])
     assert {event.value for event in events.Scalars("padding/norm")} == {0.0}
     steps = [event.step for event in events.Scalars("train/loss")]
@@ -93,6 +96,20 @@ def test_a_run_can_be_repeated_from_the_settings_it_wrote_down(
     assert again.status == 0, again.err
     assert_same_weights(shop.checkpoint("done"), tmp_path / "again" / "checkpoints" / "last.ckpt")
     assert not list((shop.root / "done" / "checkpoints").glob("*-v*"))
+
+
+def test_packed_rows_have_less_padding_and_learn_as_well(
+    finished: Finished, workshop: Workshop
+) -> None:
+    def figure(name: str, line: str) -> float:
+        return float(re.search(rf"{name} ([\d.]+)", line).group(1))
+
+    told = workshop.fit("packed", "--trainer.max_epochs", "4", "--data.layout", "packed")
+    assert padding_is_zero(workshop.checkpoint("packed"))
+    other = finished[1]
+    assert figure("padding", told.line("speed")) < figure("padding", other.line("speed"))
+    packed, padded = (figure("validation loss", x.line("held out")) for x in (told, other))
+    assert abs(packed - padded) < 0.3
 
 
 # -- the same twice, and differently ---------------------------------------------------------

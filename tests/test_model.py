@@ -1,6 +1,7 @@
 """`DecoderLM`: what comes out, and that padding and later tokens never reach earlier ones."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -11,6 +12,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_embed import DecoderLM
+from lightning_embed.batching import PlanLoader
+from lightning_embed.meters import graphs_compiled
+from lightning_embed.plan import BatchSettings
 from lightning_embed.special_tokens import IGNORE_INDEX, PAD_ID
 
 
@@ -187,6 +191,31 @@ def test_compile_parts_leaves_the_state_dict_alone(tiny_lm, monkeypatch) -> None
     assert model.chunk_loss is compiled  # asked at every step; works once
 
 
+@pytest.mark.parametrize("layout", ["padded", "packed"])
+def test_training_compiles_one_graph_of_a_block_and_one_of_the_loss(
+    make_rows, monkeypatch, layout
+) -> None:
+    """Whatever the number of rows and their width. Traced only: machine code takes a minute."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    torch._dynamo.reset()
+    model = DecoderLM(700, 16, 2, 2)
+    model.compile_parts()
+    lengths = torch.randint(2, 40, (60,), generator=torch.Generator().manual_seed(0)).tolist()
+    rows = make_rows(lengths, max_length=16, vocab_size=10_000)
+    rows.tokens = rows.tokens % 600 + 4
+    seen, before = set(), graphs_compiled()
+    for batch in PlanLoader(
+        rows, BatchSettings(64, (8, 12, 16), layout=layout), seed=0, shuffle=True
+    ):
+        assert batch.segments is not None
+        seen.add((*batch.ids.shape, batch.segments.start.shape[0]))
+        how = {"segments": batch.segments, "places": batch.places}
+        model.loss(batch.ids, batch.targets, **how).backward()
+    assert layout == "packed" or len(seen) > 3  # or nothing is shown
+    assert graphs_compiled() - before == 2
+    torch._dynamo.reset()
+
+
 def test_meta_device_then_to_empty_then_reset(plus_zero) -> None:
     with torch.device("meta"):
         model = DecoderLM(23, 16, 2, 2, tied=False)
@@ -253,9 +282,10 @@ def test_apply_from_the_model_keeps_the_padding_row(tiny_lm, plus_zero) -> None:
 
 
 def test_training_flops_are_those_of_the_products(tiny_lm) -> None:
-    """Against torch's own counter, which counts padding and hidden pairs too: so a full square."""
+    """Against torch's own counter, which counts what is computed: queries 0 and 1 look at keys 0
+    and 1, the others at all five."""
     model = tiny_lm(tied=False)
     ids = torch.randint(2, 23, (3, 5))
     with FlopCounterMode(display=False) as counter:
         F.cross_entropy(model(ids).flatten(0, 1), ids.flatten()).backward()
-    assert model.training_flops(15, 3 * 5 * 5) == counter.get_total_flops()
+    assert model.training_flops(15, 3 * (2 * 2 + 3 * 5)) == counter.get_total_flops()

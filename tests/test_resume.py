@@ -108,6 +108,16 @@ def test_accumulation_stops_between_optimizer_steps(workshop: Workshop) -> None:
     assert_same_weights(workshop.checkpoint("run"), workshop.checkpoint("whole"))
 
 
+def test_a_packed_run_goes_on_exactly(workshop: Workshop) -> None:
+    options = (*TWO_EPOCHS, "--data.layout", "packed")
+    workshop.fit("whole", *options)
+    steps = load(workshop.checkpoint("whole"))["global_step"]
+    assert workshop.run("fit", "--name", "run", *options, *stop_at(steps // 2 + 2)).status == 143
+    workshop.fit("run", *options, *LAST)
+    assert load(workshop.checkpoint("run"))["global_step"] == steps
+    assert_same_weights(workshop.checkpoint("run"), workshop.checkpoint("whole"))
+
+
 def test_a_finished_run_can_be_made_longer(workshop: Workshop) -> None:
     constant = ("--model.schedule", "constant", "--model.warmup_steps", "2")
     workshop.fit("whole", *constant, steps=14)
