@@ -1,0 +1,125 @@
+"""This project's side of a benchmark, in one of three forms.
+
+Started by `peers.py`; `form` says which:
+
+- step   the network, its compiled parts, clip and optimizer in a bare loop over full random windows
+- fit    the whole program, `train.py fit`, with a callback that takes turns
+- bare   the fit's model, batches, compiler, clip, optimizer and schedule in a bare loop: what is
+         left of a fit without Lightning's loop, logger, progress, guard and checkpoints
+"""
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+from turns import Turns, parameter_count, random_windows, settings
+
+from lightning_embed import LanguageModel, TextDataModule
+from lightning_embed.batching import Batch
+from lightning_embed.optim import MuonAdamW, build_scheduler, parameter_groups
+
+
+class TakeTurns(L.Callback):
+    """`Turns` after each optimizer step of a Trainer.
+
+    Args:
+        warm, steps: see `Turns`.
+    """
+
+    def __init__(self, warm: int, steps: int) -> None:
+        self.warm, self.steps = warm, steps
+        self._turns: Turns | None = None
+        self._seen = 0
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, *_: Any
+    ) -> None:
+        if trainer.global_step == self._seen:
+            return  # in the middle of accumulation
+        self._seen = trainer.global_step
+        if self._turns is None:
+            about = {"parameters": parameter_count(pl_module)}
+            self._turns = Turns(self.warm, self.steps, about)
+        self._turns(batch.global_targets)
+
+
+def fit(asked: dict[str, Any]) -> None:
+    import json
+
+    from lightning_embed.cli import main
+
+    taking = {
+        "class_path": "side_ours.TakeTurns",
+        "init_args": {"warm": asked["warm"], "steps": asked["steps"]},
+    }
+    raise SystemExit(
+        main(["fit", *asked["arguments"], "--trainer.callbacks", json.dumps([taking])])
+    )
+
+
+def planned(asked: dict[str, Any]) -> Iterator[tuple[Tensor, Tensor, int]]:
+    """The batches of a fit with these data settings, epoch after epoch."""
+    data = TextDataModule(**asked["data"])
+    loader = data.train_dataloader()
+    for epoch in range(10**9):
+        loader.set_epoch(epoch)
+        for batch in loader:
+            yield batch.ids, batch.targets, batch.global_targets
+
+
+def drawn(asked: dict[str, Any]) -> Iterator[tuple[Tensor, Tensor, int]]:
+    rows, length = asked["rows"], asked["length"]
+    for ids, targets in random_windows(asked["tokens"], rows, length, asked["device"]):
+        yield ids, targets, rows * length
+
+
+def loop(asked: dict[str, Any], batches: Iterator[tuple[Tensor, Tensor, int]]) -> None:
+    torch.manual_seed(42)
+    device = asked.get("device", "cpu")
+    module = LanguageModel(asked["vocab_size"], asked["length"], **asked["model"]).to(device)
+    network, h = module.network, module.hparams
+    groups = parameter_groups(
+        network,
+        optimizer=h["optimizer"],
+        lr=h["lr"],
+        matrix_lr=h["matrix_lr"],
+        weight_decay=h["weight_decay"],
+        betas=tuple(h["betas"]),
+    )
+    optimizer = MuonAdamW(groups, fused=True)
+    scheduler = build_scheduler(
+        optimizer,
+        schedule="wsd",
+        total_steps=10_000,
+        warmup_steps=20,
+        decay_share=0.5,
+        final_share=0.0,
+    )
+    mixed = asked["precision"] == "bf16-mixed"
+    low = torch.autocast(device, torch.bfloat16) if mixed else nullcontext()
+    turns = Turns(asked["warm"], asked["steps"], {"parameters": parameter_count(network)})
+    if h["compile"]:
+        network.compile_parts()
+    for ids, targets, real in batches:
+        with low:
+            loss = network.loss(ids, targets) / real
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        scheduler.step()
+        turns(real)
+
+
+def main() -> None:
+    asked = settings()
+    if asked["form"] == "fit":
+        fit(asked)
+    loop(asked, planned(asked) if asked["form"] == "bare" else drawn(asked))
+
+
+if __name__ == "__main__":
+    main()
