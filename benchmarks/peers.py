@@ -169,15 +169,17 @@ class Sides:
         return rows
 
 
-def parser(doc: str | None, *, warm: int, steps: int) -> argparse.ArgumentParser:
-    """The options all scripts share; a script adds its own and calls `parse`."""
+def parser(doc: str | None, *, warm: int = 0, steps: int = 0) -> argparse.ArgumentParser:
+    """The options all scripts share; a script adds its own and calls `parse`. Those whose sides
+    take turns say how many steps they warm up and how many a turn has."""
     made = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     made.add_argument("--repeats", type=int, default=5, help="rounds of interleaved turns")
     made.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    made.add_argument("--warm", type=int, default=warm, help="steps that are not timed")
-    made.add_argument("--steps", type=int, default=steps, help="steps of a turn")
+    if steps:
+        made.add_argument("--warm", type=int, default=warm, help="steps that are not timed")
+        made.add_argument("--steps", type=int, default=steps, help="steps of a turn")
     made.add_argument("--quick", action="store_true", help="two short rounds, nothing recorded")
     return made
 
@@ -185,7 +187,9 @@ def parser(doc: str | None, *, warm: int, steps: int) -> argparse.ArgumentParser
 def parse(made: argparse.ArgumentParser) -> argparse.Namespace:
     options = made.parse_args()
     if options.quick:
-        options.repeats, options.warm, options.steps = 2, min(options.warm, 6), 5
+        options.repeats = 2
+        if "steps" in options:
+            options.warm, options.steps = min(options.warm, 6), 5
     torch.set_num_threads(options.threads)  # what `record` writes down
     return options
 

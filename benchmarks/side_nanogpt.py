@@ -2,18 +2,48 @@
 
 Started by `peers.py`. `configure_optimizers`, the precision (float32 on CPU), the clipping at 1 and
 `zero_grad(set_to_none=True)` are those of its training script; batches, logging, evaluation and the
-learning rate's schedule are left out, all in its favour.
+learning rate's schedule are left out, all in its favour. With `evaluate` it looks at the checkpoint
+of a run of its whole `train.py` instead.
 """
 
+import json
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 
+import numpy as np
 import torch
 from turns import Turns, parameter_count, random_windows, settings
 
 
+def evaluate(folder: str) -> None:
+    """Print the loss of a run's checkpoint over the whole validation part, in windows that do not
+    overlap."""
+    sys.path.insert(0, folder)
+    from model import GPT, GPTConfig
+
+    run = Path(folder)
+    saved = torch.load(run / "out-shakespeare-char" / "ckpt.pt", weights_only=True)
+    model = GPT(GPTConfig(**saved["model_args"]))
+    model.load_state_dict(saved["model"])
+    model.eval()
+    length = saved["model_args"]["block_size"]
+    data = np.fromfile(run / "data" / "shakespeare_char" / "val.bin", np.uint16).astype(np.int64)
+    rows = (len(data) - 1) // length
+    ids = torch.from_numpy(data[: rows * length]).view(rows, length)
+    targets = torch.from_numpy(data[1 : rows * length + 1]).view(rows, length)
+    total = 0.0
+    with torch.no_grad():
+        for some, wanted in zip(ids.split(64), targets.split(64), strict=True):
+            total += model(some, wanted)[1].item() * wanted.numel()
+    print(json.dumps({"loss": total / ids.numel(), "parameters": parameter_count(model)}))
+
+
 def main() -> None:
     asked = settings()
+    if "evaluate" in asked:
+        evaluate(asked["evaluate"])
+        return
     sys.path.insert(0, asked["nanogpt"])
     from model import GPT, GPTConfig
 

@@ -1,21 +1,25 @@
-"""This project's side of a benchmark, in one of three forms.
+"""This project's side of a benchmark, in one of four forms.
 
 Started by `peers.py`; `form` says which:
 
 - step   the network, its compiled parts, clip and optimizer in a bare loop over full random windows
 - fit    the whole program, `train.py fit`, with a callback that takes turns
+- timed fit  the same to its own end, with a callback that writes down each step's time
 - bare   the fit's model, batches, compiler, clip, optimizer and schedule in a bare loop: what is
          left of a fit without Lightning's loop, logger, progress, guard and checkpoints
 """
 
+import json
+import time
 from collections.abc import Iterator
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from torch import Tensor
-from turns import Turns, parameter_count, random_windows, settings
+from turns import Turns, now, parameter_count, random_windows, settings
 
 from lightning_embed import LanguageModel, TextDataModule
 from lightning_embed.batching import Batch
@@ -46,18 +50,46 @@ class TakeTurns(L.Callback):
         self._turns(batch.global_targets)
 
 
-def fit(asked: dict[str, Any]) -> None:
-    import json
+class TimeSteps(L.Callback):
+    """Writes down, as JSON, seconds from step to step, those from `began` to the end of the last
+    validation, and its loss.
 
+    Args:
+        report: the file.
+        began: `time.time()` when the command was given.
+    """
+
+    def __init__(self, report: str, began: float) -> None:
+        self.report, self.began = Path(report), began
+        self.seconds: list[float] = []
+        self._last = 0.0
+
+    def on_train_start(self, *_: Any) -> None:
+        self._last = now()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.seconds.append(now() - self._last)
+        self._last = now()
+
+    def on_validation_end(self, *_: Any) -> None:
+        self._last = now()
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        found = {
+            "loss": float(trainer.callback_metrics["val/loss"]),
+            "whole": time.time() - self.began,
+            "parameters": parameter_count(pl_module),
+            "seconds": self.seconds,
+        }
+        self.report.write_text(json.dumps(found), encoding="utf-8")
+
+
+def fit(arguments: list[str], callback: str, **settings: Any) -> None:
+    """`train.py fit` with one of the callbacks above, by name."""
     from lightning_embed.cli import main
 
-    taking = {
-        "class_path": "side_ours.TakeTurns",
-        "init_args": {"warm": asked["warm"], "steps": asked["steps"]},
-    }
-    raise SystemExit(
-        main(["fit", *asked["arguments"], "--trainer.callbacks", json.dumps([taking])])
-    )
+    given = {"class_path": f"side_ours.{callback}", "init_args": settings}
+    raise SystemExit(main(["fit", *arguments, "--trainer.callbacks", json.dumps([given])]))
 
 
 def planned(asked: dict[str, Any]) -> Iterator[tuple[Tensor, Tensor, int]]:
@@ -117,7 +149,9 @@ def loop(asked: dict[str, Any], batches: Iterator[tuple[Tensor, Tensor, int]]) -
 def main() -> None:
     asked = settings()
     if asked["form"] == "fit":
-        fit(asked)
+        fit(asked["arguments"], "TakeTurns", warm=asked["warm"], steps=asked["steps"])
+    if asked["form"] == "timed fit":
+        fit(asked["arguments"], "TimeSteps", report=asked["report"], began=asked["began"])
     loop(asked, planned(asked) if asked["form"] == "bare" else drawn(asked))
 
 

@@ -131,7 +131,7 @@ def main() -> None:
         f"{rows} rows of {LENGTH}, {options.threads} threads; {options.repeats} rounds of"
         f" {options.steps} steps after {options.warm} to warm up, medians. nanoGPT: float32,"
         " AdamW (not fused on CPU, as in its script), dropout 0, clip 1. Trainer: bf16=True, fused"
-        " AdamW, clip 1, its default attention. Ours: bf16-mixed, compiled blocks and loss, clip 1.",
+        " AdamW, clip 1, its default attention. Ours: bf16-mixed, compiled blocks, clip 1.",
     ]
     publish("The speed of a step", table, options)
 
