@@ -31,6 +31,15 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 
 
+def environment(threads: int, **more: str) -> dict[str, str]:
+    """A side's: threads, and where its modules are."""
+    return os.environ | {
+        "OMP_NUM_THREADS": str(threads),
+        "PYTHONPATH": os.pathsep.join((str(ROOT), str(HERE))),
+        **more,
+    }
+
+
 class Turn(NamedTuple):
     seconds: float
     tokens: int
@@ -55,11 +64,6 @@ class Side:
         self.name, self.about = name, dict[str, Any]()
         self.turns: list[Turn] = []
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115
-        environment = os.environ | {
-            "OMP_NUM_THREADS": str(threads),
-            "PYTHONPATH": os.pathsep.join((str(ROOT), str(HERE))),
-            "TOKENIZERS_PARALLELISM": "false",
-        }
         self._process = subprocess.Popen(
             [python, str(HERE / script), json.dumps(settings)],
             stdin=subprocess.PIPE,
@@ -67,7 +71,7 @@ class Side:
             stderr=self._log,
             text=True,
             cwd=ROOT,
-            env=environment,
+            env=environment(threads),
         )
 
     def _answer(self) -> dict[str, Any]:

@@ -1,10 +1,11 @@
-"""This project's side of a benchmark, in one of four forms.
+"""This project's side of a benchmark, in one of five forms.
 
 Started by `peers.py`; `form` says which:
 
 - step   the network, its compiled parts, clip and optimizer in a bare loop over full random windows
 - fit    the whole program, `train.py fit`, with a callback that takes turns
 - timed fit  the same to its own end, with a callback that writes down each step's time
+- layout  as step, with rows that hold one or several windows of the corpus
 - bare   the fit's model, batches, compiler, clip, optimizer and schedule in a bare loop: what is
          left of a fit without Lightning's loop, logger, progress, guard and checkpoints
 """
@@ -17,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
-from torch import Tensor
+from lightning.fabric.utilities import move_data_to_device
+from lightning_embed.plan import MicroBatch, pack
 from turns import Turns, now, parameter_count, random_windows, settings
 
 from lightning_embed import LanguageModel, TextDataModule
@@ -92,23 +95,58 @@ def fit(arguments: list[str], callback: str, **settings: Any) -> None:
     raise SystemExit(main(["fit", *arguments, "--trainer.callbacks", json.dumps([given])]))
 
 
-def planned(asked: dict[str, Any]) -> Iterator[tuple[Tensor, Tensor, int]]:
+def planned(asked: dict[str, Any]) -> Iterator[Batch]:
     """The batches of a fit with these data settings, epoch after epoch."""
-    data = TextDataModule(**asked["data"])
-    loader = data.train_dataloader()
+    loader = TextDataModule(**asked["data"]).train_dataloader()
     for epoch in range(10**9):
         loader.set_epoch(epoch)
-        for batch in loader:
-            yield batch.ids, batch.targets, batch.global_targets
+        yield from loader
 
 
-def drawn(asked: dict[str, Any]) -> Iterator[tuple[Tensor, Tensor, int]]:
+def laid_out(asked: dict[str, Any]) -> Iterator[Batch]:
+    """Batches of the same windows in either layout, `padding` of the one-window rows empty.
+
+    A batch's windows fill `rows` rows when packed; padded, each has a row of the full width. Drawn
+    from the shortest windows of the corpus, as many as have the mean length that this padding asks
+    for.
+    """
+    rows, width = asked["rows"], asked["length"]
+    source = TextDataModule(**asked["data"]).train_dataloader().rows
+    length = source.windows.length.astype(np.int64)
+    shortest = np.argsort(length, kind="stable")
+    wanted = (1 - asked["padding"]) * width
+    means = np.cumsum(length[shortest]) / np.arange(1, len(length) + 1)
+    pool = shortest[means <= wanted]
+    single = round(rows / (1 - asked["padding"]))  # rows of the padded layout
+    draw = np.random.default_rng(0)
+    while True:
+        chosen = draw.choice(pool, single, replace=False)
+        chosen = chosen[np.argsort(-length[chosen], kind="stable")]
+        row = pack(length[chosen], width)
+        chosen, row = chosen[row < rows], row[row < rows]  # the same windows in both layouts
+        if asked["layout"] == "packed":
+            order, n_rows = np.argsort(row, kind="stable"), rows
+            chosen, row = chosen[order], row[order]
+        else:
+            row, n_rows = np.arange(len(chosen)), single
+        real = int(length[chosen].sum())
+        yield source[MicroBatch(chosen, row, n_rows, width, real, n_rows * width, 0)]
+
+
+def drawn(asked: dict[str, Any]) -> Iterator[Batch]:
     rows, length = asked["rows"], asked["length"]
+    nothing = torch.zeros(rows, dtype=torch.long)
     for ids, targets in random_windows(asked["tokens"], rows, length, asked["device"]):
-        yield ids, targets, rows * length
+        yield Batch(ids, targets, nothing, nothing, rows * length, rows * length)
 
 
-def loop(asked: dict[str, Any], batches: Iterator[tuple[Tensor, Tensor, int]]) -> None:
+def to_device(batch: Batch, device: str) -> Batch:
+    """As Lightning does it: every tensor of the tuple, also in tuples inside."""
+    moved: Batch = move_data_to_device(batch, torch.device(device))
+    return moved
+
+
+def loop(asked: dict[str, Any], batches: Iterator[Batch]) -> None:
     torch.manual_seed(42)
     device = asked.get("device", "cpu")
     module = LanguageModel(asked["vocab_size"], asked["length"], **asked["model"]).to(device)
@@ -135,9 +173,14 @@ def loop(asked: dict[str, Any], batches: Iterator[tuple[Tensor, Tensor, int]]) -
     turns = Turns(asked["warm"], asked["steps"], {"parameters": parameter_count(network)})
     if h["compile"]:
         network.compile_parts()
-    for ids, targets, real in batches:
+    for batch in batches:
+        batch = to_device(batch, device)
+        real = batch.global_targets
         with low:
-            loss = network.loss(ids, targets) / real
+            loss = network.loss(
+                batch.ids, batch.targets, segments=batch.segments, places=batch.places
+            )
+            loss = loss / real
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -152,7 +195,8 @@ def main() -> None:
         fit(asked["arguments"], "TakeTurns", warm=asked["warm"], steps=asked["steps"])
     if asked["form"] == "timed fit":
         fit(asked["arguments"], "TimeSteps", report=asked["report"], began=asked["began"])
-    loop(asked, planned(asked) if asked["form"] == "bare" else drawn(asked))
+    batches = {"bare": planned, "step": drawn, "layout": laid_out}[asked["form"]]
+    loop(asked, batches(asked))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ nanoGPT: see `peers.py`. nanoGPT takes minutes a round: `--nanogpt-repeats` can 
 
 import argparse
 import json
-import os
 import re
 import shutil
 import statistics
@@ -30,7 +29,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from peers import HERE, ROOT, VERDICTS, parse, parser, publish, scratch, verdict
+from peers import HERE, ROOT, VERDICTS, environment, parse, parser, publish, scratch, verdict
 
 PUBLISHED = 1.886  # nanoGPT's, over the whole validation part
 MOST_PARAMETERS = 810_000
@@ -56,11 +55,6 @@ class Run(NamedTuple):
     steps: int
     whole: float  # seconds from command to loss
     parameters: int
-
-
-def environment(threads: int, **more: str) -> dict[str, str]:
-    path = os.pathsep.join((str(ROOT), str(HERE)))
-    return os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": path} | more
 
 
 def run_nanogpt(source: Path, text: Path, folder: Path, options: argparse.Namespace) -> Run:

@@ -1,4 +1,4 @@
-"""Real tokens a second on documents of all lengths, whole programs: ours and Hugging Face's Trainer.
+"""Real tokens a second on documents of all lengths: our fit and Hugging Face's Trainer.
 
     python benchmarks/variable_length.py --peers-python PATH
 
@@ -79,8 +79,8 @@ def main() -> None:
         f"{len(windows):,} windows of at most {data.max_length}, mean"
         f" {np.mean(windows.length):.0f}; ours {real:.0f} real tokens a batch, the Trainer {rows}"
         f" rows. {options.threads} threads; {options.repeats} rounds of {options.steps} steps after"
-        f" {options.warm} to warm up, medians. Trainer: bf16=True, eager, fused AdamW, clip 1. Ours:"
-        f" {CONFIG} as it is (Muon, compiled, guard, logger).",
+        f" {options.warm} to warm up, medians. Trainer: bf16=True, eager, fused AdamW, clip 1."
+        f" Ours: {CONFIG} as it is (Muon, compiled, guard, logger).",
     ]
     publish("Real tokens a second on documents of all lengths", table, options)
 
