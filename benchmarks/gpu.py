@@ -2,7 +2,7 @@
 
     python benchmarks/gpu.py --nanogpt DIR --text input.txt
 
-- a step of 12 layers, width 768, context 1,024, vocabulary 50,304 in bfloat16, compiled: real tokens
+- a step of 12 layers, width 768, context 1,024, vocabulary 50,304 in bfloat16, compiled: tokens
   a second beside nanoGPT's model and loop (compiled, bfloat16 autocast, fused AdamW), and the share
   of the bfloat16 rate that a plain product reaches on this device; the parameters agree within 2 %;
 - the same network on the default corpus' windows, one in each row of 1,024, 75 % of the positions
