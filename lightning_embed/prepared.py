@@ -17,7 +17,9 @@ import json
 import os
 import shutil
 import tempfile
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1  # raise when the layout or the meaning of a file changes
 DOCUMENTS_AT_ONCE = 2_000
+BATCHES_AHEAD = 2  # of so many documents, encoded while earlier ones are written
 KEEP_TEXT_UP_TO = 64_000_000  # bytes; xz looks no further back than 64 MiB
 TOKENIZER_TRAINING_BYTES = 100_000_000  # a longer corpus trains its tokenizer on its beginning
 
@@ -183,6 +186,22 @@ def _text_bytes(part: "Dataset") -> int:
     return sum(len(text.encode()) for texts in _batches(part, "text") for text in texts)
 
 
+def _encoded(
+    part: "Dataset", tokenizer: TextTokenizer
+) -> Iterator[tuple[list[str], list[np.ndarray]]]:
+    """Texts and their ids, batch after batch, a few ahead: while Python makes arrays of one, the
+    library's own threads encode the next."""
+    with ThreadPoolExecutor(BATCHES_AHEAD) as pool:
+        running: deque[tuple[list[str], Future[Any]]] = deque()
+        for texts in _batches(part, "text"):
+            running.append((texts, pool.submit(tokenizer.encode_documents, texts)))
+            if len(running) > BATCHES_AHEAD:
+                first, future = running.popleft()
+                yield first, future.result()
+        for texts, future in running:
+            yield texts, future.result()
+
+
 def _encode(
     part: "Dataset",
     tokenizer: TextTokenizer,
@@ -197,8 +216,7 @@ def _encode(
     unknown = 0
     unk = tokenizer.unk_id
     with open(folder / "tokens.bin", "wb") as file:
-        for texts in _batches(part, "text"):
-            documents = tokenizer.encode_documents(texts)
+        for texts, documents in _encoded(part, tokenizer):
             ids = np.concatenate(documents)
             file.write(ids.tobytes())
             lengths.extend(map(len, documents))

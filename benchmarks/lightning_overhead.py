@@ -1,0 +1,68 @@
+"""What Lightning's loop, logger, progress, guard, checkpoints and the rest add to a step.
+
+    python benchmarks/lightning_overhead.py
+
+The default run (`configs/stdlib.yaml`, whole program) against a bare loop over the same batches in
+the same order, with the same network, precision, compiled parts, clip, optimizer and schedule. Both
+take turns over the same stretch of steps; validation is left out, as it is no part of a step.
+"""
+
+import yaml
+from peers import ROOT, VERDICTS, Sides, parse, parser, publish, scratch, verdict
+
+from lightning_embed import TextDataModule
+from lightning_embed.hardware import suggested_precision
+
+CONFIG = "configs/stdlib.yaml"
+
+
+def main() -> None:
+    options = parse(parser(__doc__, warm=40, steps=60))
+    config = yaml.safe_load((ROOT / CONFIG).read_text(encoding="utf-8"))
+    with scratch() as folder, Sides(options) as sides:
+        settings = config["data"] | {"cache_dir": str(folder / "cache")}
+        data = TextDataModule(**settings)
+        precision, _ = suggested_precision("cpu")
+        fit = sides.add(
+            "Lightning, the default run",
+            "side_ours.py",
+            form="fit",
+            arguments=[
+                f"--config={CONFIG}",
+                f"--data.cache_dir={folder / 'cache'}",
+                f"--trainer.default_root_dir={folder / 'runs'}",
+                "--trainer.accelerator=cpu",
+                "--trainer.max_steps=100000",
+                "--trainer.limit_val_batches=0",
+            ],
+        )
+        bare = sides.add(
+            "a bare loop",
+            "side_ours.py",
+            form="bare",
+            vocab_size=data.prepared.tokenizer.vocab_size,
+            length=data.max_length,
+            precision=precision,
+            model=config["model"],
+            data=settings,
+        )
+        sides.measure()
+        table = sides.table()
+    table += [
+        *VERDICTS,
+        verdict(
+            "Lightning's time per step to a bare loop's",
+            fit.slower_step_than(bare),
+            1.03,
+            1.01,
+            below=True,
+        ),
+        "",
+        f"{CONFIG}, {precision}, compiled, {options.threads} threads; {options.repeats} rounds of"
+        f" {options.steps} steps after {options.warm} to warm up, the same batches, medians.",
+    ]
+    publish("What Lightning and our callbacks add to a step", table, options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,241 @@
+"""Side by side: the driving side of the benchmarks that compare with somebody else's program.
+
+Knows: how sides are started and called in turn, what a median and a ratio of turns are, the options
+all such scripts share, text and tokens both sides train on. Leaves to others: the sides
+(`side_ours.py`, `side_nanogpt.py`, `side_transformers.py`), what is compared (the scripts).
+
+How to get the peers, which are no part of this project:
+
+- nanoGPT: a copy of the repository karpathy/nanoGPT on GitHub in a folder of its own, given as
+  `--nanogpt DIR`; it runs with this project's Python.
+- Hugging Face's Trainer: a virtual environment of its own with the packages torch (this project's
+  version), transformers and accelerate, whose Python is given as `--peers-python PATH`.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from turns import MARK
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+
+
+def environment(threads: int, **more: str) -> dict[str, str]:
+    """A side's: threads, and where its modules are."""
+    return os.environ | {
+        "OMP_NUM_THREADS": str(threads),
+        "PYTHONPATH": os.pathsep.join((str(ROOT), str(HERE))),
+        **more,
+    }
+
+
+class Turn(NamedTuple):
+    seconds: float
+    tokens: int
+    steps: int
+
+    @property
+    def rate(self) -> float:
+        """Real tokens a second."""
+        return self.tokens / self.seconds
+
+    @property
+    def step(self) -> float:
+        return self.seconds / self.steps
+
+
+class Side:
+    """A program that warms up, then times a turn whenever it is asked to."""
+
+    def __init__(
+        self, name: str, script: str, settings: dict[str, Any], *, python: str, threads: int
+    ) -> None:
+        self.name, self.about = name, dict[str, Any]()
+        self.turns: list[Turn] = []
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self._process = subprocess.Popen(
+            [python, str(HERE / script), json.dumps(settings)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            cwd=ROOT,
+            env=environment(threads),
+        )
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith(MARK):
+                answer: dict[str, Any] = json.loads(line.removeprefix(MARK))
+                return answer
+            self._log.write(line)
+        self._log.seek(0)
+        raise SystemExit(f"{self.name} ended before its turn:\n{self._log.read()[-4000:]}")
+
+    def warm_up(self) -> None:
+        self.about = self._answer()
+
+    def take_turn(self) -> None:
+        assert self._process.stdin is not None
+        print("go", file=self._process.stdin, flush=True)
+        self.turns.append(Turn(**self._answer()))
+
+    def end(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._log.close()
+
+    # Medians over turns
+
+    @property
+    def rate(self) -> float:
+        return statistics.median(turn.rate for turn in self.turns)
+
+    @property
+    def step(self) -> float:
+        return statistics.median(turn.step for turn in self.turns)
+
+    def faster_than(self, other: "Side") -> float:
+        """Median over the rounds of our rate to theirs: turns of one round are neighbours."""
+        pairs = zip(self.turns, other.turns, strict=True)
+        return statistics.median(a.rate / b.rate for a, b in pairs)
+
+    def slower_step_than(self, other: "Side") -> float:
+        """The same of the time of a step."""
+        pairs = zip(self.turns, other.turns, strict=True)
+        return statistics.median(a.step / b.step for a, b in pairs)
+
+
+class Sides:
+    """The programs of one table; each is warmed up alone, then they take turns.
+
+    Args:
+        options: of `parse`.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self._all: list[Side] = []
+        self._stack = ExitStack()
+
+    def __enter__(self) -> "Sides":
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self._stack.close()
+
+    def add(self, name: str, script: str, python: str | None = None, **settings: Any) -> Side:
+        side = Side(
+            name,
+            script,
+            {"warm": self.options.warm, "steps": self.options.steps} | settings,
+            python=python or sys.executable,
+            threads=self.options.threads,
+        )
+        self._stack.callback(side.end)
+        print(f"warming up: {name}", flush=True)
+        side.warm_up()
+        self._all.append(side)
+        return side
+
+    def measure(self) -> None:
+        for number in range(self.options.repeats):
+            for side in self._all:
+                side.take_turn()
+            rates = ", ".join(f"{side.name} {side.turns[-1].rate:,.0f}" for side in self._all)
+            print(f"round {number + 1}, real tokens/s: {rates}", flush=True)
+
+    def table(self) -> list[str]:
+        """A row a side."""
+        rows = ["| program | parameters | a step | real tokens/s |", "| --- | --- | --- | --- |"]
+        for side in self._all:
+            rows.append(
+                f"| {side.name} | {side.about['parameters']:,} | {1000 * side.step:.1f} ms |"
+                f" {side.rate:,.0f} |"
+            )
+        return rows
+
+
+def parser(doc: str | None, *, warm: int = 0, steps: int = 0) -> argparse.ArgumentParser:
+    """The options all scripts share; a script adds its own and calls `parse`. Those whose sides
+    take turns say how many steps they warm up and how many a turn has."""
+    made = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--repeats", type=int, default=5, help="rounds of interleaved turns")
+    made.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    if steps:
+        made.add_argument("--warm", type=int, default=warm, help="steps that are not timed")
+        made.add_argument("--steps", type=int, default=steps, help="steps of a turn")
+    made.add_argument("--quick", action="store_true", help="two short rounds, nothing recorded")
+    return made
+
+
+def parse(made: argparse.ArgumentParser) -> argparse.Namespace:
+    options = made.parse_args()
+    if options.quick:
+        options.repeats = 2
+        if "steps" in options:
+            options.warm, options.steps = min(options.warm, 6), 5
+    torch.set_num_threads(options.threads)  # what `record` writes down
+    return options
+
+
+def publish(title: str, lines: list[str], options: argparse.Namespace) -> None:
+    """Record the section, or only print it when it was a try."""
+    from results import record
+
+    if options.quick:
+        print(f"\n## {title} (quick, not recorded)\n", *lines, sep="\n")
+    else:
+        record(title, "\n".join(lines))
+
+
+def verdict(what: str, ratio: float, least: float, aim: float, *, below: bool = False) -> str:
+    """A table's row: the ratio, its bar and whether it is met."""
+    met = ratio <= least if below else ratio >= least
+    sign = "at most" if below else "at least"
+    said = "met" if met else "missed"
+    return f"| {what} | {ratio:.3g} | {sign} {least:g}, aim {aim:g} | {said} |"
+
+
+VERDICTS = ["", "| ratio of | measured | bar | |", "| --- | --- | --- | --- |"]
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder for runs, caches and texts, gone afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def library_text(folder: Path) -> Path:
+    """The default corpus' training part as one file of text: a document without an end, so that all
+    its windows are full."""
+    from lightning_embed.corpus import StdlibCorpus
+    from lightning_embed.prepared import open_prepared, prepare
+
+    prepared = open_prepared(
+        prepare(StdlibCorpus(), folder / "cache", tokenizer="bpe", vocab_size=4096)
+    )
+    prepared.tokenizer.save(folder / "tokenizer.json")
+    text = folder / "library.txt"
+    text.write_bytes(prepared.train.text_file.read_bytes())
+    return text

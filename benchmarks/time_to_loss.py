@@ -1,0 +1,196 @@
+"""Time to nanoGPT's final loss on Tiny Shakespeare characters, beside nanoGPT itself.
+
+    python benchmarks/time_to_loss.py --text input.txt --nanogpt DIR
+
+nanoGPT's own `train.py` runs its README's CPU example (4 layers, 4 heads, width 128, context 64,
+12 rows, 2,000 steps, float32, eager, dropout 0) in a copy of its folder; its loss is then taken
+from its last checkpoint, over the whole validation part in windows of 64 that do not overlap. Ours
+trains `configs/shakespeare_fast.yaml`, at most 0.81 M parameters, its few steps planned beforehand,
+and is evaluated over the same part in the same windows at its end. Told are
+
+- seconds in optimizer steps: nanoGPT's own `iter` lines without the two in which it evaluates; ours
+  from step to step, the two in which something is compiled counted as a median step;
+- seconds from command to loss: imports, tokenising, compilation and evaluation, with a cold and
+  with a warm compile cache. nanoGPT's is to the end of its `train.py`, with
+  `prepare.py` and without the evaluation of the whole part.
+
+The text is not part of this project (char-rnn's `input.txt`, 1,115,394 characters); how to get
+nanoGPT: see `peers.py`. nanoGPT takes minutes a round: `--nanogpt-repeats` can be fewer.
+"""
+
+import argparse
+import json
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from peers import HERE, ROOT, VERDICTS, environment, parse, parser, publish, scratch, verdict
+
+PUBLISHED = 1.886  # nanoGPT's, over the whole validation part
+MOST_PARAMETERS = 810_000
+CONFIG = "configs/shakespeare_fast.yaml"
+SETTING = (  # nanoGPT's README, CPU; the number of steps is added
+    "--device=cpu",
+    "--compile=False",
+    "--eval_iters=20",
+    "--log_interval=1",
+    "--block_size=64",
+    "--batch_size=12",
+    "--n_layer=4",
+    "--n_head=4",
+    "--n_embd=128",
+    "--lr_decay_iters=2000",
+    "--dropout=0.0",
+)
+
+
+class Run(NamedTuple):
+    loss: float
+    in_steps: float  # seconds
+    steps: int
+    whole: float  # seconds from command to loss
+    parameters: int
+
+
+def run_nanogpt(source: Path, text: Path, folder: Path, options: argparse.Namespace) -> Run:
+    shutil.copytree(source, folder, ignore=shutil.ignore_patterns(".git", "*.bin"))
+    data = folder / "data" / "shakespeare_char"
+    shutil.copy(text, data / "input.txt")
+    (data / "requests.py").touch()  # its downloader, not needed where the text is at hand
+    steps = 60 if options.quick else 2000
+    setting = [*SETTING, f"--max_iters={steps}", f"--eval_interval={steps}"]
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "prepare.py"], cwd=data, check=True, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "train.py", "config/train_shakespeare_char.py", *setting],
+        cwd=folder,
+        env=environment(options.threads),
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    whole = time.perf_counter() - began
+    lines = re.findall(r"^iter (\d+): loss .*, time ([\d.]+)ms", done.stdout, re.MULTILINE)
+    taken = [float(ms) / 1000 for number, ms in lines if int(number) % steps]
+    evaluated = subprocess.run(
+        [sys.executable, str(HERE / "side_nanogpt.py"), json.dumps({"evaluate": str(folder)})],
+        env=environment(options.threads),
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    found = json.loads(evaluated.stdout.splitlines()[-1])
+    mean = statistics.fmean(taken)
+    return Run(found["loss"], mean * steps, steps, whole, found["parameters"])
+
+
+def run_ours(text: Path, folder: Path, compiled: Path, options: argparse.Namespace) -> Run:
+    folder.mkdir()
+    steps = options.planned or (8 if options.quick else None)
+    asked = {
+        "form": "timed fit",
+        "report": str(folder / "report.json"),
+        "began": time.time(),
+        "arguments": [
+            f"--config={CONFIG}",
+            f"--data.files={text}",
+            f"--data.cache_dir={folder / 'cache'}",
+            f"--trainer.default_root_dir={folder / 'runs'}",
+            *(
+                [f"--trainer.max_steps={steps}", f"--trainer.val_check_interval={steps}"]
+                * bool(steps)
+            ),
+        ],
+    }
+    done = subprocess.run(
+        [sys.executable, str(HERE / "side_ours.py"), json.dumps(asked)],
+        cwd=ROOT,
+        env=environment(options.threads, TORCHINDUCTOR_CACHE_DIR=str(compiled)),
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise SystemExit(done.stderr[-4000:])
+    found = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    seconds = found["seconds"]
+    usual = statistics.median(seconds)
+    in_steps = sum(sorted(seconds)[:-2]) + 2 * usual  # the eager first, and the compiling second
+    return Run(found["loss"], in_steps, len(seconds), found["whole"], found["parameters"])
+
+
+def main() -> None:
+    made = parser(__doc__)
+    made.add_argument("--nanogpt", required=True, type=Path, help="folder with nanoGPT's train.py")
+    made.add_argument("--text", required=True, type=Path, help="Tiny Shakespeare's input.txt")
+    made.add_argument("--nanogpt-repeats", type=int, help="rounds in which it runs; unset, all")
+    made.add_argument("--planned", type=int, help="steps of ours; unset, the configuration's")
+    options = parse(made)
+    text = options.text.resolve()
+    theirs, cold, warm = list[Run](), list[Run](), list[Run]()
+    wanted = options.repeats if options.nanogpt_repeats is None else options.nanogpt_repeats
+    with scratch() as folder:
+        for number in range(options.repeats):
+            if number < wanted:
+                theirs.append(
+                    run_nanogpt(options.nanogpt, text, folder / f"nanogpt-{number}", options)
+                )
+                print("nanoGPT", theirs[-1], flush=True)
+            compiled = folder / f"compiled-{number}"
+            cold.append(run_ours(text, folder / f"cold-{number}", compiled, options))
+            print("ours, cold", cold[-1], flush=True)
+            warm.append(run_ours(text, folder / f"warm-{number}", compiled, options))
+            print("ours, warm", warm[-1], flush=True)
+    publish(
+        "Time to nanoGPT's loss on Tiny Shakespeare", table(theirs, cold, warm, options), options
+    )
+
+
+def table(
+    theirs: list[Run], cold: list[Run], warm: list[Run], options: argparse.Namespace
+) -> list[str]:
+    rows = [
+        "| program | parameters | planned steps | loss, whole validation part | seconds in steps |"
+        " from command to loss |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, runs in (
+        ("nanoGPT's README, CPU", theirs),
+        ("ours, cold compile cache", cold),
+        ("ours, warm compile cache", warm),
+    ):
+        in_steps = statistics.median(run.in_steps for run in runs)
+        whole = statistics.median(run.whole for run in runs)
+        worst = max(run.loss for run in runs)
+        rows.append(
+            f"| {name} | {runs[0].parameters:,} | {runs[0].steps:,} | {worst:.4f} |"
+            f" {in_steps:.2f} s | {whole:.1f} s |"
+        )
+
+    def faster(ours: list[Run], column: str) -> float:
+        them = statistics.median(getattr(run, column) for run in theirs)
+        return them / statistics.median(getattr(run, column) for run in ours)
+
+    target = min(PUBLISHED, *(run.loss for run in theirs))
+    reached = max(run.loss for run in (*cold, *warm)) <= target
+    small = max(run.parameters for run in (*cold, *warm)) <= MOST_PARAMETERS
+    return [
+        *rows,
+        *VERDICTS,
+        verdict("seconds in steps", faster([*cold, *warm], "in_steps"), 5, 10),
+        verdict("from command to loss, cold compile cache", faster(cold, "whole"), 2, 5),
+        verdict("from command to loss, warm compile cache", faster(warm, "whole"), 3, 5),
+        "",
+        f"Loss to reach: {target:.4f}, {'reached' if reached else 'NOT REACHED'} in every run of"
+        f" ours (the worst of each row is shown); parameters at most {MOST_PARAMETERS:,}:"
+        f" {'yes' if small else 'NO'}. {options.threads} threads; {len(theirs)} runs of nanoGPT,"
+        f" {len(cold)} each of ours, interleaved, medians.",
+    ]
+
+
+if __name__ == "__main__":
+    main()
