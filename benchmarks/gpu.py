@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_embed.meters import matrix_rate
 from peers import (
     HERE,
     ROOT,
@@ -40,6 +39,7 @@ from peers import (
 )
 
 from lightning_embed import DecoderLM, TextDataModule
+from lightning_embed.meters import matrix_rate
 
 LENGTH, VOCABULARY = 1024, 50_304
 SHAPE = {"d_model": 768, "n_layers": 12, "n_heads": 12, "d_ff": 2048}

@@ -14,6 +14,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,13 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.fabric.utilities import move_data_to_device
-from lightning_embed.plan import MicroBatch, pack
+from torch.optim.lr_scheduler import LambdaLR
 from turns import Turns, now, parameter_count, random_windows, settings
 
 from lightning_embed import LanguageModel, TextDataModule
 from lightning_embed.batching import Batch
-from lightning_embed.optim import MuonAdamW, build_scheduler, parameter_groups
+from lightning_embed.optim import MuonAdamW, parameter_groups, schedule_factor
+from lightning_embed.plan import MicroBatch, pack
 
 
 class TakeTurns(L.Callback):
@@ -160,14 +162,15 @@ def loop(asked: dict[str, Any], batches: Iterator[Batch]) -> None:
         betas=tuple(h["betas"]),
     )
     optimizer = MuonAdamW(groups, fused=True)
-    scheduler = build_scheduler(
-        optimizer,
+    factor = partial(
+        schedule_factor,
         schedule="wsd",
         total_steps=10_000,
         warmup_steps=20,
         decay_share=0.5,
         final_share=0.0,
     )
+    scheduler = LambdaLR(optimizer, factor)
     mixed = asked["precision"] == "bf16-mixed"
     low = torch.autocast(device, torch.bfloat16) if mixed else nullcontext()
     turns = Turns(asked["warm"], asked["steps"], {"parameters": parameter_count(network)})
