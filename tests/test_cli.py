@@ -1,6 +1,7 @@
 """Mistakes at the command line: one line that says what to change, and nothing left behind."""
 
 import json
+import signal
 import time
 from pathlib import Path
 
@@ -247,3 +248,19 @@ def test_a_tokenizer_is_trained_shown_and_used(workshop: Workshop, tmp_path: Pat
     assert "exists already" in again.error_line()
     told = workshop.fit("run", "--data.tokenizer", path, "--data.vocab_size", "null", steps=2)
     assert "vocabulary 300" in told.line("tokens")
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+def test_a_signal_while_text_is_prepared_ends_the_program_tidied_up(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def told(*args: object, **kwargs: object) -> None:
+        signal.raise_signal(signal.Signals[name])
+
+    before = signal.getsignal(signal.Signals[name])
+    monkeypatch.setattr("lightning_embed.prepared._encode", told)
+    cache = tmp_path / "cache"
+    found = workshop.run("fit", "--data.cache_dir", cache)
+    assert found.status == 128 + signal.Signals[name]
+    assert found.err == "" and list(cache.iterdir()) == []
+    assert signal.getsignal(signal.Signals[name]) == before
