@@ -9,9 +9,10 @@ import errno
 import os
 import pickle
 import shutil
+import warnings
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -143,11 +144,16 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if path.is_dir():
         return _require_ours(read_whole(path), path)
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError):
+        with warnings.catch_warnings(action="ignore"):  # the error says more
+            saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError:
         raise ValueError(
             f"{path} holds more than tensors and plain values and is not loaded: it could run a"
             " program"
+        ) from None
+    except (RuntimeError, EOFError, ValueError, OSError) as error:
+        raise ValueError(
+            f"{path} is damaged or no checkpoint ({type(error).__name__}); give another"
         ) from None
     return _require_ours(saved, path)
 
@@ -181,14 +187,15 @@ def consolidate(checkpoint: str, output: str) -> None:
 def require_fits(
     checkpoint: dict[str, Any],
     own: Mapping[str, Tensor],
-    groups: Mapping[str, Sequence[Tensor]],
+    groups: Mapping[str, Sequence[Tensor]] | None,
 ) -> None:
     """Refuse weights or moments of other shapes before any of them is copied.
 
     Args:
         checkpoint: what was read; a part that is not in it is not looked at.
         own: the model's state dict.
-        groups: the parameters of each of the optimizer's groups, in order.
+        groups: the parameters of each of the optimizer's groups, in order; None where only the
+            weights are of use.
     """
     saved = checkpoint.get("state_dict") or own
     differ = [
@@ -196,15 +203,11 @@ def require_fits(
         for name in sorted(own.keys() | saved.keys())
         if getattr(own.get(name), "shape", None) != getattr(saved.get(name), "shape", ())
     ]
-    for state in checkpoint.get("optimizer_states", []):
-        for group in state["param_groups"]:
-            parameters = groups.get(group.get("name"), ())
-            if len(parameters) != len(group["params"]):
-                differ.append(f"optimizer group {group.get('name')}")
-            for key, parameter in zip(group["params"], parameters, strict=False):
-                moments = state["state"].get(key, {}).values()
-                if any(m.ndim and m.shape != parameter.shape for m in moments):
-                    differ.append(f"a moment in group {group['name']}")
+    if groups is not None and "optimizer_states" in checkpoint:
+        try:
+            differ += _unfit_moments(checkpoint["optimizer_states"], groups)
+        except (KeyError, TypeError, AttributeError, ValueError):
+            differ.append("the optimizer's state")
     if differ:
         raise ValueError(
             f"the checkpoint does not fit this model: {', '.join(differ[:3])}"
@@ -213,7 +216,25 @@ def require_fits(
         )
 
 
+def _unfit_moments(
+    states: list[dict[str, Any]], groups: Mapping[str, Sequence[Tensor]]
+) -> Iterator[str]:
+    (state,) = states
+    saved = {group["name"]: group["params"] for group in state["param_groups"]}
+    for name in saved.keys() | groups.keys():
+        keys, parameters = saved.get(name, ()), groups.get(name, ())
+        if len(keys) != len(parameters):
+            yield f"optimizer group {name}"
+        for key, parameter in zip(keys, parameters, strict=False):
+            moments = state["state"].get(key, {})
+            if not moments or any(m.ndim and m.shape != parameter.shape for m in moments.values()):
+                yield f"a moment in group {name}"
+
+
 def _require_ours(saved: Any, path: Path) -> dict[str, Any]:
-    if not isinstance(saved, dict) or not {"state_dict", "hyper_parameters"} <= saved.keys():
+    parts = {"state_dict": dict, "hyper_parameters": dict, "pytorch-lightning_version": str}
+    if not isinstance(saved, dict) or any(
+        not isinstance(saved.get(name), kind) for name, kind in parts.items()
+    ):
         raise ValueError(f"{path} is not a checkpoint that fit wrote")
     return saved

@@ -51,9 +51,11 @@ def main(args: list[str] | None = None) -> int:
     before = _end_on_signals()
     try:
         if command in TRAINER_COMMANDS:
+            from lightning_embed.curves import quiet_writer
             from lightning_embed.run import EmbedCLI
 
             _quiet_libraries()
+            quiet_writer()
             EmbedCLI(command, rest, began=BEGAN)
         elif command in OTHER_COMMANDS:
             return _typed_command(command, rest)

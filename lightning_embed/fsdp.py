@@ -132,8 +132,7 @@ class FSDP2Strategy(ModelParallelStrategy):
         own = [
             {group["name"]: group["params"] for group in o.param_groups} for o in self.optimizers
         ]
-        for groups in own or [{}]:
-            require_fits(checkpoint, self.model.state_dict(), groups)
+        require_fits(checkpoint, self.model.state_dict(), own[0] if own else None)
         set_model_state_dict(self.model, checkpoint["state_dict"], options=whole)
         for optimizer, groups, saved in zip(
             self.optimizers, own, checkpoint["optimizer_states"], strict=True

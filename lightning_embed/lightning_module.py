@@ -321,7 +321,8 @@ class LanguageModel(L.LightningModule):
             self.hparams["schedule_steps"] = saved
         self.configure_model()
         groups = {group["name"]: group["params"] for group in self._groups()}
-        require_fits(checkpoint, self.state_dict(), groups)
+        training = self._trainer is not None and self.trainer.state.fn == "fit"
+        require_fits(checkpoint, self.state_dict(), groups if training else None)
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:  # type: ignore[override]

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_embed.callbacks.checkpointing import Checkpoints
 from lightning_embed.callbacks.loss_watch import LossWatch
@@ -24,6 +23,7 @@ from lightning_embed.callbacks.signals import GracefulStop
 from lightning_embed.callbacks.throughput import Throughput
 from lightning_embed.checkpoints import AtomicCheckpointIO, read_header
 from lightning_embed.console import say
+from lightning_embed.curves import Curves
 from lightning_embed.datamodule import TextDataModule
 from lightning_embed.hardware import suggested_precision
 from lightning_embed.lightning_module import LanguageModel
@@ -177,14 +177,8 @@ class EmbedCLI(LightningCLI):
         fit = self.command == "fit"
         if given["logger"] is None:
             folder = self.run.folder
-            kwargs["logger"] = fit and TensorBoardLogger(
-                str(folder.parent),
-                folder.name,
-                version="",
-                default_hp_metric=False,
-                # Curves of steps that are now done once more are taken back.
-                purge_step=self.saved["global_step"] + 1 if self.saved else None,
-            )
+            first = self.saved["global_step"] + 1 if self.saved else None
+            kwargs["logger"] = fit and Curves(str(folder.parent), folder.name, first)
         self.save_config_kwargs = {"config_filename": saved.name, "overwrite": True}
         return super().instantiate_trainer(**kwargs)
 

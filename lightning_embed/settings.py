@@ -41,13 +41,22 @@ TRAINER = (
     "limit_val_batches",
 )
 NEEDED = {
-    "loops",
-    "optimizer_states",
-    "lr_schedulers",
-    "callbacks",
-    "global_step",
-    "epoch",
-    "TextDataModule",
+    "loops": dict,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+    "callbacks": dict,
+    "global_step": int,
+    "epoch": int,
+    "TextDataModule": dict,
+}
+NEEDED_OF_DATA = {
+    "step": int,
+    "epoch": int,
+    "consumed": int,
+    "data": str,
+    "tokenizer": str,
+    "asked": dict,
+    "plan": dict,
 }
 
 
@@ -89,10 +98,15 @@ def settle_model(
 
 def require_complete(saved: dict[str, Any], checkpoint: Path) -> None:
     """Raises ValueError: weights alone are not enough to go on training."""
-    missing = NEEDED - saved.keys()
+    data = saved.get("TextDataModule")
+    missing = [key for key, kind in NEEDED.items() if not isinstance(saved.get(key), kind)]
+    if isinstance(data, dict):
+        missing += [k for k, kind in NEEDED_OF_DATA.items() if not isinstance(data.get(k), kind)]
+    if "loops" not in missing and "fit_loop" not in saved["loops"]:
+        missing.append("fit_loop")
     if missing:
         raise ValueError(
-            f"{checkpoint} has no {', '.join(sorted(missing))}: it can be evaluated, but no run can"
+            f"{checkpoint} has no {', '.join(missing)}: it can be evaluated, but no run can"
             " go on from it"
         )
 

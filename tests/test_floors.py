@@ -41,7 +41,7 @@ FLOORS = [
         "row_watch",
         "audit",
     },
-    {"corpus", "fsdp"},
+    {"corpus", "curves", "fsdp"},
     {"lightning_module"},
     {"prepared", "generate", "tokenizing"},
     {"datamodule"},

@@ -67,6 +67,7 @@ class Checkpoints(Checkpoint):
         self.failures = 0  # saves that a full disk prevented
         self._saved_step = math.inf  # before training begins there is nothing to save
         self._saved_at = time.monotonic()
+        self._tried_step = 0  # a full disk is not tried again at every step
         self._in_step = False
         self._group: dist.ProcessGroup | None = None
 
@@ -94,7 +95,7 @@ class Checkpoints(Checkpoint):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.is_global_zero:
             sweep(self.folder)
-        self._saved_step = trainer.global_step
+        self._saved_step = self._tried_step = trainer.global_step
         self._saved_at = time.monotonic()
         if trainer.world_size > 1 and self.every_n_minutes:
             self._group = dist.new_group(backend="gloo")  # asking must not wait for a GPU
@@ -115,7 +116,7 @@ class Checkpoints(Checkpoint):
     def _is_due(self, trainer: L.Trainer) -> bool:
         step = trainer.global_step
         every = self.every_n_steps
-        if every and step // every > self._saved_step // every:
+        if every and step // every > self._tried_step // every:
             return True
         if not self.every_n_minutes:
             return False
@@ -169,7 +170,7 @@ class Checkpoints(Checkpoint):
 
         Returns False, having said so, where the disk is full: then nothing has changed.
         """
-        self._saved_at = time.monotonic()
+        self._saved_at, self._tried_step = time.monotonic(), trainer.global_step
         if not self._write(trainer, self.folder / NEXT):
             return False
         self._saved_step = trainer.global_step
@@ -179,6 +180,8 @@ class Checkpoints(Checkpoint):
         return True
 
     def _write(self, trainer: L.Trainer, path: Path) -> bool:
+        for logger in trainer.loggers:  # curves up to here must not be lost by a kill
+            logger.save()
         problem = ""
         try:
             trainer.save_checkpoint(path)

@@ -3,6 +3,8 @@
 Knows: when to sample and where it goes. Leaves to others: sampling (`generate.py`).
 """
 
+from contextlib import suppress
+
 import lightning as L
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
@@ -42,7 +44,8 @@ class Samples(L.Callback):
                 write = getattr(getattr(logger, "experiment", None), "add_text", None)
                 if write is not None:
                     code = "\n".join("    " + line for line in (prompt + text).splitlines())
-                    write(f"samples/{number}", code, trainer.global_step)
+                    with suppress(OSError):  # a full disk, which the next figure tells of
+                        write(f"samples/{number}", code, trainer.global_step)
 
     @staticmethod
     def can_run(trainer: L.Trainer) -> bool:

@@ -1,0 +1,67 @@
+"""`Curves`: TensorBoard's files, which a full disk interrupts and does not end.
+
+Knows: what TensorBoard's writer does when it cannot write, and how to begin anew. Leaves to others:
+which figures there are (`callbacks/`).
+"""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from lightning_embed.console import say
+
+
+class Curves(TensorBoardLogger):
+    """Lightning's logger; while its folder cannot be written to, entries are lost, which is said
+    once, and a new file begins when it can be again.
+
+    Args:
+        folder, name: the curves lie in `folder/name`.
+        first_step: curves from here on, of an earlier process, are taken back: these steps are
+            done once more.
+    """
+
+    def __init__(self, folder: str, name: str, first_step: int | None = None) -> None:
+        super().__init__(folder, name, version="", default_hp_metric=False, purge_step=first_step)
+        self._lost = 0
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        with self._unless_full(step):
+            super().log_metrics(metrics, step)
+
+    def save(self) -> None:
+        """Put what was logged on the disk, so that a kill loses nothing a checkpoint knows of."""
+        with self._unless_full(None):
+            super().save()
+
+    def finalize(self, status: str) -> None:
+        with self._unless_full(None):
+            super().finalize(status)
+
+    @contextlib.contextmanager
+    def _unless_full(self, step: int | None) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if not self._lost:
+                say("warning", f"TensorBoard's entries are lost for now: {error}")
+            self._lost += 1
+            self._experiment = None  # its writing thread has ended
+            if step is not None:
+                self._kwargs["purge_step"] = step + 1  # nothing of this run is taken back
+
+
+def quiet_writer() -> None:
+    """TensorBoard writes in a thread of its own, whose end on a full disk Python would report with
+    a traceback; `Curves` hears of it at the next entry and says it in a line."""
+    before = threading.excepthook
+
+    def hook(ended: threading.ExceptHookArgs) -> None:
+        of_tensorboard = type(ended.thread).__module__.startswith("tensorboard.")
+        if not (of_tensorboard and isinstance(ended.exc_value, OSError)):
+            before(ended)
+
+    threading.excepthook = hook
