@@ -42,6 +42,7 @@ def environment(threads: int, **more: str) -> dict[str, str]:
 
 class Turn(NamedTuple):
     seconds: float
+    processor: float  # seconds, of all threads: what is left to compare where neighbours are busy
     tokens: int
     steps: int
 
@@ -109,6 +110,11 @@ class Side:
         return statistics.median(turn.rate for turn in self.turns)
 
     @property
+    def thrift(self) -> float:
+        """Real tokens for a second of processor."""
+        return statistics.median(turn.tokens / turn.processor for turn in self.turns)
+
+    @property
     def step(self) -> float:
         return statistics.median(turn.step for turn in self.turns)
 
@@ -164,11 +170,14 @@ class Sides:
 
     def table(self) -> list[str]:
         """A row a side."""
-        rows = ["| program | parameters | a step | real tokens/s |", "| --- | --- | --- | --- |"]
+        rows = [
+            "| program | parameters | a step | real tokens/s | a second of processor |",
+            "| --- | --- | --- | --- | --- |",
+        ]
         for side in self._all:
             rows.append(
                 f"| {side.name} | {side.about['parameters']:,} | {1000 * side.step:.1f} ms |"
-                f" {side.rate:,.0f} |"
+                f" {side.rate:,.0f} | {side.thrift:,.0f} |"
             )
         return rows
 

@@ -22,7 +22,6 @@ import numpy as np
 from peers import VERDICTS, Sides, library_text, parse, parser, publish, scratch, verdict
 
 from lightning_embed import TextDataModule
-from lightning_embed.batching import cut_windows
 
 LENGTH, VOCABULARY = 256, 4096
 SHAPE = {"d_model": 256, "n_layers": 4, "n_heads": 4, "d_ff": 704}
@@ -54,7 +53,7 @@ def main() -> None:
             tokens_per_batch=rows * LENGTH,
         )
         prepared = data.prepared
-        windows = cut_windows(prepared.train.offsets, LENGTH)
+        windows = data.train_dataloader().rows.windows
         full = windows.length == LENGTH
         np.save(folder / "starts.npy", windows.start[full])
         np.save(folder / "lengths.npy", windows.length[full])

@@ -39,22 +39,27 @@ class Turns:
     def __init__(self, warm: int, steps: int, about: dict[str, Any]) -> None:
         self.warm, self.steps, self.about = warm, steps, about
         self.done, self.tokens = 0, 0
-        self._began = time.perf_counter()
+        self._began, self._worked = time.perf_counter(), time.process_time()
 
     def __call__(self, tokens: int) -> None:
         self.done += 1
         self.tokens += tokens
         if self.done < self.warm or (self.done - self.warm) % self.steps:
             return
-        spent = now() - self._began
+        spent, worked = now() - self._began, time.process_time() - self._worked
         first = self.done == self.warm
-        report = {"seconds": spent, "tokens": self.tokens, "steps": self.steps}
+        report = {
+            "seconds": spent,
+            "processor": worked,
+            "tokens": self.tokens,
+            "steps": self.steps,
+        }
         print(MARK + json.dumps(self.about if first else report), flush=True)
         if not sys.stdin.readline().strip():  # the driver is done, or gone
             sys.stdout.flush()
             os._exit(0)
         self.tokens = 0
-        self._began = now()
+        self._began, self._worked = now(), time.process_time()
 
 
 def settings() -> dict[str, Any]:
