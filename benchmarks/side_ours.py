@@ -108,9 +108,9 @@ def planned(asked: dict[str, Any]) -> Iterator[Batch]:
 def laid_out(asked: dict[str, Any]) -> Iterator[Batch]:
     """Batches of the same windows in either layout, `padding` of the one-window rows empty.
 
-    A batch's windows fill `rows` rows when packed; padded, each has a row of the full width. Drawn
-    from the shortest windows of the corpus, as many as have the mean length that this padding asks
-    for.
+    A batch has as many windows as fill `rows` rows when packed; padded, each has a row of the full
+    width. Drawn from the shortest windows of the corpus, those that together have the mean length
+    which this padding asks for.
     """
     rows, width = asked["rows"], asked["length"]
     source = TextDataModule(**asked["data"]).train_dataloader().rows
@@ -119,10 +119,10 @@ def laid_out(asked: dict[str, Any]) -> Iterator[Batch]:
     wanted = (1 - asked["padding"]) * width
     means = np.cumsum(length[shortest]) / np.arange(1, len(length) + 1)
     pool = shortest[means <= wanted]
-    single = round(rows / (1 - asked["padding"]))  # rows of the padded layout
     draw = np.random.default_rng(0)
     while True:
-        chosen = draw.choice(pool, single, replace=False)
+        chosen = draw.permutation(pool)[: rows * width // 8]
+        chosen = chosen[np.cumsum(length[chosen]) <= rows * width]
         chosen = chosen[np.argsort(-length[chosen], kind="stable")]
         row = pack(length[chosen], width)
         chosen, row = chosen[row < rows], row[row < rows]  # the same windows in both layouts
@@ -130,7 +130,7 @@ def laid_out(asked: dict[str, Any]) -> Iterator[Batch]:
             order, n_rows = np.argsort(row, kind="stable"), rows
             chosen, row = chosen[order], row[order]
         else:
-            row, n_rows = np.arange(len(chosen)), single
+            row, n_rows = np.arange(len(chosen)), len(chosen)
         real = int(length[chosen].sum())
         yield source[MicroBatch(chosen, row, n_rows, width, real, n_rows * width, 0)]
 
