@@ -45,9 +45,12 @@ class Curves(TensorBoardLogger):
     def _unless_full(self, step: int | None) -> Iterator[None]:
         try:
             yield
-        except OSError as error:
+        except (OSError, ValueError) as error:  # Lightning wraps whatever a writer raises
+            cause = error.__cause__ or error
+            if not isinstance(cause, OSError):
+                raise
             if not self._lost:
-                say("warning", f"TensorBoard's entries are lost for now: {error}")
+                say("warning", f"TensorBoard's entries are lost for now: {cause}")
             self._lost += 1
             self._experiment = None  # its writing thread has ended
             if step is not None:
