@@ -163,6 +163,16 @@ class FailAt(L.Callback):
             raise OSError("the machine caught fire")
 
 
+class Harm:
+    """Unpickling this creates a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, (str(self.path), "w")
+
+
 class Workshop:
     """A small corpus and a folder for runs; the cache of tokens is shared by all tests."""
 

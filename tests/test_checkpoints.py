@@ -6,10 +6,10 @@ import pickle
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from commands import Harm
 
 from lightning_embed import LanguageModel
 from lightning_embed.checkpoints import AtomicCheckpointIO, is_whole, read_checkpoint
@@ -146,16 +146,6 @@ def test_whatever_a_checkpoint_is_given_as_its_checksums_are_verified(
         else:
             model = LanguageModel.load_from_checkpoint(given or opened)
             assert model.network.embedding.weight.shape == (40, 8)
-
-
-class Harm:
-    """Unpickling this creates a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return open, (str(self.path), "w")
 
 
 @pytest.mark.parametrize("form", ["path", "url"])

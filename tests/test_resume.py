@@ -18,6 +18,7 @@ import torch
 from commands import (
     ROOT,
     TINY,
+    Harm,
     Workshop,
     assert_same_weights,
     differs,
@@ -262,16 +263,6 @@ def test_a_checkpoint_elsewhere_goes_on_in_a_folder_of_its_own(
 
 
 # -- files that would run a program ----------------------------------------------------------
-
-
-class Harm:
-    """Unpickling this creates a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return open, (str(self.path), "w")
 
 
 @pytest.mark.parametrize("form", ["torch", "pickle"])

@@ -4,12 +4,11 @@ import io
 import pickle
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
-from commands import ROOT, Workshop, load, padding_is_zero, run, run_apart
+from commands import ROOT, Harm, Workshop, load, padding_is_zero, run, run_apart
 
 from lightning_embed import LanguageModel
 from lightning_embed.checkpoints import is_whole, read_checkpoint, read_header
@@ -118,16 +117,6 @@ def test_a_damaged_newest_folder_is_named_and_the_one_before_serves(shop: Worksh
 
 
 # -- code ------------------------------------------------------------------------------------
-
-
-class Harm:
-    """Unpickling this creates a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return open, (str(self.path), "w")
 
 
 @pytest.mark.parametrize("place", ["metadata", "meta", "value"])
