@@ -233,8 +233,11 @@ def _unfit_moments(
 
 def _require_ours(saved: Any, path: Path) -> dict[str, Any]:
     parts = {"state_dict": dict, "hyper_parameters": dict, "pytorch-lightning_version": str}
-    if not isinstance(saved, dict) or any(
-        not isinstance(saved.get(name), kind) for name, kind in parts.items()
+    numbers = {"global_step": int, "epoch": int}  # not every model that was saved was trained
+    if (
+        not isinstance(saved, dict)
+        or any(not isinstance(saved.get(name), kind) for name, kind in parts.items())
+        or any(not isinstance(saved.get(name, 0), kind) for name, kind in numbers.items())
     ):
         raise ValueError(f"{path} is not a checkpoint that fit wrote")
     return saved

@@ -59,7 +59,7 @@ def newest_checkpoint(root: Path, name: str) -> Path:
                 require_whole(file)
                 whole.append((_progress(file), file))
             except ValueError as error:
-                say("warning", f"passed over: {error}")
+                say("warning", f"passed over {file}: {error}")
                 damaged.append(str(file))
         if whole:
             return max(whole)[1]

@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from lightning_embed.runs import choose_run, next_folder, resume_command, runs_named
+from lightning_embed.checkpoints import AtomicCheckpointIO
+from lightning_embed.runs import (
+    choose_run,
+    newest_checkpoint,
+    next_folder,
+    resume_command,
+    runs_named,
+)
 
 SAVED = Path("runs/x/config.yaml")
 
@@ -53,3 +60,20 @@ def test_there_must_be_something_to_go_on_from(tmp_path: Path) -> None:
     for wanted in ("last", "best", "missing.ckpt"):
         with pytest.raises(FileNotFoundError, match="--ckpt_path"):
             choose_run(tmp_path, "a", ckpt_path=wanted, fresh=True)
+
+
+@pytest.mark.parametrize("wrong", [{"global_step": "six"}, {"hyper_parameters": "none"}, {}])
+def test_a_newest_checkpoint_that_says_nonsense_is_named_and_passed_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: dict[str, object]
+) -> None:
+    folder = tmp_path / "run" / "checkpoints"
+    good = {
+        "state_dict": {},
+        "hyper_parameters": {},
+        "pytorch-lightning_version": "2.6.6",
+        "global_step": 4,
+    }
+    AtomicCheckpointIO().save_checkpoint(good, folder / "previous.ckpt")
+    AtomicCheckpointIO().save_checkpoint(good | wrong if wrong else {}, folder / "last.ckpt")
+    assert newest_checkpoint(tmp_path, "run") == folder / "previous.ckpt"
+    assert str(folder / "last.ckpt") in capsys.readouterr().out
