@@ -6,7 +6,8 @@ nanoGPT's own `train.py` runs its README's CPU example (4 layers, 4 heads, width
 12 rows, 2,000 steps, float32, eager, dropout 0) in a copy of its folder; its loss is then taken
 from its last checkpoint, over the whole validation part in windows of 64 that do not overlap. Ours
 trains `configs/shakespeare_fast.yaml`, at most 0.81 M parameters, its few steps planned beforehand,
-and is evaluated over the same part in the same windows at its end. Told are
+each round with another seed, and is evaluated over the same part in the same windows at its end.
+Told are
 
 - seconds in optimizer steps: nanoGPT's own `iter` lines without the two in which it evaluates; ours
   from step to step, the two in which something is compiled counted as a median step;
@@ -89,7 +90,9 @@ def run_nanogpt(source: Path, text: Path, folder: Path, options: argparse.Namesp
     return Run(found["loss"], mean * steps, steps, whole, found["parameters"])
 
 
-def run_ours(text: Path, folder: Path, compiled: Path, options: argparse.Namespace) -> Run:
+def run_ours(
+    text: Path, folder: Path, compiled: Path, seed: int, options: argparse.Namespace
+) -> Run:
     folder.mkdir()
     steps = options.planned or (8 if options.quick else None)
     asked = {
@@ -98,6 +101,7 @@ def run_ours(text: Path, folder: Path, compiled: Path, options: argparse.Namespa
         "began": time.time(),
         "arguments": [
             f"--config={CONFIG}",
+            f"--seed_everything={seed}",
             f"--data.files={text}",
             f"--data.cache_dir={folder / 'cache'}",
             f"--trainer.default_root_dir={folder / 'runs'}",
@@ -141,9 +145,9 @@ def main() -> None:
                 )
                 print("nanoGPT", theirs[-1], flush=True)
             compiled = folder / f"compiled-{number}"
-            cold.append(run_ours(text, folder / f"cold-{number}", compiled, options))
+            cold.append(run_ours(text, folder / f"cold-{number}", compiled, number, options))
             print("ours, cold", cold[-1], flush=True)
-            warm.append(run_ours(text, folder / f"warm-{number}", compiled, options))
+            warm.append(run_ours(text, folder / f"warm-{number}", compiled, number, options))
             print("ours, warm", warm[-1], flush=True)
     publish(
         "Time to nanoGPT's loss on Tiny Shakespeare", table(theirs, cold, warm, options), options
