@@ -27,6 +27,7 @@ from turns import Turns, now, parameter_count, random_windows, settings
 
 from lightning_embed import LanguageModel, TextDataModule
 from lightning_embed.batching import Batch
+from lightning_embed.hardware import keep_freed_memory
 from lightning_embed.optim import MuonAdamW, parameter_groups, schedule_factor
 from lightning_embed.plan import MicroBatch, pack
 
@@ -150,6 +151,7 @@ def to_device(batch: Batch, device: str) -> Batch:
 
 def loop(asked: dict[str, Any], batches: Iterator[Batch]) -> None:
     torch.manual_seed(42)
+    keep_freed_memory()  # as every run does
     device = asked.get("device", "cpu")
     module = LanguageModel(asked["vocab_size"], asked["length"], **asked["model"]).to(device)
     network, h = module.network, module.hparams

@@ -1,10 +1,12 @@
-"""Readings: how fast a device multiplies, the most memory used, how many graphs were compiled.
+"""Readings: how fast a device multiplies, memory, compiled graphs, cores that others use.
 
 Knows: how to take them cheaply. Leaves to others: what is compared with them.
 """
 
+import os
 import sys
 import time
+from pathlib import Path
 
 import torch
 
@@ -63,3 +65,38 @@ def graphs_compiled() -> int:
     """Graphs that torch.compile has made in this process; asking imports nothing."""
     dynamo = sys.modules.get("torch._dynamo.utils")
     return 0 if dynamo is None else int(dynamo.counters["stats"]["unique_graphs"])
+
+
+class Neighbours:
+    """How many of the cores that this process may use others keep busy; Linux only.
+
+    Others are all processes but this one: also its data workers and the other ranks.
+    """
+
+    def __init__(self) -> None:
+        try:
+            self._mine = os.sched_getaffinity(0)
+        except AttributeError:  # not on every platform
+            self._mine = set()
+        self.cores = len(self._mine)
+        self._last = self._reading()
+
+    def _reading(self) -> tuple[float, float, float]:
+        """Seconds: on the clock, of all work on these cores, of this process' own."""
+        busy = 0.0
+        try:
+            lines = Path("/proc/stat").read_text(encoding="ascii").splitlines()
+        except OSError:
+            lines = []
+        for name, *ticks in (line.split() for line in lines):
+            if name.removeprefix("cpu").isdecimal() and int(name[3:]) in self._mine:
+                user, nice, system, _, _, irq, softirq = map(int, ticks[:7])  # not idle, nor iowait
+                busy += (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+        return time.perf_counter(), busy, time.process_time()
+
+    def __call__(self) -> float:
+        """Cores' worth of others' work since the last call, or since the beginning."""
+        before, now = self._last, self._reading()
+        self._last = now
+        passed, busy, own = (b - a for a, b in zip(before, now, strict=True))
+        return max(0.0, busy - own) / passed

@@ -45,7 +45,8 @@ class Block(nn.Module):
         self.attention = attention
         self.feed_forward_norm = nn.RMSNorm(d_model, eps=norm_eps)
         self.feed_forward = FeedForward(d_model, d_ff)
-        self.dropout = nn.Dropout(dropout)
+        # None rather than a Dropout of 0, whose two modes would be two graphs.
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
     def forward(
         self, x: Tensor, tables: tuple[Tensor, Tensor], visible: Tensor | Segments | None = None
@@ -154,11 +155,15 @@ class DecoderLM(nn.Module):
         A block at a time: all share one graph, so compiling costs a block's time and not the
         stack's. `dynamic=True` and never automatic, where gradients would depend on which shapes
         came before. Equal sizes are not taken for the same size (a batch as long as the model is
-        wide would otherwise be a graph of its own).
+        wide would otherwise be a graph of its own), and a norm's epsilon stays a number (as an
+        input of the graph it has everything traced twice).
         """
         if self.chunk_loss is not chunk_loss:
             return
+        import torch._dynamo  # takes seconds to import
+
         torch.fx.experimental._config.use_duck_shape = False
+        torch._dynamo.config.specialize_float = True
         self.chunk_loss = torch.compile(chunk_loss, dynamic=True)
         for block in self.blocks:
             block.compile(dynamic=True)
@@ -204,9 +209,28 @@ class DecoderLM(nn.Module):
             places = visible.places()
         cos, sin = (table[places].unsqueeze(1) for table in tables)  # (B, 1, T, C)
         x = self.dropout(self.embedding(ids))
+        through = self._one_by_one if self._in_training_graph() else self._all
+        return self.norm(through(x, (cos, sin), visible))
+
+    def _all(self, x: Tensor, tables: tuple[Tensor, Tensor], visible: Tensor | Segments) -> Tensor:
         for block in self.blocks:
-            x = block(x, (cos, sin), visible)
-        return self.norm(x)
+            x = block(x, tables, visible)
+        return x
+
+    def _in_training_graph(self) -> bool:
+        """Whether to evaluate with the graph that training compiled: one for evaluation alone
+        would take as long to compile and be no faster."""
+        evaluation = not torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+        return evaluation and self.chunk_loss is not chunk_loss
+
+    @torch.enable_grad()
+    def _one_by_one(
+        self, x: Tensor, tables: tuple[Tensor, Tensor], visible: Tensor | Segments
+    ) -> Tensor:
+        """As in training, but what a block keeps for a backward pass is dropped at its end."""
+        for block in self.blocks:
+            x = block(x.detach().requires_grad_(), tables, visible).detach()
+        return x
 
     def logits(self, hidden: Tensor) -> Tensor:
         """The output head, `(..., D)` to `(..., V)`; padding's logit is minus infinity."""

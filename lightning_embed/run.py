@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from lightning_embed.callbacks.checkpointing import Checkpoints
+from lightning_embed.callbacks.crowding import Crowding
 from lightning_embed.callbacks.loss_watch import LossWatch
 from lightning_embed.callbacks.padding_guard import PaddingGuard
 from lightning_embed.callbacks.progress import Progress
@@ -25,7 +26,7 @@ from lightning_embed.checkpoints import AtomicCheckpointIO, read_header
 from lightning_embed.console import say
 from lightning_embed.curves import Curves
 from lightning_embed.datamodule import TextDataModule
-from lightning_embed.hardware import suggested_precision
+from lightning_embed.hardware import keep_freed_memory, settle_threads, suggested_precision
 from lightning_embed.lightning_module import LanguageModel
 from lightning_embed.parsing import OneLineParser, require_settings_files
 from lightning_embed.predictions import write_predictions
@@ -60,6 +61,7 @@ class EmbedCLI(LightningCLI):
                 "num_sanity_val_steps": 0,
                 "gradient_clip_val": 1.0,
                 "use_distributed_sampler": False,  # the plan deals out rows itself
+                "inference_mode": False,  # its tensors cannot enter the graph of training
             },
             save_config_callback=SaveConfigCallback if command == "fit" else None,
             auto_configure_optimizers=False,
@@ -104,6 +106,9 @@ class EmbedCLI(LightningCLI):
         trainer = config.trainer
         if trainer.accelerator == "auto":  # on macOS MPS must be asked for
             trainer.accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+        if trainer.accelerator == "cpu":
+            settle_threads()
+            keep_freed_memory()
         self.reason = "as asked"
         if trainer.precision is None:
             trainer.precision, self.reason = suggested_precision(trainer.accelerator)
@@ -170,6 +175,7 @@ class EmbedCLI(LightningCLI):
             Seeding(config["data"].seed),
             throughput,
             Progress(throughput, self.began),
+            Crowding(),
             GracefulStop(checkpoints, self.resume),
             Resuming(trainer_settings(self.config[self.command].trainer)),
         ]

@@ -46,6 +46,7 @@ FLOORS = [
     {"prepared", "generate", "tokenizing"},
     {"datamodule"},
     {
+        "callbacks.crowding",
         "callbacks.loss_watch",
         "callbacks.padding_guard",
         "callbacks.resuming",

@@ -2,13 +2,22 @@
 
 import builtins
 import os
+import platform
+import subprocess
 import sys
 
 import pytest
 import torch
 
 from lightning_embed import hardware
-from lightning_embed.hardware import require_memory, suggested_precision, why_not_compile
+from lightning_embed.hardware import (
+    core_quota,
+    keep_freed_memory,
+    require_memory,
+    settle_threads,
+    suggested_precision,
+    why_not_compile,
+)
 
 
 @pytest.mark.parametrize(("native", "precision"), [(True, "bf16-mixed"), (False, "16-mixed")])
@@ -127,3 +136,51 @@ def test_a_platform_that_does_not_tell_is_trusted(monkeypatch, error) -> None:
 
     monkeypatch.setattr(hardware.os, "sysconf", unknown, raising=False)
     require_memory(10**15)
+
+
+@pytest.mark.parametrize(
+    ("text", "cores"), [("max 100000", None), ("150000 100000", 1.5), ("nonsense", None)]
+)
+def test_a_containers_quota(monkeypatch, text, cores) -> None:
+    monkeypatch.setattr(hardware.Path, "read_text", lambda path, **_: text)
+    assert core_quota() == cores
+
+
+@pytest.mark.parametrize(
+    ("quota", "asked", "threads"),
+    [(None, False, 8), (2.0, False, 2), (0.5, False, 1), (64.0, False, 8), (2.0, True, 8)],
+)
+def test_no_more_threads_than_there_is_time_for(monkeypatch, quota, asked, threads) -> None:
+    set_to = [8]
+    monkeypatch.setattr(hardware, "core_quota", lambda: quota)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: set_to[-1])
+    monkeypatch.setattr(torch, "set_num_threads", set_to.append)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if asked:
+        monkeypatch.setenv("OMP_NUM_THREADS", "8")
+    settle_threads()
+    assert set_to[-1] == threads
+
+
+@pytest.mark.skipif("glibc" not in "".join(platform.libc_ver()), reason="glibc only")
+def test_freed_memory_costs_no_faults() -> None:
+    def faults(before: str) -> int:
+        program = (
+            "import resource, torch\n"
+            "from lightning_embed.hardware import keep_freed_memory\n"
+            f"{before}\n"
+            "begin = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+            "for _ in range(10): [torch.ones(2**20) for _ in range(16)]\n"  # 16,384 pages
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - begin)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        )
+        return int(done.stdout)
+
+    assert faults("keep_freed_memory()") < 30_000 < 40_000 < faults("")
+
+
+def test_a_c_library_without_mallopt_is_left_alone(monkeypatch) -> None:
+    monkeypatch.setattr(hardware.ctypes, "CDLL", lambda name: object())
+    keep_freed_memory()

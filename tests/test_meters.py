@@ -1,13 +1,21 @@
 """Readings are plausible, cheap, and of what they say."""
 
+import os
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
 
 from lightning_embed import meters
-from lightning_embed.meters import graphs_compiled, matrix_rate, peak_memory, training_dtype
+from lightning_embed.meters import (
+    Neighbours,
+    graphs_compiled,
+    matrix_rate,
+    peak_memory,
+    training_dtype,
+)
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -59,3 +67,32 @@ def test_graphs_are_counted_without_importing_the_compiler() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert graphs_compiled() >= 0
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="Linux only")
+def test_work_of_another_process_is_seen_and_ones_own_is_not() -> None:
+    def work(seconds: float) -> None:
+        until = time.perf_counter() + seconds
+        while time.perf_counter() < until:
+            pass
+
+    neighbours = Neighbours()
+    assert neighbours.cores == len(os.sched_getaffinity(0))
+    work(0.5)
+    alone = neighbours()
+    busy = "import time; t = time.time()\nwhile time.time() < t + 60: pass"
+    with subprocess.Popen([sys.executable, "-c", busy]) as other:
+        try:
+            time.sleep(0.2)
+            neighbours()
+            time.sleep(0.5)
+            beside = neighbours()
+        finally:
+            other.kill()
+    # Whoever else works here does so in both readings, give or take.
+    assert beside > 0.5 and beside > alone - 0.2
+
+
+def test_neighbours_where_nothing_can_be_read(monkeypatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert Neighbours()() == 0.0

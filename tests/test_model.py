@@ -213,7 +213,15 @@ def test_training_compiles_one_graph_of_a_block_and_one_of_the_loss(
         model.loss(batch.ids, batch.targets, **how).backward()
     assert layout == "packed" or len(seen) > 3  # or nothing is shown
     assert graphs_compiled() - before == 2
-    torch._dynamo.reset()
+    how |= {"targets": batch.targets, "ids": batch.ids}
+    with torch.no_grad():
+        compiled = model.eval().score(**how)
+        assert graphs_compiled() - before == 2  # evaluation has none of its own
+        torch._dynamo.reset()
+        with torch.compiler.set_stance("force_eager"):
+            eager = model.score(**how)
+    assert not compiled.nll.requires_grad
+    torch.testing.assert_close(compiled.nll, eager.nll)
 
 
 def test_meta_device_then_to_empty_then_reset(plus_zero) -> None:
