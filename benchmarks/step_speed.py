@@ -19,9 +19,12 @@ import json
 from pathlib import Path
 
 import numpy as np
+import torch
 from peers import VERDICTS, Sides, library_text, parse, parser, publish, scratch, verdict
 
 from lightning_embed import TextDataModule
+from lightning_embed.meters import matrix_rate
+from lightning_embed.model import DecoderLM
 
 LENGTH, VOCABULARY = 256, 4096
 SHAPE = {"d_model": 256, "n_layers": 4, "n_heads": 4, "d_ff": 704}
@@ -118,6 +121,12 @@ def main() -> None:
         )
         sides.measure()
         table = sides.table()
+    low, full = (
+        matrix_rate(torch.device("cpu"), kind, 20) for kind in (torch.bfloat16, torch.float32)
+    )
+    with torch.device("meta"):
+        network = DecoderLM(VOCABULARY, **SHAPE)
+    bound = low * LENGTH / network.training_flops(LENGTH, LENGTH * (LENGTH + 1) / 2)
     eager, compiled = nanogpt[False], nanogpt[True]
     table += [
         *VERDICTS,
@@ -131,6 +140,12 @@ def main() -> None:
         f" {options.steps} steps after {options.warm} to warm up, medians. nanoGPT: float32,"
         " AdamW (not fused on CPU, as in its script), dropout 0, clip 1. Trainer: bf16=True, fused"
         " AdamW, clip 1, its default attention. Ours: bf16-mixed, compiled blocks, clip 1.",
+        "",
+        f"The bound: a large product runs at {low / 1e9:,.0f} GFLOP/s in bfloat16 and"
+        f" {full / 1e9:,.0f} in float32. A step of nothing but the model's products at that rate"
+        f" would be {bound:,.0f} real tokens/s: {bound / eager.rate:.2f} of nanoGPT eager,"
+        f" {bound / compiled.rate:.2f} compiled, {bound / trainer.rate:.2f} of the Trainer. Our"
+        f" AdamW step is at {ours['adamw'].rate / bound:.2f} of it.",
     ]
     publish("The speed of a step", table, options)
 
