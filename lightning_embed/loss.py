@@ -18,7 +18,9 @@ from lightning_embed.special_tokens import IGNORE_INDEX
 
 ChunkLoss = Callable[[Tensor, Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor, Tensor]]
 
-CHUNK_ELEMENTS = 2**22  # logits held at once: 16 MiB in float32
+# Logits held at once, 16 MiB in bfloat16. Half as many take 1.4 times as long at 50,257 words (a
+# gradient as large as the head is added up once a chunk), for 1/24 of plain's memory and not 1/21.
+CHUNK_ELEMENTS = 2**23
 
 
 def padding_bias(weight: Tensor, padding_idx: int | None) -> Tensor | None:
