@@ -27,8 +27,6 @@ from lightning_embed.prepared import (
     prepare,
 )
 
-EVAL_TOKENS_PER_BATCH = 8_192
-
 
 def default_cache_dir() -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -192,7 +190,10 @@ class TextDataModule(L.LightningDataModule):
             taken = np.cumsum(windows.targets[order]) <= self.quick_eval_tokens
             taken[0] = True
             windows = Windows(*(column[order[taken]] for column in windows))
-        settings = BatchSettings(max(EVAL_TOKENS_PER_BATCH, self.max_length), self.settings.widths)
+        # As many positions as a training micro-batch: what is compiled for those serves these too.
+        parts = self.trainer.accumulate_grad_batches if self.trainer else 1
+        tokens = max(self.settings.tokens // parts, self.max_length)
+        settings = BatchSettings(tokens, self.settings.widths)
         return self._loader(split, windows, settings, train=False)
 
     def val_dataloader(self) -> PlanLoader:

@@ -158,7 +158,7 @@ class DecoderLM(nn.Module):
         wide would otherwise be a graph of its own), and a norm's epsilon stays a number (as an
         input of the graph it has everything traced twice).
         """
-        if self.chunk_loss is not chunk_loss:
+        if self.compiled:
             return
         import torch._dynamo  # takes seconds to import
 
@@ -167,6 +167,10 @@ class DecoderLM(nn.Module):
         self.chunk_loss = torch.compile(chunk_loss, dynamic=True)
         for block in self.blocks:
             block.compile(dynamic=True)
+
+    @property
+    def compiled(self) -> bool:
+        return self.chunk_loss is not chunk_loss
 
     @property
     def head_weight(self) -> Tensor:
@@ -209,27 +213,23 @@ class DecoderLM(nn.Module):
             places = visible.places()
         cos, sin = (table[places].unsqueeze(1) for table in tables)  # (B, 1, T, C)
         x = self.dropout(self.embedding(ids))
-        through = self._one_by_one if self._in_training_graph() else self._all
-        return self.norm(through(x, (cos, sin), visible))
-
-    def _all(self, x: Tensor, tables: tuple[Tensor, Tensor], visible: Tensor | Segments) -> Tensor:
+        if self.compiled and not torch.is_grad_enabled():
+            return self.norm(self._evaluated(x, (cos, sin), visible))
         for block in self.blocks:
-            x = block(x, tables, visible)
-        return x
-
-    def _in_training_graph(self) -> bool:
-        """Whether to evaluate with the graph that training compiled: one for evaluation alone
-        would take as long to compile and be no faster."""
-        evaluation = not torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
-        return evaluation and self.chunk_loss is not chunk_loss
+            x = block(x, (cos, sin), visible)
+        return self.norm(x)
 
     @torch.enable_grad()
-    def _one_by_one(
+    def _evaluated(
         self, x: Tensor, tables: tuple[Tensor, Tensor], visible: Tensor | Segments
     ) -> Tensor:
-        """As in training, but what a block keeps for a backward pass is dropped at its end."""
-        for block in self.blocks:
-            x = block(x.detach().requires_grad_(), tables, visible).detach()
+        """The blocks' output by the graph that training compiled, else eager: a graph for
+        evaluation alone would be no faster and take as long to compile, and the short shapes of a
+        text that grows would each have one. What a block keeps for a backward pass goes at once.
+        """
+        with torch.compiler.set_stance("eager_on_recompile"):
+            for block in self.blocks:
+                x = block(x.detach().requires_grad_(), tables, visible).detach()
         return x
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ class Progress(L.Callback):
         self._fit_began = time.perf_counter()
         self._compile_began: float | None = None
         self._live = False
-        self.recompilations = 0  # graphs made in training after the step that compiles
+        self.recompilations = 0  # graphs made after the step that compiles, by whatever part
         self._graphs = 0
         self._validation_line = -sys.maxsize  # step of the last one shown
 
@@ -70,7 +70,6 @@ class Progress(L.Callback):
     ) -> None:
         if trainer.global_step == max(1, self._first_step) and self._compile_began is None:
             self._compile_began = time.perf_counter()
-        self._graphs = graphs_compiled()  # validation and samples have made theirs before
 
     def on_train_batch_end(  # type: ignore[override]
         self,
@@ -81,8 +80,6 @@ class Progress(L.Callback):
         batch_idx: int,
     ) -> None:
         step = trainer.global_step
-        if step - self._first_step > 2:
-            self.recompilations += graphs_compiled() - self._graphs
         if step == self._seen_step:
             return  # in the middle of accumulation
         self._seen_step = step
@@ -90,7 +87,9 @@ class Progress(L.Callback):
         if done <= 2:
             self._first_steps(trainer, pl_module, done)
             self.throughput.skip()
+            self._graphs = graphs_compiled()
             return
+        self.recompilations = graphs_compiled() - self._graphs
         if step % self.every == 0 or step == self.total_steps:
             self._interval(trainer, pl_module, step)
 
@@ -111,7 +110,7 @@ class Progress(L.Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._clear()
         if self.recompilations:
-            say("note", f"{self.recompilations} graphs compiled anew in training: shapes vary")
+            say("note", f"{self.recompilations} graphs were compiled anew while training")
         if trainer.global_step < self.total_steps and trainer.should_stop:
             say("note", "stopped before the planned end: validation loss falls no longer")
         say(
