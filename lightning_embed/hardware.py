@@ -86,8 +86,7 @@ def settle_threads() -> None:
 
 def keep_freed_memory() -> None:
     """Let glibc keep what is freed: a training step frees and allocates the same megabytes again,
-    and a page given back costs a fault when it is next touched (on two cores 7 % of a step of the
-    default run). Elsewhere does nothing.
+    and a page given back costs a fault when it is next touched. Elsewhere does nothing.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

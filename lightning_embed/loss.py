@@ -18,8 +18,8 @@ from lightning_embed.special_tokens import IGNORE_INDEX
 
 ChunkLoss = Callable[[Tensor, Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor, Tensor]]
 
-# Logits held at once, 16 MiB in bfloat16. Half as many take 1.4 times as long at 50,257 words (a
-# gradient as large as the head is added up once a chunk), for 1/24 of plain's memory and not 1/21.
+# Logits held at once, 16 MiB in bfloat16. Fewer take longer where there are many words (a gradient
+# as large as the head is added up once a chunk), more take memory: see benchmarks/loss.py.
 CHUNK_ELEMENTS = 2**23
 
 

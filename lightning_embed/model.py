@@ -45,7 +45,7 @@ class Block(nn.Module):
         self.attention = attention
         self.feed_forward_norm = nn.RMSNorm(d_model, eps=norm_eps)
         self.feed_forward = FeedForward(d_model, d_ff)
-        # None rather than a Dropout of 0, whose two modes would be two graphs.
+        # Not a Dropout of 0, whose two modes would be two graphs.
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
     def forward(
