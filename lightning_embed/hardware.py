@@ -1,4 +1,4 @@
-"""What this machine can do: number formats, compiling, cores, memory.
+"""What this machine can do: number formats, cores, memory.
 
 Knows: how to ask before it fails, and what the C library and the scheduler must be told. Leaves to
 others: when.
@@ -6,9 +6,6 @@ others: when.
 
 import ctypes
 import os
-import shutil
-import sys
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,29 +36,6 @@ def suggested_precision(accelerator: str) -> Numbers:
             if supported is not None and supported():
                 return Numbers("bf16-mixed", f"the processor has {name}")
     return Numbers("32-true", "no fast bfloat16 found")
-
-
-@cache
-def why_not_compile() -> str | None:
-    """None where `torch.compile` works, else the reason in a few words.
-
-    Asked beforehand, because compiling fails at the first call and not at construction.
-    """
-    if sys.platform == "win32":
-        return "torch.compile is not tested on Windows"
-    if torch.cuda.is_available():
-        try:
-            import triton  # noqa: F401
-        except ImportError:
-            return "no Triton found"
-        return None
-    from torch._inductor import cpp_builder, exc
-
-    try:
-        compiler = cpp_builder.get_cpp_compiler()
-    except exc.InvalidCxxCompiler:
-        return "no C++ compiler found"
-    return None if shutil.which(compiler) else f"the C++ compiler {compiler} is not there"
 
 
 def core_quota() -> float | None:

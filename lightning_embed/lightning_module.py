@@ -17,9 +17,10 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_embed.batching import Batch
 from lightning_embed.checkpoints import require_fits, verified
+from lightning_embed.compiling import compiling_pays, why_not_compile
 from lightning_embed.embedding import InitName, clear_padding_moments
 from lightning_embed.fsdp import shard
-from lightning_embed.hardware import require_memory, why_not_compile
+from lightning_embed.hardware import require_memory
 from lightning_embed.loss import Scores
 from lightning_embed.metrics import Evaluation, LanguageModelMetrics
 from lightning_embed.model import DecoderLM
@@ -54,7 +55,8 @@ class LanguageModel(L.LightningModule):
         schedule_steps: length of the schedule; unset, of the run.
         decay_share: share of the schedule that "wsd" decays over.
         final_share: learning rate at the end as a share of the peak.
-        compile: compile the blocks; "auto" does where a compiler works.
+        compile: compile the blocks; "auto" does where a compiler works and the run is long enough
+            to win more by it than compiling takes.
     """
 
     def __init__(
@@ -301,8 +303,23 @@ class LanguageModel(L.LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # The first step of a run is always eager, resumed or not, so that a loss is on screen
         # before the compiler has worked and a step's arithmetic depends on its number alone.
-        if self.trainer.global_step >= 1 and self.hparams["compile"] and why_not_compile() is None:
+        if self.trainer.global_step >= 1 and not self.network.compiled and self.why_eager() is None:
             self.network.compile_parts()
+
+    def why_eager(self) -> str | None:
+        """None where training is compiled, else the reason in a few words; never a matter of when
+        it is asked, as a run that goes on must go on alike."""
+        wanted = self.hparams["compile"]
+        reason = why_not_compile() if wanted else "model.compile is false"
+        data = getattr(self.trainer, "datamodule", None)
+        if reason is not None or wanted != "auto" or data is None:
+            return reason
+        steps = self.planned_steps()
+        tokens = steps * data.settings.tokens / self.trainer.world_size
+        flops = self.network.training_flops(tokens, tokens * data.max_length / 2)
+        if compiling_pays(flops, self.device):
+            return None
+        return f"{steps} steps are over before compiling pays; --model.compile true compiles"
 
     # Checkpoints -----------------------------------------------------------------------------
 

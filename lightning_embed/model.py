@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from typing import Self
 
 import torch
-import torch.fx.experimental._config
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_embed.attention import Attention, Segments, rotary_tables, visible_keys
+from lightning_embed.compiling import set_up_compiler
 from lightning_embed.embedding import InitName, TokenEmbedding
 from lightning_embed.loss import ChunkLoss, Scores, chunk_loss, cross_entropy_sum, score
 from lightning_embed.special_tokens import PAD_ID
@@ -154,16 +154,11 @@ class DecoderLM(nn.Module):
 
         A block at a time: all share one graph, so compiling costs a block's time and not the
         stack's. `dynamic=True` and never automatic, where gradients would depend on which shapes
-        came before. Equal sizes are not taken for the same size (a batch as long as the model is
-        wide would otherwise be a graph of its own), and a norm's epsilon stays a number (as an
-        input of the graph it has everything traced twice).
+        came before.
         """
         if self.compiled:
             return
-        import torch._dynamo  # takes seconds to import
-
-        torch.fx.experimental._config.use_duck_shape = False
-        torch._dynamo.config.specialize_float = True
+        set_up_compiler()
         self.chunk_loss = torch.compile(chunk_loss, dynamic=True)
         for block in self.blocks:
             block.compile(dynamic=True)

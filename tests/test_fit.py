@@ -5,6 +5,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from commands import (
     run_apart,
 )
 
-from lightning_embed import LanguageModel
+from lightning_embed import LanguageModel, compiling, lightning_module
 
 Finished = tuple[Workshop, Outcome]
 
@@ -270,6 +271,32 @@ def test_a_whole_run_is_short_and_silent_about_libraries(corpus: str, tmp_path: 
     )
     (speed,) = (line for line in masked if line.startswith("speed"))
     assert re.search(r"real tok/s .*FLOP/s of .* measured: MFU N %   peak N GB$", speed)
+
+
+def test_whether_compiling_pays_follows_from_the_planned_work_alone(monkeypatch) -> None:
+    """10 steps of 1,000 tokens pay, 9 do not; told to compile, or not to, nothing is reckoned."""
+    monkeypatch.setattr(lightning_module, "why_not_compile", lambda: None)
+    model = LanguageModel(vocab_size=100, d_model=32, n_heads=2, n_layers=1)
+    data = SimpleNamespace(settings=SimpleNamespace(tokens=1000), max_length=10)
+    trainer = SimpleNamespace(max_steps=10, max_epochs=None, world_size=1, datamodule=data)
+    model._trainer = trainer  # type: ignore[assignment]
+    flops = model.network.training_flops(10_000, 50_000)
+    monkeypatch.setattr(compiling, "PAYS_FROM", flops / torch.get_num_threads())
+    assert model.why_eager() is None
+    trainer.max_steps = 9
+    assert (model.why_eager() or "").startswith("9 steps are over before compiling pays")
+    trainer.max_steps, trainer.world_size = 10, 2
+    assert model.why_eager() is not None  # each process compiles, and does half of the work
+    model.hparams["compile"] = True
+    assert model.why_eager() is None
+    model.hparams["compile"] = False
+    assert model.why_eager() == "model.compile is false"
+
+
+def test_a_short_run_is_eager_and_says_how_to_compile(workshop: Workshop) -> None:
+    told = workshop.run("fit", "--model.compile", "auto", "--trainer.max_steps", "3")
+    if shutil.which("g++"):
+        assert "3 steps are over before compiling pays; --model.compile" in told.line("compile")
 
 
 def test_without_a_compiler_training_runs_eager_and_says_so(

@@ -17,6 +17,7 @@ FLOORS = [
         "special_tokens",
         "console",
         "hardware",
+        "compiling",
         "meters",
         "hub",
         "files",

@@ -1,7 +1,5 @@
 """What the machine can do, with machines made up."""
 
-import builtins
-import os
 import platform
 import subprocess
 import sys
@@ -16,7 +14,6 @@ from lightning_embed.hardware import (
     require_memory,
     settle_threads,
     suggested_precision,
-    why_not_compile,
 )
 
 
@@ -50,75 +47,6 @@ def test_precision_where_torch_cannot_tell(monkeypatch) -> None:
     monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported", raising=False)
     assert suggested_precision("cpu").precision == "32-true"
     assert suggested_precision("mps").precision == "32-true"
-
-
-@pytest.fixture
-def asked_anew():
-    """The answer is kept for the process; each test wants its own."""
-    why_not_compile.cache_clear()
-    yield
-    why_not_compile.cache_clear()
-
-
-@pytest.mark.usefixtures("asked_anew")
-def test_a_compiler_that_is_not_there_is_named(monkeypatch) -> None:
-    from torch._inductor import cpp_builder, exc
-
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(cpp_builder, "get_cpp_compiler", lambda: "/nowhere/g++")
-    assert why_not_compile() == "the C++ compiler /nowhere/g++ is not there"
-    why_not_compile.cache_clear()
-
-    def none_found() -> str:
-        raise exc.InvalidCxxCompiler
-
-    monkeypatch.setattr(cpp_builder, "get_cpp_compiler", none_found)
-    assert why_not_compile() == "no C++ compiler found"
-    why_not_compile.cache_clear()
-    monkeypatch.setattr(cpp_builder, "get_cpp_compiler", lambda: sys.executable)
-    assert why_not_compile() is None  # a file that can be run
-
-
-@pytest.mark.usefixtures("asked_anew")
-def test_a_bare_path_has_no_compiler(monkeypatch, tmp_path) -> None:
-    """Without anything made up but the search path, torch's own search finds nothing."""
-    from torch._inductor import cpp_builder
-
-    search = getattr(cpp_builder.get_cpp_compiler, "cache_clear", None)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.delenv("CXX", raising=False)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    if search:
-        search()
-    try:
-        assert "C++ compiler" in (why_not_compile() or "")
-    finally:
-        if search:
-            search()
-
-
-@pytest.mark.usefixtures("asked_anew")
-def test_a_gpu_needs_triton(monkeypatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    real_import = builtins.__import__
-
-    def without_triton(name: str, *args, **kwargs):
-        if name == "triton":
-            raise ImportError(name)
-        return real_import(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without_triton)
-    assert why_not_compile() == "no Triton found"
-    why_not_compile.cache_clear()
-    monkeypatch.setattr(builtins, "__import__", real_import)
-    monkeypatch.setitem(sys.modules, "triton", os)  # any module will do
-    assert why_not_compile() is None
-
-
-@pytest.mark.usefixtures("asked_anew")
-def test_windows_is_left_alone(monkeypatch) -> None:
-    monkeypatch.setattr(sys, "platform", "win32")
-    assert "Windows" in why_not_compile()
 
 
 def test_a_model_larger_than_memory_is_refused(monkeypatch) -> None:

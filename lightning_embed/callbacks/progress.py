@@ -17,7 +17,6 @@ import lightning as L
 from lightning_embed.batching import Batch
 from lightning_embed.callbacks.throughput import Throughput
 from lightning_embed.console import duration, is_main_process, say, short
-from lightning_embed.hardware import why_not_compile
 from lightning_embed.lightning_module import LanguageModel
 from lightning_embed.meters import graphs_compiled
 
@@ -134,8 +133,7 @@ class Progress(L.Callback):
             self._compiled(pl_module)
 
     def _compiled(self, pl_module: LanguageModel) -> None:
-        wanted = pl_module.hparams["compile"]
-        reason = why_not_compile() if wanted else "model.compile is false"
+        reason = pl_module.why_eager()
         if reason is not None:
             say("compile", f"off, training runs eager: {reason}")
         elif self._compile_began is not None:
