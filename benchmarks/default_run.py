@@ -49,7 +49,7 @@ def main() -> None:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env=os.environ | {"TORCHINDUCTOR_CACHE_DIR": f"{folder}/compiled"},
+            env=os.environ | {"TMPDIR": folder},
         ) as process:
             assert process.stdout is not None
             for line in process.stdout:

@@ -86,6 +86,7 @@ class TimeSteps(L.Callback):
             "whole": time.time() - self.began,
             "parameters": parameter_count(pl_module),
             "seconds": self.seconds,
+            "compiled": pl_module.network.compiled,
         }
         self.report.write_text(json.dumps(found), encoding="utf-8")
 
