@@ -4,7 +4,7 @@
 
 The same short run, in turn with `--model.compile false` and `true`, each a command of its own; the
 compiled ones begin with empty caches, the compiler's headers included. The run's own figures are
-taken: seconds of compiling, and FLOP/s of the steps after. What `--model.compile auto` decides by is
+taken: seconds of compiling, and FLOP/s of the steps after. `--model.compile auto` decides by
 `PAYS_FROM` in `lightning_embed/compiling.py`.
 """
 

@@ -185,6 +185,7 @@ def table(
 
     target = min(PUBLISHED, *(run.loss for run in theirs))
     reached = max(run.loss for run in (*cold, *warm)) <= target
+    how = "Compiled." if options.compile else "Not compiled: so short a run is sooner over without."
     small = max(run.parameters for run in (*cold, *warm)) <= MOST_PARAMETERS
     return [
         *rows,
@@ -195,9 +196,8 @@ def table(
         "",
         f"Loss to reach: {target:.4f}, {'reached' if reached else 'NOT REACHED'} in every run of"
         f" ours (the worst of each row is shown); parameters at most {MOST_PARAMETERS:,}:"
-        f" {'yes' if small else 'NO'}. {
-            'Compiled' if options.compile else 'Not compiled: so short a run is over sooner without'
-        }. {options.threads} threads; {len(theirs)} runs of nanoGPT,"
+        f" {'yes' if small else 'NO'}. {how} {options.threads} "
+        f"threads; {len(theirs)} runs of nanoGPT,"
         f" {len(cold)} each of ours, interleaved, medians.",
     ]
 
