@@ -196,8 +196,8 @@ def table(
         "",
         f"Loss to reach: {target:.4f}, {'reached' if reached else 'NOT REACHED'} in every run of"
         f" ours (the worst of each row is shown); parameters at most {MOST_PARAMETERS:,}:"
-        f" {'yes' if small else 'NO'}. {how} {options.threads} "
-        f"threads; {len(theirs)} runs of nanoGPT,"
+        f" {'yes' if small else 'NO'}. {how} {options.threads}"
+        f" threads; {len(theirs)} runs of nanoGPT,"
         f" {len(cold)} each of ours, interleaved, medians.",
     ]
 

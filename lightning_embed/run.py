@@ -221,13 +221,11 @@ class EmbedCLI(LightningCLI):
         self.trainer.validate(
             model, datamodule, **kwargs | {"weights_only": True, "verbose": False}
         )
-        assert model.evaluation is not None
         say_evaluation(model.evaluation)
 
     def test(self, model: LanguageModel, datamodule: TextDataModule, **kwargs: Any) -> None:
         kwargs |= {"weights_only": True, "verbose": False}
         self.trainer.test(model, datamodule, **kwargs)
-        assert model.evaluation is not None
         say_evaluation(model.evaluation)
 
     def predict(self, model: LanguageModel, datamodule: TextDataModule, **kwargs: Any) -> None:

@@ -55,8 +55,11 @@ def say_start(
     )
 
 
-def say_evaluation(found: Evaluation, xz: tuple[float, float] | None = None) -> None:
+def say_evaluation(found: Evaluation | None, xz: tuple[float, float] | None = None) -> None:
     """Loss, perplexity, accuracy, bits per byte and their interval; beside what xz needs."""
+    if found is None:
+        say("held out", "not evaluated: --trainer.limit_val_batches or limit_test_batches is 0")
+        return
     say(
         "held out",
         f"validation loss {found.loss:.4f}   perplexity {found.perplexity:.1f}"
@@ -127,11 +130,12 @@ def say_end(
     loggers, trainer.loggers = trainer.loggers, []  # val/... are the quick look's curves
     chosen: dict[str, Any] = {"ckpt_path": best, "weights_only": True} if best else {}
     trainer.validate(model, data, verbose=False, **chosen)
-    assert model.evaluation is not None
-    for logger in loggers:
-        logger.log_metrics({f"held_out/{k}": v for k, v in model.evaluation.scalars.items()}, steps)
-    xz = xz_bits_per_byte(data.prepared) if trainer.is_global_zero else None
-    say_evaluation(model.evaluation, xz)
+    found = model.evaluation
+    if found is not None:
+        for logger in loggers:
+            logger.log_metrics({f"held_out/{k}": v for k, v in found.scalars.items()}, steps)
+    xz = xz_bits_per_byte(data.prepared) if found and trainer.is_global_zero else None
+    say_evaluation(found, xz)
     embedding = model.network.embedding
     row = row_of(embedding.weight, embedding.padding_idx or 0)
     whole = row is None or not bool(row.count_nonzero())

@@ -293,6 +293,15 @@ def test_whether_compiling_pays_follows_from_the_planned_work_alone(monkeypatch)
     assert model.why_eager() == "model.compile is false"
 
 
+def test_a_run_without_validation_ends_well_and_says_so(workshop: Workshop) -> None:
+    told = workshop.fit("unseen", "--trainer.limit_val_batches", "0", steps=3)
+    assert "held out not evaluated: --trainer.limit_val_batches" in told.out
+    assert told.line("best").startswith("none, no validation ran")
+    assert workshop.checkpoint("unseen").exists()
+    more = ("--name", "unseen", "--ckpt_path", "last", "--trainer.limit_val_batches", "0")
+    assert "held out not evaluated" in workshop.run("validate", *more).out
+
+
 def test_a_short_run_is_eager_and_says_how_to_compile(workshop: Workshop) -> None:
     told = workshop.run("fit", "--model.compile", "auto", "--trainer.max_steps", "3")
     if shutil.which("g++"):
