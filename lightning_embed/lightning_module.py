@@ -13,6 +13,8 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_embed.batching import Batch
@@ -94,6 +96,8 @@ class LanguageModel(L.LightningModule):
         self.metrics = LanguageModelMetrics()
         self.evaluation: Evaluation | None = None  # what the last validation or test found
         self.step_loss = torch.zeros(())  # this optimizer step's share of the global loss so far
+        # Of this step, once somebody has taken it; the gradients must not change any more.
+        self.gradient_norm: Tensor | None = None
         self._micro_batches_seen = 0
         if vocab_size is not None:
             self.configure_model()
@@ -287,6 +291,22 @@ class LanguageModel(L.LightningModule):
             if data is not None:
                 limits.append(trainer.max_epochs * data.steps_per_epoch)
         return min(limits, default=1000)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Lightning's, but a norm that was taken is not taken again: all gradients are read for
+        it, one per cent of a small model's step."""
+        norm, self.gradient_norm = self.gradient_norm, None
+        if norm is None or not gradient_clip_val or gradient_clip_algorithm == "value":
+            super().configure_gradient_clipping(
+                optimizer, gradient_clip_val, gradient_clip_algorithm
+            )
+        else:
+            clip_grads_with_norm_(self.parameters(), gradient_clip_val, norm)
 
     def on_train_start(self) -> None:
         """After a resume, today's settings win over those that torch restores with the optimizer

@@ -1,7 +1,7 @@
 """What is not a number never reaches the weights, and is said with step and documents."""
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 import pytest
@@ -10,6 +10,7 @@ from commands import Workshop, assert_same_weights, load
 from torch import Tensor, nn
 
 from lightning_embed.callbacks.loss_watch import LossWatch
+from lightning_embed.lightning_module import LanguageModel
 from lightning_embed.loss import cross_entropy_sum
 from lightning_embed.optim import MuonAdamW
 
@@ -85,6 +86,37 @@ def epoch_losses(shop: Workshop, name: str) -> list[tuple[int, float]]:
     found = [(event.step, event.value) for event in events.Scalars("train/epoch_loss")]
     assert len(found) == 2
     return found
+
+
+class Watched(L.Callback):
+    """Keeps the norm of every step's gradients as they are when the optimizer sees them."""
+
+    norms: ClassVar[list[float]] = []
+
+    def on_before_zero_grad(self, trainer: L.Trainer, pl_module: Any, optimizer: Any) -> None:
+        gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
+        if gradients:
+            self.norms.append(float(torch.nn.utils.get_total_norm(gradients)))
+
+
+@pytest.mark.parametrize(
+    "clip", [("0.01",), ("0",), ("0.01", "--trainer.gradient_clip_algorithm", "value")]
+)
+def test_gradients_are_clipped_as_lightning_does_it(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, clip: tuple[str, ...]
+) -> None:
+    """The norm that is looked at serves clipping too; without it Lightning takes its own."""
+    told = ("--trainer.gradient_clip_val", *clip, "--trainer.callbacks+=test_loss_watch.Watched")
+    found = []
+    for name in ("ours", "lightning"):
+        if name == "lightning":
+            monkeypatch.delattr(LanguageModel, "configure_gradient_clipping")
+        monkeypatch.setattr(Watched, "norms", [])
+        workshop.fit(name, *told, steps=3)
+        found.append(Watched.norms)
+    assert len(found[0]) >= 2 and found[0] == found[1]
+    assert all((norm <= 0.0101) == (clip == ("0.01",)) for norm in found[0])
+    assert_same_weights(workshop.checkpoint("ours"), workshop.checkpoint("lightning"))
 
 
 # -- spikes ----------------------------------------------------------------------------------

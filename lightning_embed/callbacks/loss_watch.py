@@ -89,13 +89,15 @@ class LossWatch(L.Callback):
         self._norms = torch.zeros(self.every_n_steps, device=pl_module.device)
         self._pending = []
 
-    def on_before_optimizer_step(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer
+    def on_before_optimizer_step(  # type: ignore[override]
+        self, trainer: L.Trainer, pl_module: LanguageModel, optimizer: Optimizer
     ) -> None:
         precision = trainer.precision_plugin
         if isinstance(precision, MixedPrecision) and precision.scaler is not None:
             return
-        norm = get_total_norm([p.grad for p in pl_module.parameters() if p.grad is not None])
+        parameters = precision.main_params(optimizer)
+        norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+        pl_module.gradient_norm = norm  # clipping needs it too
         self._norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         if pl_module.device.type == "cuda":
             optimizer.found_inf = (~self._norm.isfinite()).float()  # type: ignore[attr-defined]
