@@ -25,10 +25,11 @@ from peers import VERDICTS, library_text, parse, parser, publish, scratch, verdi
 
 from lightning_embed import stdlib
 from lightning_embed.corpus import FilesCorpus
-from lightning_embed.prepared import DOCUMENTS_AT_ONCE, open_prepared, prepare
+from lightning_embed.prepared import open_prepared, prepare
 from lightning_embed.tokenizer import TextTokenizer
 
 FILES = 40  # enough to be split by name
+AT_ONCE = 2000  # documents, of the bare tokenizer: with fewer its threads wait for each other
 NAME = re.compile(r"\b[a-z]{4,}\b")
 
 
@@ -86,8 +87,8 @@ def main() -> None:
         source = FilesCorpus((str(folder / "text" / "*.jsonl"),))
 
         def bare() -> None:
-            for start in range(0, len(texts), DOCUMENTS_AT_ONCE):
-                some = texts[start : start + DOCUMENTS_AT_ONCE]
+            for start in range(0, len(texts), AT_ONCE):
+                some = texts[start : start + AT_ONCE]
                 tokenizer.encode_batch_fast(some, add_special_tokens=False)
 
         def pipeline() -> Path:

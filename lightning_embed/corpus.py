@@ -30,6 +30,7 @@ from lightning_embed.corpus_store import (
     read_stored,
     require_both,
     set_aside,
+    split_by_source,
     stored,
     write_documents,
     write_split,
@@ -120,15 +121,12 @@ class FilesCorpus:
             )
         else:
             note, by_name = f"held out: {len(held_out)} of {len(sizes)} files, by name", True
-        for split in ("train", "validation"):
-            train = split == "train"
-            documents = read_stored(spool)
-            wanted = (
-                (document for document in documents if (document[1] not in held_out) == train)
-                if by_name
-                else _part(documents, sizes.total(), train)
-            )
-            write_split(folder, split, wanted, counts)
+        if by_name:
+            split_by_source(spool, folder, held_out, counts)
+        else:
+            for split in ("train", "validation"):
+                part = _part(read_stored(spool), sizes.total(), split == "train")
+                write_split(folder, split, part, counts)
         spool.unlink()
         require_both(counts, "the text of --data.files")
         title = names[0] if len(names) == 1 else f"{len(names)} files, {names[0]} to {names[-1]}"

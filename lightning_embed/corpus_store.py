@@ -87,9 +87,36 @@ def write_split(
             yield document
 
     counted["bytes"] = write_documents(folder / f"{split}.arrow", counting()).total()
+    _count(split, counted, counts)
+
+
+def _count(split: str, counted: Counter[str], counts: Counter[str]) -> None:
     for what, number in counted.items():
         counts[what] += number
         counts[f"{split} {what}"] = number
+
+
+def split_by_source(path: Path, folder: Path, held_out: set[str], counts: Counter[str]) -> None:
+    """Deal out stored documents: those of the sources in `held_out` to validation, the rest to
+    train. Whole Arrow columns, as making Python strings of a text costs more than reading it."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    names = pa.array(sorted(held_out), pa.string())
+    for split in ("train", "validation"):
+        documents = size = 0
+        with (
+            pa.memory_map(str(path)) as file,
+            pa.ipc.open_stream(file) as stream,
+            pa.ipc.new_stream(str(folder / f"{split}.arrow"), stream.schema) as written,
+        ):
+            for batch in stream:
+                theirs = pc.is_in(batch.column("source"), value_set=names)
+                batch = batch.filter(pc.invert(theirs) if split == "train" else theirs)
+                written.write_batch(batch)
+                documents += batch.num_rows
+                size += pc.sum(pc.binary_length(batch.column("text"))).as_py() or 0
+        _count(split, Counter(documents=documents, bytes=size), counts)
 
 
 def write_documents(path: Path, documents: Iterable[Document]) -> Counter[str]:
@@ -97,17 +124,19 @@ def write_documents(path: Path, documents: Iterable[Document]) -> Counter[str]:
     import pyarrow as pa
 
     schema = pa.schema([("text", pa.string()), ("source", pa.string())])
-    sizes, batch, room = Counter[str](), [], BATCH_BYTES
+    sizes = Counter[str]()
+    texts, sources, room = list[str](), list[str](), BATCH_BYTES
     with pa.ipc.new_stream(str(path), schema) as stream:
         for text, source in documents:
             size = len(text.encode())
             sizes[source] += size
-            batch.append({"text": text, "source": source})
+            texts.append(text)
+            sources.append(source)
             room -= size
             if room <= 0:
-                stream.write_batch(pa.RecordBatch.from_pylist(batch, schema))
-                batch, room = [], BATCH_BYTES
-        stream.write_batch(pa.RecordBatch.from_pylist(batch, schema))
+                stream.write_batch(pa.record_batch([texts, sources], schema=schema))
+                texts, sources, room = [], [], BATCH_BYTES
+        stream.write_batch(pa.record_batch([texts, sources], schema=schema))
     return sizes
 
 

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from lightning_embed.corpus import Corpus
 
 FORMAT = 1  # raise when the layout or the meaning of a file changes
-DOCUMENTS_AT_ONCE = 2_000
-BATCHES_AHEAD = 2  # of so many documents, encoded while earlier ones are written
+DOCUMENTS_AT_ONCE = 500  # more are encoded no faster, and what they leave is freed later
+BATCHES_AHEAD = 3  # encoded while earlier ones are written
 KEEP_TEXT_UP_TO = 64_000_000  # bytes; xz looks no further back than 64 MiB
 TOKENIZER_TRAINING_BYTES = 100_000_000  # a longer corpus trains its tokenizer on its beginning
 
