@@ -11,7 +11,7 @@ import lightning as L
 
 from lightning_embed.console import say
 
-TOKENS_WORTH_SEEING = 3_200_000  # a small text is read several times, up to MOST_PASSES
+TOKENS_WORTH_SEEING = 4_000_000  # a small text is read several times, up to MOST_PASSES
 MOST_PASSES = 10.0
 
 
