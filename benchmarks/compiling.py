@@ -36,7 +36,9 @@ def once(compiled: bool, arguments: list[str], folder: Path, threads: int) -> Ru
             *("--trainer.default_root_dir", str(folder / "runs")),
         ],
         cwd=ROOT,
-        env=environment(threads, TMPDIR=str(folder)),
+        env=environment(
+            threads, TMPDIR=str(folder), TORCHINDUCTOR_CACHE_DIR=str(folder / "compiled")
+        ),
         capture_output=True,
         text=True,
         check=True,

@@ -116,7 +116,9 @@ def run_ours(text: Path, folder: Path, caches: Path, seed: int, options: argpars
     done = subprocess.run(
         [sys.executable, str(HERE / "side_ours.py"), json.dumps(asked)],
         cwd=ROOT,
-        env=environment(options.threads, TMPDIR=str(caches)),
+        env=environment(
+            options.threads, TMPDIR=str(caches), TORCHINDUCTOR_CACHE_DIR=str(caches / "compiled")
+        ),
         capture_output=True,
         text=True,
     )

@@ -4,6 +4,7 @@ Knows: what it needs, what it costs, which of its settings a language model want
 what is compiled (`model.py`) and from which step on (`lightning_module.py`).
 """
 
+import os
 import platform
 import shutil
 import sys
@@ -12,25 +13,27 @@ from functools import cache
 import torch
 
 # A training run's floating-point operations for each thread, from which on compiling saves more on
-# a processor than it takes. Two threads here: 35 to 45 s of compiling, once, against 2 to 3 s saved
-# by 10**12 operations (`benchmarks/compiling.py`).
-PAYS_FROM = 10e12
+# a processor than it takes: with two threads 37 s, once, against 3 s saved by 10**12 operations
+# (`benchmarks/compiling.py`).
+PAYS_FROM = 6e12
 
 
 @cache
-def why_not_compile() -> str | None:
-    """None where `torch.compile` works, else the reason in a few words.
+def why_not_compile(device_type: str) -> str | None:
+    """None where `torch.compile` works for such a device, else the reason in a few words.
 
     Asked beforehand, because compiling fails at the first call and not at construction.
     """
     if sys.platform == "win32":
         return "torch.compile is not tested on Windows"
-    if torch.cuda.is_available():
+    if device_type == "cuda":
         try:
             import triton  # noqa: F401
         except ImportError:
             return "no Triton found"
-        return None
+        if "CC" in os.environ or any(map(shutil.which, ("cc", "gcc", "clang"))):
+            return None
+        return "no C compiler found, which Triton needs"
     from torch._inductor import cpp_builder, exc
 
     try:

@@ -92,7 +92,7 @@ class TextDataModule(L.LightningDataModule):
         if widths is None:
             step = max(1, max_length // 8)
             widths = sorted({*range(step, max_length, step), max_length})
-        if widths[-1] != max_length:
+        if not widths or widths[-1] != max_length:
             raise ValueError(
                 f"the last of --data.widths {widths} must be --data.max_length {max_length}"
             )
@@ -178,7 +178,8 @@ class TextDataModule(L.LightningDataModule):
         split = self.prepared.train
         windows = cut_windows(split.offsets, self.max_length)
         self._train_loader = self._loader(split, windows, self.settings, train=True)
-        self._train_loader.start = self._origin.consumed * self._train_loader.accumulate
+        if self.trainer is None or self.trainer.current_epoch == self._origin.epoch:
+            self._train_loader.start = self._origin.consumed * self._train_loader.accumulate
         return self._train_loader
 
     def eval_dataloader(self, quick: bool = False) -> PlanLoader:
@@ -219,6 +220,11 @@ class TextDataModule(L.LightningDataModule):
             return max(1, int(self._batches_per_epoch * limit))
         assert self.trainer is not None
         return max(1, min(self._batches_per_epoch, limit // self.trainer.accumulate_grad_batches))
+
+    @property
+    def targets_per_step(self) -> float:
+        """Real targets of a global batch, on average."""
+        return self.prepared.train.n_targets / self._batches_per_epoch
 
     # State ----------------------------------------------------------------------------------
 

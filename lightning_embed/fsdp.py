@@ -29,6 +29,7 @@ from lightning_embed.checkpoints import (
     require_fits,
     sync_folder,
 )
+from lightning_embed.hardware import settle_threads
 from lightning_embed.model import DecoderLM
 from lightning_embed.sharded import is_sharded, load_into, read_meta, save_sharded
 
@@ -71,6 +72,8 @@ class FSDP2Strategy(ModelParallelStrategy):
             processes = self.num_nodes * self.num_processes
             self._data_parallel_size = processes // int(self._tensor_parallel_size)
         super().setup_environment()
+        if self.root_device.type == "cpu":  # Lightning tells the first process alone
+            settle_threads(self.num_processes)
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None

@@ -48,14 +48,19 @@ def core_quota() -> float | None:
         return None
 
 
-def settle_threads() -> None:
+def settle_threads(processes: int = 1) -> None:
     """Take no more threads than there is time for: those that wait their turn hold up the others.
 
     Whoever sets OMP_NUM_THREADS decides alone.
+
+    Args:
+        processes: that share this machine's cores.
     """
-    quota = core_quota()
-    if quota is not None and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, min(torch.get_num_threads(), round(quota))))
+    if "OMP_NUM_THREADS" not in os.environ:
+        threads = torch.get_num_threads()
+        quota = core_quota()
+        cores = threads if quota is None else min(threads, round(quota))
+        torch.set_num_threads(max(1, cores // processes))
 
 
 def keep_freed_memory() -> None:

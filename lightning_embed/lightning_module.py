@@ -57,8 +57,8 @@ class LanguageModel(L.LightningModule):
         schedule_steps: length of the schedule; unset, of the run.
         decay_share: share of the schedule that "wsd" decays over.
         final_share: learning rate at the end as a share of the peak.
-        compile: compile the blocks; "auto" does where a compiler works and the run is long enough
-            to win more by it than compiling takes.
+        compile: compile the blocks; "auto" does where a compiler works, unless the run's data and
+            limits say that it is over before compiling pays.
     """
 
     def __init__(
@@ -98,6 +98,7 @@ class LanguageModel(L.LightningModule):
         self.step_loss = torch.zeros(())  # this optimizer step's share of the global loss so far
         # Of this step, once somebody has taken it; the gradients must not change any more.
         self.gradient_norm: Tensor | None = None
+        self.eager: str | None = "training has not begun"  # why nothing is compiled; None compiles
         self._micro_batches_seen = 0
         if vocab_size is not None:
             self.configure_model()
@@ -236,6 +237,8 @@ class LanguageModel(L.LightningModule):
         self.evaluation = self.metrics.compute()  # already the same on all ranks
         values = {f"{stage}/{name}": value for name, value in self.evaluation.scalars.items()}
         self.log_dict(values, logger=False)  # its step would be one behind that of the weights
+        if self.trainer.sanity_checking:
+            return
         for logger in self.trainer.loggers:
             logger.log_metrics(values, self.trainer.global_step)
 
@@ -301,16 +304,18 @@ class LanguageModel(L.LightningModule):
         """Lightning's, but a norm that was taken is not taken again: all gradients are read for
         it, one per cent of a small model's step."""
         norm, self.gradient_norm = self.gradient_norm, None
-        if norm is None or not gradient_clip_val or gradient_clip_algorithm == "value":
+        most = gradient_clip_val or 0.0
+        if norm is None or most <= 0 or gradient_clip_algorithm == "value":
             super().configure_gradient_clipping(
                 optimizer, gradient_clip_val, gradient_clip_algorithm
             )
         else:
-            clip_grads_with_norm_(self.parameters(), gradient_clip_val, norm)
+            clip_grads_with_norm_(self.parameters(), most, norm)
 
     def on_train_start(self) -> None:
         """After a resume, today's settings win over those that torch restores with the optimizer
         and the scheduler, and a stale moment must not move a padding row."""
+        self.eager = self.trainer.strategy.broadcast(self.why_eager())  # all do the same
         scheduler = self.lr_schedulers()
         if not isinstance(scheduler, LambdaLR):
             return
@@ -323,19 +328,19 @@ class LanguageModel(L.LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # The first step of a run is always eager, resumed or not, so that a loss is on screen
         # before the compiler has worked and a step's arithmetic depends on its number alone.
-        if self.trainer.global_step >= 1 and not self.network.compiled and self.why_eager() is None:
+        if self.trainer.global_step >= 1 and self.eager is None:
             self.network.compile_parts()
 
     def why_eager(self) -> str | None:
         """None where training is compiled, else the reason in a few words; never a matter of when
         it is asked, as a run that goes on must go on alike."""
         wanted = self.hparams["compile"]
-        reason = why_not_compile() if wanted else "model.compile is false"
+        reason = why_not_compile(self.device.type) if wanted else "model.compile is false"
         data = getattr(self.trainer, "datamodule", None)
         if reason is not None or wanted != "auto" or data is None:
             return reason
         steps = self.planned_steps()
-        tokens = steps * data.settings.tokens / self.trainer.world_size
+        tokens = steps * data.targets_per_step / self.trainer.world_size
         flops = self.network.training_flops(tokens, tokens * data.max_length / 2)
         if compiling_pays(flops, self.device):
             return None

@@ -167,14 +167,14 @@ def _write(
     (folder / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
 
 
-def _batches(part: "Dataset", column: str) -> Iterator[list[str]]:
-    for start in range(0, len(part), DOCUMENTS_AT_ONCE):
-        yield part[start : start + DOCUMENTS_AT_ONCE][column]
+def _batches(part: "Dataset", column: str, size: int = DOCUMENTS_AT_ONCE) -> Iterator[list[str]]:
+    for start in range(0, len(part), size):
+        yield part[start : start + size][column]
 
 
 def _texts(part: "Dataset", at_most: int) -> Iterator[str]:
     taken = 0
-    for texts in _batches(part, "text"):
+    for texts in _batches(part, "text", 2_000):  # which texts train a tokenizer must not change
         for text in texts:
             yield text
             taken += len(text)

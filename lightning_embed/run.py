@@ -7,6 +7,7 @@ others: what the parts do.
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -31,8 +32,26 @@ from lightning_embed.lightning_module import LanguageModel
 from lightning_embed.parsing import OneLineParser, require_settings_files
 from lightning_embed.predictions import write_predictions
 from lightning_embed.runs import choose_run, resume_command
-from lightning_embed.settings import require_complete, settle_model, tell_changes, trainer_settings
+from lightning_embed.settings import (
+    refuse_impossible,
+    require_complete,
+    settle_model,
+    tell_changes,
+    trainer_settings,
+)
 from lightning_embed.summary import say_end, say_evaluation, say_start
+
+
+class SaveConfig(SaveConfigCallback):
+    """Writes the whole configuration to `path`, whatever logger there is."""
+
+    def __init__(self, *args: Any, path: Path, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.path = path
+
+    def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.parser.save(self.config, str(self.path), skip_none=False, overwrite=True)
 
 
 class EmbedCLI(LightningCLI):
@@ -63,7 +82,7 @@ class EmbedCLI(LightningCLI):
                 "use_distributed_sampler": False,  # the plan deals out rows itself
                 "inference_mode": False,  # its tensors cannot enter the graph of training
             },
-            save_config_callback=SaveConfigCallback if command == "fit" else None,
+            save_config_callback=SaveConfig if command == "fit" else None,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
         )
@@ -117,11 +136,8 @@ class EmbedCLI(LightningCLI):
                 "--trainer.precision 16-true is refused: AdamW's epsilon is 0 in float16 and turns"
                 " the padding row into NaN; take 16-mixed, bf16-mixed or bf16-true"
             )
-        if trainer.accumulate_grad_batches < 1:
-            raise ValueError(
-                "--trainer.accumulate_grad_batches must be at least 1, not"
-                f" {trainer.accumulate_grad_batches}"
-            )
+        if self.command == "fit":
+            refuse_impossible(trainer)
         if trainer.deterministic is None and trainer.accelerator == "cpu":
             trainer.deterministic = True
         files = config.get("config") or []
@@ -152,7 +168,8 @@ class EmbedCLI(LightningCLI):
         )
         if training:
             require_complete(saved, checkpoint)
-            say("resume", f"{checkpoint}: step {saved['global_step']}, epoch {saved['epoch']}")
+            epoch = saved[TextDataModule.__qualname__]["epoch"]  # Lightning's own runs ahead
+            say("resume", f"{checkpoint}: step {saved['global_step']}, epoch {epoch}")
             then = saved["callbacks"].get(Resuming.__qualname__, {}).get("settings", {})
             tell_changes(then, trainer_settings(config.trainer))
 
@@ -185,7 +202,7 @@ class EmbedCLI(LightningCLI):
             folder = self.run.folder
             first = self.saved["global_step"] + 1 if self.saved else None
             kwargs["logger"] = fit and Curves(str(folder.parent), folder.name, first)
-        self.save_config_kwargs = {"config_filename": saved.name, "overwrite": True}
+        self.save_config_kwargs = {"path": saved, "save_to_log_dir": False}
         return super().instantiate_trainer(**kwargs)
 
     # Commands ----------------------------------------------------------------------------------
@@ -205,13 +222,22 @@ class EmbedCLI(LightningCLI):
         if self.trainer.is_global_zero:
             datamodule.prepared.tokenizer.save(self.run.folder / "tokenizer.json")
         self.trainer.fit(model, datamodule, **kwargs | {"weights_only": True})
+        if self.trainer.global_step == self.saved.get("global_step", 0):
+            say(
+                "note",
+                f"nothing was left to train: the run is at step {self.trainer.global_step} already;"
+                " raise --trainer.max_steps or --trainer.max_time",
+            )
         config = self.config_init[self.command]
+        resume, steps = self.resume, self.trainer.global_step
+        if steps >= model.planned_steps() and not self.config[self.command].trainer.max_epochs:
+            resume += f" --trainer.max_steps {2 * steps} --model.schedule_steps {2 * steps}"
         say_end(
             self.trainer,
             model,
             datamodule,
             root=self.run.folder.parent,
-            resume=self.resume,
+            resume=resume,
             checkpoints=config["checkpoints"],
             samples=config["samples"],
             config=self.config_path,

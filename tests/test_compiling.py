@@ -29,19 +29,18 @@ def asked_anew():
 def test_a_compiler_that_is_not_there_is_named(monkeypatch) -> None:
     from torch._inductor import cpp_builder, exc
 
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(cpp_builder, "get_cpp_compiler", lambda: "/nowhere/g++")
-    assert why_not_compile() == "the C++ compiler /nowhere/g++ is not there"
+    assert why_not_compile("cpu") == "the C++ compiler /nowhere/g++ is not there"
     why_not_compile.cache_clear()
 
     def none_found() -> str:
         raise exc.InvalidCxxCompiler
 
     monkeypatch.setattr(cpp_builder, "get_cpp_compiler", none_found)
-    assert why_not_compile() == "no C++ compiler found"
+    assert why_not_compile("cpu") == "no C++ compiler found"
     why_not_compile.cache_clear()
     monkeypatch.setattr(cpp_builder, "get_cpp_compiler", lambda: sys.executable)
-    assert why_not_compile() is None  # a file that can be run
+    assert why_not_compile("cpu") is None  # a file that can be run
 
 
 @pytest.mark.usefixtures("asked_anew")
@@ -50,13 +49,12 @@ def test_a_bare_path_has_no_compiler(monkeypatch, tmp_path) -> None:
     from torch._inductor import cpp_builder
 
     search = getattr(cpp_builder.get_cpp_compiler, "cache_clear", None)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     if search:
         search()
     try:
-        assert "C++ compiler" in (why_not_compile() or "")
+        assert "C++ compiler" in (why_not_compile("cpu") or "")
     finally:
         if search:
             search()
@@ -64,7 +62,6 @@ def test_a_bare_path_has_no_compiler(monkeypatch, tmp_path) -> None:
 
 @pytest.mark.usefixtures("asked_anew")
 def test_a_gpu_needs_triton(monkeypatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     real_import = builtins.__import__
 
     def without_triton(name: str, *args, **kwargs):
@@ -73,17 +70,22 @@ def test_a_gpu_needs_triton(monkeypatch) -> None:
         return real_import(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without_triton)
-    assert why_not_compile() == "no Triton found"
+    assert why_not_compile("cuda") == "no Triton found"
     why_not_compile.cache_clear()
     monkeypatch.setattr(builtins, "__import__", real_import)
     monkeypatch.setitem(sys.modules, "triton", os)  # any module will do
-    assert why_not_compile() is None
+    monkeypatch.setenv("CC", "cc")
+    assert why_not_compile("cuda") is None
+    why_not_compile.cache_clear()
+    monkeypatch.delenv("CC")
+    monkeypatch.setenv("PATH", "")
+    assert "C compiler" in (why_not_compile("cuda") or "")
 
 
 @pytest.mark.usefixtures("asked_anew")
 def test_windows_is_left_alone(monkeypatch) -> None:
     monkeypatch.setattr(sys, "platform", "win32")
-    assert "Windows" in why_not_compile()
+    assert "Windows" in why_not_compile("cpu")
 
 
 def test_compiling_pays_for_long_runs_and_on_gpus(monkeypatch) -> None:

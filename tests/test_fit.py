@@ -2,11 +2,13 @@
 
 import csv
 import re
+import shlex
 import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import lightning as L
 import pytest
 import torch
 from commands import (
@@ -275,13 +277,13 @@ def test_a_whole_run_is_short_and_silent_about_libraries(corpus: str, tmp_path: 
 
 def test_whether_compiling_pays_follows_from_the_planned_work_alone(monkeypatch) -> None:
     """10 steps of 1,000 tokens pay, 9 do not; told to compile, or not to, nothing is reckoned."""
-    monkeypatch.setattr(lightning_module, "why_not_compile", lambda: None)
+    monkeypatch.setattr(lightning_module, "why_not_compile", lambda device: None)
     model = LanguageModel(vocab_size=100, d_model=32, n_heads=2, n_layers=1)
-    data = SimpleNamespace(settings=SimpleNamespace(tokens=1000), max_length=10)
+    data = SimpleNamespace(targets_per_step=1000.0, max_length=10)
     trainer = SimpleNamespace(max_steps=10, max_epochs=None, world_size=1, datamodule=data)
     model._trainer = trainer  # type: ignore[assignment]
     flops = model.network.training_flops(10_000, 50_000)
-    monkeypatch.setattr(compiling, "PAYS_FROM", flops / torch.get_num_threads())
+    monkeypatch.setattr(compiling, "PAYS_FROM", 0.999 * flops / torch.get_num_threads())
     assert model.why_eager() is None
     trainer.max_steps = 9
     assert (model.why_eager() or "").startswith("9 steps are over before compiling pays")
@@ -300,6 +302,61 @@ def test_a_run_without_validation_ends_well_and_says_so(workshop: Workshop) -> N
     assert workshop.checkpoint("unseen").exists()
     more = ("--name", "unseen", "--ckpt_path", "last", "--trainer.limit_val_batches", "0")
     assert "held out not evaluated" in workshop.run("validate", *more).out
+
+
+def test_a_monitor_that_is_no_metric_is_named_with_those_that_are(workshop: Workshop) -> None:
+    told = workshop.run("fit", "--checkpoints.monitor", "val/los", "--trainer.max_steps", "2")
+    line = told.error_line()
+    assert "--checkpoints.monitor 'val/los'" in line and "val/bits_per_byte, val/loss" in line
+
+
+def test_nothing_to_predict_is_said(finished: Finished) -> None:
+    more = ("--name", "done", "--ckpt_path", "last", "--trainer.limit_predict_batches", "0")
+    told = finished[0].run("predict", *more)
+    assert "--trainer.limit_predict_batches is 0" in told.error_line()
+
+
+@pytest.mark.parametrize("logger", ["false", "true"])
+def test_the_configuration_lies_in_the_runs_folder_whatever_the_logger(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, logger: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    workshop.fit("run", "--trainer.logger", logger, steps=2)
+    assert (workshop.root / "run" / "config.yaml").is_file()
+    assert not (workshop.root / "config.yaml").exists()
+
+
+def test_a_run_that_is_over_can_be_made_longer_by_the_line_it_prints(workshop: Workshop) -> None:
+    told = workshop.fit("run", steps=3)
+    words = shlex.split(told.line("go on"))
+    assert words[-4:] == ["--trainer.max_steps", "6", "--model.schedule_steps", "6"]
+    longer = run(*workshop.arguments(*words[2:]))
+    assert longer.status == 0 and "finished 3 steps" in longer.out, longer.err
+    assert load(workshop.checkpoint("run"))["global_step"] == 6
+    again = workshop.run("fit", "--name", "run", "--ckpt_path", "last", "--trainer.max_steps", "6")
+    assert "nothing was left to train: the run is at step 6 already" in again.line("note")
+
+
+@pytest.mark.parametrize(
+    ("why", "options"),
+    [
+        ("--trainer.max_time is over", ("--trainer.max_time", "00:00:00:01")),
+        (
+            "validation loss falls no longer",
+            ("--early_stopping.patience", "1", "--early_stopping.min_delta", "100"),
+        ),
+        ("a callback asked for it", ("--trainer.callbacks+=test_fit.StopAtOnce",)),
+    ],
+)
+def test_an_early_end_says_why(workshop: Workshop, why: str, options: tuple[str, ...]) -> None:
+    more = ("--trainer.val_check_interval", "2", "--trainer.check_val_every_n_epoch", "null")
+    told = workshop.fit("run", *options, *more, steps=2000)
+    assert told.line("note") == f"stopped before the planned end: {why}"
+
+
+class StopAtOnce(L.Callback):
+    def on_train_batch_end(self, trainer: L.Trainer, *args: object) -> None:
+        trainer.should_stop = True
 
 
 def test_a_short_run_is_eager_and_says_how_to_compile(workshop: Workshop) -> None:

@@ -88,6 +88,8 @@ def test_no_more_threads_than_there_is_time_for(monkeypatch, quota, asked, threa
         monkeypatch.setenv("OMP_NUM_THREADS", "8")
     settle_threads()
     assert set_to[-1] == threads
+    settle_threads(processes=2)
+    assert set_to[-1] == (8 if asked else max(1, threads // 2))
 
 
 @pytest.mark.skipif("glibc" not in "".join(platform.libc_ver()), reason="glibc only")

@@ -9,6 +9,7 @@ import torch
 from commands import Workshop, assert_same_weights, load
 from torch import Tensor, nn
 
+from lightning_embed import lightning_module
 from lightning_embed.callbacks.loss_watch import LossWatch
 from lightning_embed.lightning_module import LanguageModel
 from lightning_embed.loss import cross_entropy_sum
@@ -100,14 +101,20 @@ class Watched(L.Callback):
 
 
 @pytest.mark.parametrize(
-    "clip", [("0.01",), ("0",), ("0.01", "--trainer.gradient_clip_algorithm", "value")]
+    "clip", [("0.01",), ("0",), ("-1",), ("0.01", "--trainer.gradient_clip_algorithm", "value")]
 )
 def test_gradients_are_clipped_as_lightning_does_it(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch, clip: tuple[str, ...]
 ) -> None:
     """The norm that is looked at serves clipping too; without it Lightning takes its own."""
     told = ("--trainer.gradient_clip_val", *clip, "--trainer.callbacks+=test_loss_watch.Watched")
-    found = []
+    found, reused = list[list[float]](), list[Tensor]()
+
+    def counted(parameters: Any, most: float, norm: Tensor) -> None:
+        reused.append(norm)
+        torch.nn.utils.clip_grads_with_norm_(parameters, most, norm)
+
+    monkeypatch.setattr(lightning_module, "clip_grads_with_norm_", counted)
     for name in ("ours", "lightning"):
         if name == "lightning":
             monkeypatch.delattr(LanguageModel, "configure_gradient_clipping")
@@ -115,6 +122,7 @@ def test_gradients_are_clipped_as_lightning_does_it(
         workshop.fit(name, *told, steps=3)
         found.append(Watched.norms)
     assert len(found[0]) >= 2 and found[0] == found[1]
+    assert len(reused) == (3 if clip == ("0.01",) else 0)
     assert all((norm <= 0.0101) == (clip == ("0.01",)) for norm in found[0])
     assert_same_weights(workshop.checkpoint("ours"), workshop.checkpoint("lightning"))
 

@@ -132,7 +132,13 @@ class Checkpoints(Checkpoint):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
-        value = float(trainer.callback_metrics.get(self.monitor, math.nan))
+        found = trainer.callback_metrics
+        if self.monitor not in found:
+            raise ValueError(
+                f"--checkpoints.monitor {self.monitor!r} is no metric of the validation; there are"
+                f" {', '.join(sorted(name for name in found if name.startswith('val/')))}"
+            )
+        value = float(found[self.monitor])
         if value < self.best:
             before = self.best, self.best_step
             self.best, self.best_step = value, trainer.global_step

@@ -182,7 +182,9 @@ class LossWatch(L.Callback):
             self._epoch_targets += targets
             self._take(step, loss)
         for logger in trainer.loggers:
-            values = {"train/gradient_norm": norms[-1], "train/loss_spikes": len(self.spikes)}
+            values = {"train/loss_spikes": float(len(self.spikes))}
+            if self._norm is not None:  # a scaler's gradients are not looked at
+                values["train/gradient_norm"] = norms[-1]
             logger.log_metrics(values, pending[-1][0])
 
     def _take(self, step: int, loss: float) -> None:

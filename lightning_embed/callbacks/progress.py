@@ -13,6 +13,8 @@ import time
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
 from lightning_embed.batching import Batch
 from lightning_embed.callbacks.throughput import Throughput
@@ -22,6 +24,18 @@ from lightning_embed.meters import graphs_compiled
 
 LINES = 10  # of progress in a whole run
 VALIDATION_LINES = 5  # about; TensorBoard has them all
+
+
+def _why_stopped(trainer: L.Trainer) -> str:
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Timer) and (callback.time_remaining() or 1) <= 0:
+            return "--trainer.max_time is over"
+    early = trainer.early_stopping_callback
+    if early is None or early.stopping_reason is EarlyStoppingReason.NOT_STOPPED:
+        return "a callback asked for it"
+    if early.stopping_reason is EarlyStoppingReason.PATIENCE_EXHAUSTED:
+        return "validation loss falls no longer"
+    return str(early.stopping_reason_message)
 
 
 class Progress(L.Callback):
@@ -111,7 +125,7 @@ class Progress(L.Callback):
         if self.recompilations:
             say("note", f"{self.recompilations} graphs were compiled anew while training")
         if trainer.global_step < self.total_steps and trainer.should_stop:
-            say("note", "stopped before the planned end: validation loss falls no longer")
+            say("note", f"stopped before the planned end: {_why_stopped(trainer)}")
         say(
             "finished",
             f"{trainer.global_step - self._first_step} steps in"
@@ -133,7 +147,7 @@ class Progress(L.Callback):
             self._compiled(pl_module)
 
     def _compiled(self, pl_module: LanguageModel) -> None:
-        reason = pl_module.why_eager()
+        reason = pl_module.eager
         if reason is not None:
             say("compile", f"off, training runs eager: {reason}")
         elif self._compile_began is not None:

@@ -45,7 +45,7 @@ class Resuming(L.Callback):
             trainer.training = True
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.state.fn == "fit":
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self.validated_step = trainer.global_step
 
     @staticmethod

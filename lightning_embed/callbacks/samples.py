@@ -28,6 +28,10 @@ class Samples(L.Callback):
         max_new_tokens: int = 60,
         temperature: float = 0.8,
     ) -> None:
+        if prompts == []:
+            raise ValueError(
+                "--samples.prompts is empty; --samples.max_new_tokens 0 switches samples off"
+            )
         self.prompts = [""] if prompts is None else prompts
         self.max_new_tokens = max_new_tokens
         self.temperature = temperature
