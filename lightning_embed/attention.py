@@ -65,11 +65,9 @@ def visible_keys(real: Tensor) -> Tensor:
 def rotary_tables(
     length: int, channels: int, base: float, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Cosines and sines `(T, C)` in float32 (Su et al., arXiv:2104.09864), halves repeated."""
+    """Cosines and sines `(T, C / 2)` in float32 (Su et al., arXiv:2104.09864)."""
     exponents = torch.arange(0, channels, 2, device=device, dtype=torch.float32) / channels
-    angles = torch.outer(
-        torch.arange(length, device=device, dtype=torch.float32), base**-exponents
-    ).repeat(1, 2)
+    angles = torch.outer(torch.arange(length, device=device, dtype=torch.float32), base**-exponents)
     return angles.cos(), angles.sin()
 
 
@@ -77,7 +75,8 @@ def rotate(x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
     """Turn `x` `(B, H, T, C)` by its positions; pairs are (c, c + C/2), as in Llama on the Hub."""
     cos, sin = tables
     left, right = x.chunk(2, dim=-1)
-    return (x * cos + torch.cat((-right, left), dim=-1) * sin).to(x.dtype)
+    turned = (left * cos - right * sin, right * cos + left * sin)
+    return torch.cat(turned, dim=-1).to(x.dtype)
 
 
 def ragged_attention(q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> Tensor:
