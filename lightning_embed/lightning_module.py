@@ -22,11 +22,11 @@ from lightning_embed.checkpoints import require_fits, verified
 from lightning_embed.compiling import compiling_pays, why_not_compile
 from lightning_embed.embedding import InitName, clear_padding_moments
 from lightning_embed.fsdp import shard
-from lightning_embed.hardware import require_memory
 from lightning_embed.loss import Scores
 from lightning_embed.metrics import Evaluation, LanguageModelMetrics
 from lightning_embed.model import DecoderLM
 from lightning_embed.optim import MuonAdamW, parameter_groups, schedule_factor, take_settings
+from lightning_embed.sizes import network_settings, require_possible, take_sizes
 from lightning_embed.special_tokens import IGNORE_INDEX
 
 
@@ -110,48 +110,15 @@ class LanguageModel(L.LightningModule):
         if self.model is not None:
             return
         self.require_possible(getattr(self._trainer, "datamodule", None))
-        self.model = DecoderLM(**self._network_settings())
+        self.model = DecoderLM(**network_settings(self.hparams))
         if self.device_mesh is not None:
             shard(self.model, self.device_mesh["data_parallel"])
 
     def require_possible(self, data: Any) -> None:
         """Take sizes from the data and refuse, before anything is built or written, a network that
         cannot be (ValueError)."""
-        self._take_from(data)
-        settings = self._network_settings()
-        for name in ("d_model", "n_layers", "n_heads"):
-            if settings[name] < 1:
-                raise ValueError(f"--model.{name} must be at least 1, not {settings[name]}")
-        with torch.device("meta"):  # costs nothing, and knows how many parameters there would be
-            parameters = sum(
-                p.numel() for p in DecoderLM(**settings | {"n_layers": 1}).blocks[0].parameters()
-            )
-        require_memory(
-            parameters * settings["n_layers"]
-            + settings["vocab_size"] * settings["d_model"] * (1 if settings["tied"] else 2)
-        )
-
-    def _take_from(self, data: Any) -> None:
-        """Sizes that follow from the data, written into the hyperparameters and so checkpoints."""
-        if data is not None:
-            found = data.prepared.tokenizer.vocab_size
-            if self.hparams["vocab_size"] not in (None, found):
-                raise ValueError(
-                    f"--model.vocab_size is {self.hparams['vocab_size']}, but the tokenizer has"
-                    f" {found} ids: leave it out"
-                )
-            self.hparams["vocab_size"] = found
-            if self.hparams["max_length"] is None:
-                self.hparams["max_length"] = data.max_length
-        elif self.hparams["vocab_size"] is None:
-            raise ValueError("the vocabulary is unknown without data; give vocab_size")
-
-    def _network_settings(self) -> dict[str, Any]:
-        names = (
-            "vocab_size d_model n_layers n_heads n_kv_heads d_ff tied qk_norm dropout"
-            " scale_embedding init rope_base"
-        )
-        return {name: self.hparams[name] for name in names.split()}
+        take_sizes(self.hparams, data)
+        require_possible(self.hparams)
 
     @property
     def network(self) -> DecoderLM:

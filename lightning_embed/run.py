@@ -123,6 +123,11 @@ class EmbedCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         config = self.config[self.command]
         trainer = config.trainer
+        if isinstance(config.seed_everything, bool):
+            raise ValueError(
+                f"--seed_everything {str(config.seed_everything).lower()}: give a number, weights"
+                " and batches are drawn from it"
+            )
         if trainer.accelerator == "auto":  # on macOS MPS must be asked for
             trainer.accelerator = "cuda" if torch.cuda.is_available() else "cpu"
         if trainer.accelerator == "cpu":

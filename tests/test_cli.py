@@ -142,6 +142,8 @@ def test_files_and_hub_together(workshop: Workshop) -> None:
         ("--samples.prompts", "[]", "--samples.max_new_tokens 0"),
         ("--data.widths", "[]", "--data.widths"),
         ("--seed_everything", "x", "seed_everything"),
+        ("--seed_everything", "true", "give a number"),
+        ("--seed_everything", "false", "give a number"),
         ("--name", "a/b", "--name"),
         ("--name", "../up", "--name"),
     ],

@@ -42,7 +42,7 @@ FLOORS = [
         "row_watch",
         "audit",
     },
-    {"corpus", "curves", "fsdp"},
+    {"corpus", "curves", "fsdp", "sizes"},
     {"lightning_module"},
     {"prepared", "generate", "tokenizing"},
     {"datamodule"},
