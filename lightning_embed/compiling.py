@@ -13,7 +13,7 @@ from functools import cache
 import torch
 
 # A training run's floating-point operations for each thread, from which on compiling saves more on
-# a processor than it takes: with two threads 37 s, once, against 3 s saved by 10**12 operations
+# a processor than it takes: with two threads 33 s, once, against 3 s saved by 10**12 operations
 # (`benchmarks/compiling.py`).
 PAYS_FROM = 6e12
 

@@ -55,7 +55,7 @@ class Progress(L.Callback):
         self.every = 50
         self._first_step = 0
         self._seen_step = -1
-        self._fit_began = time.perf_counter()
+        self._fit_began = self._usual_since = time.perf_counter()
         self._compile_began: float | None = None
         self._live = False
         self.recompilations = 0  # graphs made after the step that compiles, by whatever part
@@ -99,6 +99,7 @@ class Progress(L.Callback):
         done = step - self._first_step
         if done <= 2:
             self._first_steps(trainer, pl_module, done)
+            self._usual_since = time.perf_counter()
             self.throughput.skip()
             self._graphs = graphs_compiled()
             return
@@ -188,8 +189,8 @@ class Progress(L.Callback):
                 parts.append(f"MFU {100 * figures['mfu']:.0f} %")
             if "peak_memory" in figures:
                 parts.append(f"{figures['peak_memory'] / 1e9:.1f} GB")
-        done = step - self._first_step
-        left = (time.perf_counter() - self._fit_began) / done * (self.total_steps - step)
+        done = step - self._first_step - 2  # what compiling took does not come again
+        left = (time.perf_counter() - self._usual_since) / done * (self.total_steps - step)
         parts.append(f"ETA {duration(left)}")
         return "  ".join(parts)
 
