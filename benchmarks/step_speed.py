@@ -8,8 +8,8 @@ library's source, all windows full). Real tokens a second of
 - a bare step (forward, backward, clip, optimizer): ours as the default run computes it, with AdamW
   and with Muon, against nanoGPT in its README's CPU settings (float32, eager; dropout 0, clip 1),
   and nanoGPT in float32 with `torch.compile`;
-- the whole training program, loop, data and logging included: ours against Hugging Face's Trainer
-  with a Llama of the same shape in bfloat16, eager.
+- the whole training program, loop, data and logging included: ours, with AdamW and with Muon (the
+  default), against Hugging Face's Trainer with a Llama of the same shape in bfloat16, eager, AdamW.
 
 `d_ff` is 704, so that all models have as many parameters as nanoGPT's, which has positions to learn
 and a wider, ungated feed-forward. How to get the peers: see `peers.py`.
@@ -99,15 +99,19 @@ def main() -> None:
             "trainer.limit_val_batches": 0,
             **{f"model.{name}": value for name, value in SHAPE.items()},
         }
-        program = sides.add(
-            "ours, the whole program (muon)",
-            "side_ours.py",
-            form="fit",
-            arguments=[
-                "--config=configs/stdlib.yaml",
-                *(f"--{name}={value}" for name, value in arguments.items()),
-            ],
-        )
+        program = {
+            optimizer: sides.add(
+                f"ours, the whole program, {optimizer}",
+                "side_ours.py",
+                form="fit",
+                arguments=[
+                    "--config=configs/stdlib.yaml",
+                    *(f"--{name}={value}" for name, value in arguments.items()),
+                    f"--model.optimizer={optimizer}",
+                ],
+            )
+            for optimizer in ("adamw", "muon")
+        }
         trainer = sides.add(
             "Hugging Face Trainer, bf16, eager, the whole program",
             "side_transformers.py",
@@ -134,7 +138,10 @@ def main() -> None:
         verdict("a step, AdamW, to nanoGPT compiled", ours["adamw"].faster_than(compiled), 2.5, 4),
         verdict("a step, Muon, to nanoGPT eager", ours["muon"].faster_than(eager), 2.5, 4),
         verdict("a step, Muon, to nanoGPT compiled", ours["muon"].faster_than(compiled), 2.5, 4),
-        verdict("whole program to Hugging Face Trainer", program.faster_than(trainer), 2, 3),
+        verdict(
+            "whole program, AdamW, to the Trainer", program["adamw"].faster_than(trainer), 2, 3
+        ),
+        verdict("whole program, Muon, to the Trainer", program["muon"].faster_than(trainer), 2, 3),
         "",
         f"{rows} rows of {LENGTH}, {options.threads} threads; {options.repeats} rounds of"
         f" {options.steps} steps after {options.warm} to warm up, medians. nanoGPT: float32,"
