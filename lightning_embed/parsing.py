@@ -25,6 +25,9 @@ UNION = re.compile(
 )
 
 
+LINK = re.compile(r"Call to compute_fn of link .*? failed: ")  # what follows is our own words
+
+
 def _cannot_be(found: re.Match[str]) -> str:
     """jsonargparse tells what it tried with each type; the types and the value are enough."""
     types = re.sub(r"<class '([^']+)'>", r"\1", found["types"]).replace("typing.Literal", "")
@@ -73,7 +76,7 @@ class OneLineParser(LightningArgumentParser):
         if match := UNKNOWN.search(message):
             key = next(group for group in match.groups() if group)
             hint = nearest(key, known)
-        text = UNION.sub(_cannot_be, one_line(message))
+        text = LINK.sub("", UNION.sub(_cannot_be, one_line(message)))
         if len(text) > 400:
             text = text[:400] + " ..."
         sys.stderr.write(f"error: {text}{hint}\n")

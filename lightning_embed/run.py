@@ -42,6 +42,13 @@ from lightning_embed.settings import (
 from lightning_embed.summary import say_end, say_evaluation, say_start
 
 
+def seed_number(given: int | bool) -> int:
+    """Lightning takes true and false too, for seeds that would not be those of the batches."""
+    if isinstance(given, bool):
+        raise ValueError(f"--seed_everything {str(given).lower()}: give a number")
+    return given
+
+
 class SaveConfig(SaveConfigCallback):
     """Writes the whole configuration to `path`, whatever logger there is."""
 
@@ -101,7 +108,7 @@ class EmbedCLI(LightningCLI):
         parser.add_argument(
             "--name", type=str | None, default=None, help="The run's name; the config's by default."
         )
-        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=seed_number)
         parser.add_lightning_class_args(PaddingGuard, "padding_guard")
         parser.add_lightning_class_args(Samples, "samples")
         parser.add_lightning_class_args(LossWatch, "loss_watch")
@@ -123,11 +130,6 @@ class EmbedCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         config = self.config[self.command]
         trainer = config.trainer
-        if isinstance(config.seed_everything, bool):
-            raise ValueError(
-                f"--seed_everything {str(config.seed_everything).lower()}: give a number, weights"
-                " and batches are drawn from it"
-            )
         if trainer.accelerator == "auto":  # on macOS MPS must be asked for
             trainer.accelerator = "cuda" if torch.cuda.is_available() else "cpu"
         if trainer.accelerator == "cpu":
