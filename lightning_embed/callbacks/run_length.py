@@ -41,9 +41,10 @@ class RunLength(L.Callback):
         steps = max(1, round(passes * data.steps_per_epoch))
         trainer.fit_loop.epoch_loop.max_steps = steps
         trainer.fit_loop.max_epochs = math.ceil(passes) + 1  # the steps end it
+        read = steps * data.targets_per_step / targets  # less where batches are limited
         say(
             "length",
-            f"{steps:,} steps, {passes:.1f} passes over the text; --trainer.max_steps changes it",
+            f"{steps:,} steps, {read:.1f} passes over the text; --trainer.max_steps changes it",
         )
 
     @staticmethod
