@@ -45,7 +45,7 @@ def is_validation_due(
         every_n_epochs: epochs with validation, and steps counted within each; None counts steps
             across epochs.
     """
-    if position.step == 0 or every_n_epochs == 0:
+    if position.step == 0:
         return False
     if every_n_epochs is None:
         return position.step % every_n_steps == 0
