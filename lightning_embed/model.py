@@ -206,7 +206,7 @@ class DecoderLM(nn.Module):
         else:  # one kind of input, so that evaluation and samples compile nothing of their own
             visible = segments or Segments.of_whole_rows(ids.shape[0], ids.shape[1], ids.device)
             places = visible.places()
-        cos, sin = (table[places].unsqueeze(1) for table in tables)  # (B, 1, T, C)
+        cos, sin = (table[places].unsqueeze(1) for table in tables)  # (B, 1, T, C/2)
         x = self.dropout(self.embedding(ids))
         if self.compiled and not torch.is_grad_enabled():
             return self.norm(self._evaluated(x, (cos, sin), visible))

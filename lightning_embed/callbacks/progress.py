@@ -28,8 +28,10 @@ VALIDATION_LINES = 5  # about; TensorBoard has them all
 
 def _why_stopped(trainer: L.Trainer) -> str:
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, Timer) and (callback.time_remaining() or 1) <= 0:
-            return "--trainer.max_time is over"
+        if isinstance(callback, Timer):
+            left = callback.time_remaining()
+            if left is not None and left <= 0:
+                return "--trainer.max_time is over"
     early = trainer.early_stopping_callback
     if early is None or early.stopping_reason is EarlyStoppingReason.NOT_STOPPED:
         return "a callback asked for it"
