@@ -276,7 +276,7 @@ class LanguageModel(L.LightningModule):
             super().configure_gradient_clipping(
                 optimizer, gradient_clip_val, gradient_clip_algorithm
             )
-        else:
+        elif norm.device.type != "cpu" or not norm + 1e-6 <= most:  # else its factor would be 1
             clip_grads_with_norm_(self.parameters(), most, norm)
 
     def on_train_start(self) -> None:

@@ -72,28 +72,33 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         hidden: Tensor,
         weight: Tensor,
         targets: Tensor,
-        bias: Tensor | None,
+        padding_idx: int | None,
         step: ChunkLoss,
     ) -> Tensor:
-        kind = torch.promote_types(hidden.dtype, torch.float32)
+        dtype = _compute_dtype(hidden)
+        kind = torch.promote_types(dtype, torch.float32)
+        ctx.dtypes = hidden.dtype, weight.dtype
+        hidden, weight = hidden.to(dtype), weight.to(dtype)
+        bias = padding_bias(weight, padding_idx)
         total = torch.zeros((), device=hidden.device, dtype=kind)
-        grad_hidden = torch.empty_like(hidden)
+        # Both in float32, though products are not: rounded once, by those, and never again.
+        grad_hidden = torch.empty_like(hidden, dtype=kind)
         grad_weight = torch.zeros_like(weight, dtype=kind)
         for rows in _chunks(len(targets), len(weight)):
-            loss, grad_hidden[rows], grad = step(hidden[rows], weight, targets[rows], bias)
+            with torch.autocast(hidden.device.type, enabled=False):
+                loss, grad_hidden[rows], grad = step(hidden[rows], weight, targets[rows], bias)
             total += loss
             grad_weight += grad
         # An infinite loss can have finite gradients; none of them may look like a step to take.
         sound = torch.where(total.isfinite(), 1.0, torch.nan).to(kind)
         ctx.save_for_backward(grad_hidden, grad_weight, sound)
-        ctx.dtype = weight.dtype
         return total
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         grad_hidden, grad_weight, sound = ctx.saved_tensors
-        scale = grads[0] * sound
-        return grad_hidden * scale, (grad_weight * scale).to(ctx.dtype), None, None, None
+        scale, (first, second) = grads[0] * sound, ctx.dtypes
+        return (grad_hidden * scale).to(first), (grad_weight * scale).to(second), None, None, None
 
 
 def _compute_dtype(hidden: Tensor) -> torch.dtype:
@@ -121,11 +126,8 @@ def cross_entropy_sum(
     `F.linear_cross_entropy` of torch 2.13 is as fast and smaller, but under bfloat16 it returns its
     sum in bfloat16, three digits, and it breaks a compiled graph (`benchmarks/loss.py`).
     """
-    dtype = _compute_dtype(hidden)
-    hidden, weight = hidden.to(dtype), weight.to(dtype)
-    bias = padding_bias(weight, padding_idx)
-    with torch.autocast(hidden.device.type, enabled=False):
-        return _ChunkedCrossEntropy.apply(hidden, weight, targets, bias, step)
+    loss: Tensor = _ChunkedCrossEntropy.apply(hidden, weight, targets, padding_idx, step)
+    return loss
 
 
 class Scores(NamedTuple):

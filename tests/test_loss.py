@@ -129,6 +129,19 @@ def test_bfloat16_autocast_is_close_to_float32() -> None:
     assert (got[1][1] == 0).all()
 
 
+def test_chunks_are_added_up_in_float32_and_stay_so(monkeypatch) -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(V, D, requires_grad=True)
+    rounded = []
+    for rows in (32, 4):
+        monkeypatch.setattr(loss, "CHUNK_ELEMENTS", rows * V)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            value = cross_entropy_sum(torch.randn(32, D), weight, torch.randint(2, V, (32,)), 1)
+        (grad,) = torch.autograd.grad(value, weight)
+        rounded.append(bool((grad == grad.bfloat16()).all()))
+    assert rounded == [True, False]
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_inputs_sum_in_float32(dtype) -> None:
     hidden, weight, targets = example("all real", dtype)

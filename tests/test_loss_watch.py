@@ -101,12 +101,14 @@ class Watched(L.Callback):
 
 
 @pytest.mark.parametrize(
-    "clip", [("0.01",), ("0",), ("-1",), ("0.01", "--trainer.gradient_clip_algorithm", "value")]
+    "clip",
+    [("0.01",), ("100",), ("0",), ("-1",), ("0.01", "--trainer.gradient_clip_algorithm", "value")],
 )
 def test_gradients_are_clipped_as_lightning_does_it(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch, clip: tuple[str, ...]
 ) -> None:
-    """The norm that is looked at serves clipping too; without it Lightning takes its own."""
+    """The norm that is looked at serves clipping too, and one within the limit touches no gradient;
+    without it Lightning takes its own."""
     told = ("--trainer.gradient_clip_val", *clip, "--trainer.callbacks+=test_loss_watch.Watched")
     found, reused = list[list[float]](), list[Tensor]()
 
