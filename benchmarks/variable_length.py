@@ -2,16 +2,23 @@
 
     python benchmarks/variable_length.py --peers-python PATH
 
-The default corpus (the standard library's functions and classes), windows of at most 256 tokens and
-the default run's network; the Trainer has a Llama of the same shape in bfloat16 and pads each batch
-to its longest row, once in random order and once with its grouping by length. Its rows are as many
-as hold on average the real tokens of our batch. Both sides' real targets are counted, nothing else.
+The default corpus (the standard library's functions and classes) and the default run's network. Two
+ways to keep to at most 256 tokens: "windows", ours, cut a long document into several rows; "cut
+documents" have a row each and end there, as a tokenizer's truncation does it, so that there is more
+to pad. The Trainer has a Llama of the same shape in bfloat16, AdamW, and pads each batch to its
+longest row, once in random order and once with its grouping by length. Its rows are as many as hold
+on average the real tokens of our batch. Ours runs with the default optimizer, Muon, and with
+AdamW. Both sides' real targets are counted, nothing else.
 How to get the peers: see `peers.py`.
 """
 
+import json
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import yaml
-from peers import ROOT, VERDICTS, Sides, parse, parser, publish, scratch, verdict
+from peers import ROOT, VERDICTS, Side, Sides, parse, parser, publish, scratch, verdict
 
 from lightning_embed import TextDataModule
 
@@ -23,66 +30,103 @@ def main() -> None:
     made.add_argument("--peers-python", required=True, help="Python that has transformers")
     options = parse(made)
     config = yaml.safe_load((ROOT / CONFIG).read_text(encoding="utf-8"))
-    shape = config["model"]
+    compared = list[tuple[str, list[Side], dict[str, Side]]]()
+    notes = list[str]()
     with scratch() as folder, Sides(options) as sides:
-        data = TextDataModule(**config["data"] | {"cache_dir": str(folder / "cache")})
-        loader = data.train_dataloader()
-        windows = loader.rows.windows
-        np.save(folder / "starts.npy", windows.start)
-        np.save(folder / "lengths.npy", windows.length)
-        real = float(np.mean(loader.plan.targets))
-        rows = max(1, round(real / float(np.mean(windows.length))))
-        ours = sides.add(
-            "ours, the default run",
-            "side_ours.py",
-            form="fit",
-            arguments=[
-                f"--config={CONFIG}",
-                f"--data.cache_dir={folder / 'cache'}",
-                f"--trainer.default_root_dir={folder / 'runs'}",
-                "--trainer.max_steps=100000",
-                "--trainer.limit_val_batches=0",
-            ],
-        )
-        # Our gated feed-forward is Llama's; queries and keys are normalised in ours alone.
-        d_ff = usual_d_ff(shape["d_model"]) if shape.get("d_ff") is None else shape["d_ff"]
-        llama = {
-            "hidden_size": shape["d_model"],
-            "intermediate_size": d_ff,
-            "num_hidden_layers": shape["n_layers"],
-            "num_attention_heads": shape["n_heads"],
-            "max_position_embeddings": data.max_length,
-            "vocab_size": data.prepared.tokenizer.vocab_size,
+        settings = config["data"] | {"cache_dir": str(folder / "cache")}
+        whole = TextDataModule(**settings)
+        whole.prepared.tokenizer.save(folder / "tokenizer.json")
+        cut = {
+            "files": str(write_cut_documents(whole, folder / "documents.jsonl")),
+            "tokenizer": str(folder / "tokenizer.json"),
         }
-        trainers = {
-            sampling: sides.add(
-                f"Hugging Face Trainer, bf16, {sampling}",
-                "side_transformers.py",
-                options.peers_python,
-                folder=str(folder / "trainer"),
-                tokens=str(data.prepared.path / "train" / "tokens.bin"),
-                starts=str(folder / "starts.npy"),
-                lengths=str(folder / "lengths.npy"),
-                rows=rows,
-                sampling=sampling,
-                model=llama,
+        for name, given in {"windows": {}, "cut documents": cut}.items():
+            data = TextDataModule(**settings | given)
+            loader = data.train_dataloader()
+            length = loader.rows.windows.length
+            real = float(np.mean(loader.plan.targets))
+            rows = max(1, round(real / float(np.mean(length))))
+            notes.append(
+                f"{name}: {len(length):,}, mean {np.mean(length):.0f}; ours {real:.0f} real tokens"
+                f" a batch, the Trainer {rows} rows"
             )
-            for sampling in ("random", "group_by_length")
-        }
+            mine = [
+                sides.add(
+                    f"{name}: ours, {optimizer}",
+                    "side_ours.py",
+                    form="fit",
+                    arguments=[
+                        f"--config={CONFIG}",
+                        f"--data.cache_dir={folder / 'cache'}",
+                        *(f"--data.{key}={value}" for key, value in given.items()),
+                        f"--model.optimizer={optimizer}",
+                        "--model.compile=true",
+                        f"--trainer.default_root_dir={folder / 'runs'}",
+                        "--trainer.max_steps=100000",
+                        "--trainer.limit_val_batches=0",
+                    ],
+                )
+                for optimizer in ("muon", "adamw")
+            ]
+            windows = folder / name
+            windows.mkdir()
+            np.save(windows / "starts.npy", loader.rows.windows.start)
+            np.save(windows / "lengths.npy", length)
+            trainers = {
+                sampling: sides.add(
+                    f"{name}: Hugging Face Trainer, {sampling}",
+                    "side_transformers.py",
+                    options.peers_python,
+                    folder=str(folder / "trainer"),
+                    tokens=str(data.prepared.path / "train" / "tokens.bin"),
+                    starts=str(windows / "starts.npy"),
+                    lengths=str(windows / "lengths.npy"),
+                    rows=rows,
+                    sampling=sampling,
+                    model=llama(config["model"], data),
+                )
+                for sampling in ("random", "group_by_length")
+            }
+            compared.append((name, mine, trainers))
         sides.measure()
         table = sides.table()
+    table += VERDICTS
+    for name, mine, trainers in compared:
+        for side, optimizer in zip(mine, ("Muon", "AdamW"), strict=True):
+            for sampling, bar, aim in (("random", 3.5, 5), ("group_by_length", 1.8, 2.5)):
+                what = f"{name}, {optimizer}, to {sampling}"
+                table.append(verdict(what, side.faster_than(trainers[sampling]), bar, aim))
     table += [
-        *VERDICTS,
-        verdict("ours to padded, random order", ours.faster_than(trainers["random"]), 3.5, 5),
-        verdict("ours to group_by_length", ours.faster_than(trainers["group_by_length"]), 1.8, 2.5),
         "",
-        f"{len(windows):,} windows of at most {data.max_length}, mean"
-        f" {np.mean(windows.length):.0f}; ours {real:.0f} real tokens a batch, the Trainer {rows}"
-        f" rows. {options.threads} threads; {options.repeats} rounds of {options.steps} steps after"
-        f" {options.warm} to warm up, medians. Trainer: bf16=True, eager, fused AdamW, clip 1."
-        f" Ours: {CONFIG} as it is (Muon, compiled, guard, logger).",
+        f"{'. '.join(notes)}. {options.threads} threads; {options.repeats} rounds of"
+        f" {options.steps} steps after {options.warm} to warm up, medians. Trainer: bf16=True,"
+        f" eager, fused AdamW, clip 1. Ours: {CONFIG} as it is (compiled, guard, logger).",
     ]
     publish("Real tokens a second on documents of all lengths", table, options)
+
+
+def write_cut_documents(data: TextDataModule, path: Path) -> Path:
+    """The training documents cut where `truncation=True, max_length=256` would cut them."""
+    split, tokenizer = data.prepared.train, data.prepared.tokenizer
+    kept = data.max_length - 2  # <s> and </s> come back
+    with path.open("w", encoding="utf-8") as file:
+        for begin, end in zip(split.offsets[:-1] + 1, split.offsets[1:] - 1, strict=True):
+            text = tokenizer.decode(split.tokens[begin : min(end, begin + kept)].tolist())
+            file.write(json.dumps({"text": text}) + "\n")
+    return path
+
+
+def llama(shape: dict[str, Any], data: TextDataModule) -> dict[str, int]:
+    """Our gated feed-forward is Llama's; queries and keys are normalised in ours alone."""
+    d_ff = usual_d_ff(shape["d_model"]) if shape.get("d_ff") is None else shape["d_ff"]
+    return {
+        "hidden_size": shape["d_model"],
+        "intermediate_size": d_ff,
+        "num_hidden_layers": shape["n_layers"],
+        "num_attention_heads": shape["n_heads"],
+        "max_position_embeddings": data.max_length,
+        "vocab_size": data.prepared.tokenizer.vocab_size,
+    }
 
 
 def usual_d_ff(d_model: int) -> int:
