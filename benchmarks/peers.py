@@ -222,7 +222,8 @@ def verdict(what: str, ratio: float, least: float, aim: float, *, below: bool = 
     met = ratio <= least if below else ratio >= least
     sign = "at most" if below else "at least"
     said = "met" if met else "missed"
-    return f"| {what} | {ratio:.3g} | {sign} {least:g}, aim {aim:g} | {said} |"
+    digits = 4 if 0.9 < least < 1.1 else 3
+    return f"| {what} | {ratio:.{digits}g} | {sign} {least:g}, aim {aim:g} | {said} |"
 
 
 VERDICTS = ["", "| ratio of | measured | bar | |", "| --- | --- | --- | --- |"]
