@@ -24,6 +24,22 @@ from torch import Tensor, nn
 EXPLICIT_UP_TO = 512
 
 
+class Reach(NamedTuple):
+    """The keys of its row that each query sees, from `first` to `last`: both (B, H, T, 1) int32.
+
+    The same for all heads and laid out for each all the same, because a compiler that finds every
+    query's in a line of its own does a softmax in one pass over the scores.
+    """
+
+    first: Tensor
+    last: Tensor
+
+    def hidden(self) -> Tensor:
+        """`(B, H, T, T)`, True at keys out of reach."""
+        keys = torch.arange(self.first.shape[2], device=self.first.device, dtype=torch.int32)
+        return (keys < self.first) | (keys > self.last)
+
+
 class Segments(NamedTuple):
     """Which positions belong together: a row is its windows one after the other, then padding.
 
@@ -45,11 +61,17 @@ class Segments(NamedTuple):
         """`(B, T)`, positions counted from each segment's beginning."""
         return torch.arange(self.start.shape[1], device=self.start.device) - self.start
 
-    def hidden(self) -> Tensor:
-        """`(B, 1, T, T)`, True at keys that come later or belong to another segment."""
-        positions = torch.arange(self.start.shape[1], device=self.start.device, dtype=torch.int32)
-        later = positions > positions.unsqueeze(1)
-        return (later | (positions < self.start.unsqueeze(2))).unsqueeze(1)
+    def reach(self, heads: int) -> Reach:
+        """Each position's own segment up to itself."""
+        shape = self.start.shape[0], heads, self.start.shape[1], 1
+        positions = torch.arange(shape[2], device=self.start.device, dtype=torch.int32)
+        first, last = self.start[:, None, :, None], positions[:, None]
+        return Reach(first.expand(shape).contiguous(), last.expand(shape).contiguous())
+
+    def for_attention(self, heads: int) -> "Segments | Reach":
+        """What `causal_attention` is fastest with on this device."""
+        explicit = self.start.device.type == "cpu" and self.start.shape[1] <= EXPLICIT_UP_TO
+        return self.reach(heads) if explicit else self
 
 
 def visible_keys(real: Tensor) -> Tensor:
@@ -96,42 +118,27 @@ def ragged_attention(q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> Ten
 
 
 def causal_attention(
-    q: Tensor, k: Tensor, v: Tensor, visible: Tensor | Segments | None = None
+    q: Tensor, k: Tensor, v: Tensor, visible: Tensor | Segments | Reach | None = None
 ) -> Tensor:
     """softmax(q kᵀ / sqrt(C)) v under the causal mask; q `(B, H, T, C)`, k and v `(B, K, T, C)`.
 
-    `visible`: segments that see only themselves; or, see `visible_keys`, a mask that takes the
-    causal one's place and shows no later key either.
-
-    The explicit product takes queries in two halves: the first half's see no key of the second, so
-    a quarter of the scores need not be there at all.
+    `visible`: segments that see only themselves, or their reach, see `Segments.for_attention`; or,
+    see `visible_keys`, a mask that takes the causal one's place and shows no later key either.
     """
     groups = q.shape[1] // k.shape[1]
-    half = q.dtype in (torch.bfloat16, torch.float16)
-    if isinstance(visible, Segments) and half and q.device.type == "cuda":
-        return ragged_attention(q, k, v, visible)
-    if q.device.type != "cpu" or q.shape[2] > EXPLICIT_UP_TO:
-        if isinstance(visible, Segments):
-            visible = ~visible.hidden()
-        return F.scaled_dot_product_attention(
-            q, k, v, visible, is_causal=visible is None, enable_gqa=groups > 1
-        )
-    if groups > 1:
-        k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
+    if isinstance(visible, Reach):
+        if groups > 1:
+            k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+        scores = scores.masked_fill(visible.hidden(), float("-inf"))
+        return scores.softmax(dim=-1).to(v.dtype) @ v
     if isinstance(visible, Segments):
-        hidden = visible.hidden()
-    elif visible is None:
-        positions = torch.arange(q.shape[2], device=q.device)
-        hidden = positions > positions.unsqueeze(1)
-    else:
-        hidden = ~visible
-    q, length = q * q.shape[-1] ** -0.5, q.shape[2]
-    mixed = []
-    for begin, end in ((0, length // 2), (length // 2, length)):
-        scores = q[:, :, begin:end] @ k[:, :, :end].transpose(-2, -1)
-        scores = scores.masked_fill(hidden[..., begin:end, :end], float("-inf"))
-        mixed.append(scores.softmax(dim=-1).to(v.dtype) @ v[:, :, :end])
-    return torch.cat(mixed, dim=2)
+        if q.device.type == "cuda" and q.dtype in (torch.bfloat16, torch.float16):
+            return ragged_attention(q, k, v, visible)
+        visible = ~visible.reach(1).hidden()
+    return F.scaled_dot_product_attention(
+        q, k, v, visible, is_causal=visible is None, enable_gqa=groups > 1
+    )
 
 
 class Attention(nn.Module):
@@ -167,7 +174,10 @@ class Attention(nn.Module):
         self.k_norm = nn.RMSNorm(self.channels, eps=norm_eps) if qk_norm else nn.Identity()
 
     def forward(
-        self, x: Tensor, tables: tuple[Tensor, Tensor], visible: Tensor | Segments | None = None
+        self,
+        x: Tensor,
+        tables: tuple[Tensor, Tensor],
+        visible: Tensor | Segments | Reach | None = None,
     ) -> Tensor:
         heads = (*x.shape[:-1], -1, self.channels)  # B, T, heads, C
         # Under autocast a projection's output is half precision; norm and rotation run in the

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_embed.attention import Attention, Segments, rotary_tables, visible_keys
+from lightning_embed.attention import Attention, Reach, Segments, rotary_tables, visible_keys
 from lightning_embed.compiling import set_up_compiler
 from lightning_embed.embedding import InitName, TokenEmbedding
 from lightning_embed.loss import ChunkLoss, Scores, chunk_loss, cross_entropy_sum, score
@@ -49,7 +49,10 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
     def forward(
-        self, x: Tensor, tables: tuple[Tensor, Tensor], visible: Tensor | Segments | None = None
+        self,
+        x: Tensor,
+        tables: tuple[Tensor, Tensor],
+        visible: Tensor | Segments | Reach | None = None,
     ) -> Tensor:
         x = x + self.dropout(self.attention(self.attention_norm(x), tables, visible))
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
@@ -97,7 +100,7 @@ class DecoderLM(nn.Module):
             )
         d_ff = math.ceil(d_model * 8 / 3 / 32) * 32 if d_ff is None else d_ff
         self.rope_base = rope_base
-        self.channels = d_model // n_heads
+        self.n_heads, self.channels = n_heads, d_model // n_heads
         self.embedding = TokenEmbedding(
             vocab_size, d_model, padding_idx, scale=scale_embedding, init=init
         )
@@ -200,12 +203,12 @@ class DecoderLM(nn.Module):
             segments: of rows that hold several windows, each to see only itself; not with `real`.
         """
         tables = rotary_tables(ids.shape[1], self.channels, self.rope_base, ids.device)
-        visible: Tensor | Segments
+        visible: Tensor | Segments | Reach
         if real is not None:
             places, visible = (real.cumsum(dim=1) - 1).clamp(min=0), visible_keys(real)
         else:  # one kind of input, so that evaluation and samples compile nothing of their own
-            visible = segments or Segments.of_whole_rows(ids.shape[0], ids.shape[1], ids.device)
-            places = visible.places()
+            segments = segments or Segments.of_whole_rows(ids.shape[0], ids.shape[1], ids.device)
+            places, visible = segments.places(), segments.for_attention(self.n_heads)
         cos, sin = (table[places].unsqueeze(1) for table in tables)  # (B, 1, T, C/2)
         x = self.dropout(self.embedding(ids))
         if self.compiled and not torch.is_grad_enabled():
@@ -216,7 +219,7 @@ class DecoderLM(nn.Module):
 
     @torch.enable_grad()
     def _evaluated(
-        self, x: Tensor, tables: tuple[Tensor, Tensor], visible: Tensor | Segments
+        self, x: Tensor, tables: tuple[Tensor, Tensor], visible: Tensor | Segments | Reach
     ) -> Tensor:
         """The blocks' output by the graph that training compiled, else eager: a graph for
         evaluation alone would be no faster and take as long to compile, and the short shapes of a

@@ -7,7 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_embed import attention
-from lightning_embed.attention import Attention, causal_attention, rotary_tables, rotate
+from lightning_embed.attention import (
+    Attention,
+    Reach,
+    Segments,
+    causal_attention,
+    rotary_tables,
+    rotate,
+)
 
 CPU = torch.device("cpu")
 
@@ -17,11 +24,18 @@ def qkv(heads: int, kv_heads: int, length: int, dtype: torch.dtype, channels: in
     return (torch.randn(2, n, length, channels, dtype=dtype) for n in (heads, kv_heads, kv_heads))
 
 
+def whole_rows(length: int, heads: int = 4) -> Segments | Reach:
+    """As the model asks for it: two rows, each a segment."""
+    return Segments.of_whole_rows(2, length, CPU).for_attention(heads)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("length", [1, 2, 17])
 def test_explicit_product_is_torchs_attention(dtype, length) -> None:
     q, k, v = qkv(4, 4, length, dtype)
-    ours = causal_attention(q, k, v)
+    visible = whole_rows(length)
+    assert isinstance(visible, Reach)
+    ours = causal_attention(q, k, v, visible)
     theirs = F.scaled_dot_product_attention(q, k, v, is_causal=True)
     assert ours.dtype == dtype
     torch.testing.assert_close(ours, theirs)
@@ -33,7 +47,9 @@ def test_both_ways_agree_with_gradients(monkeypatch) -> None:
     for limit in (512, 0):
         monkeypatch.setattr(attention, "EXPLICIT_UP_TO", limit)
         q, k, v = (x.requires_grad_() for x in qkv(4, 2, 9, torch.float64))
-        out = causal_attention(q, k, v)
+        visible = whole_rows(9)
+        assert isinstance(visible, Reach if limit else Segments)
+        out = causal_attention(q, k, v, visible)
         results.append((out, *torch.autograd.grad(out.square().sum(), (q, k, v))))
     for explicit, fused in zip(*results, strict=True):
         torch.testing.assert_close(explicit, fused)
@@ -48,7 +64,7 @@ def test_grouped_queries_are_repeated_heads(kv_heads, limit, monkeypatch) -> Non
     # Head h of the queries reads key/value head h // times.
     k_all, v_all = (torch.stack([x[:, h // times] for h in range(4)], dim=1) for x in (k, v))
     expected = F.scaled_dot_product_attention(q, k_all, v_all, is_causal=True)
-    torch.testing.assert_close(causal_attention(q, k, v), expected)
+    torch.testing.assert_close(causal_attention(q, k, v, whole_rows(9)), expected)
 
 
 def test_rotation_is_multiplication_by_a_complex_phase() -> None:

@@ -268,7 +268,7 @@ def test_an_embedding_has_the_shape_of_its_ids_and_no_gradient_from_padding(
 )
 @quick
 def test_visible_keys_are_the_real_ones_up_to_oneself(lengths, sides, groups) -> None:
-    """Against a loop over single positions, on both paths of `causal_attention`."""
+    """Against a loop over single positions."""
     width = max(1, *lengths)
     real = pad(documents(lengths, 0), width, sides).real
     visible = visible_keys(real)
@@ -284,16 +284,3 @@ def test_visible_keys_are_the_real_ones_up_to_oneself(lengths, sides, groups) ->
                 theirs = k[row, head // groups, keys], v[row, head // groups, keys]
                 scores = theirs[0] @ q[row, head, t] / math.sqrt(4)
                 torch.testing.assert_close(mixed[row, head, t], scores.softmax(0) @ theirs[1])
-
-
-@pytest.mark.parametrize("groups", [1, 2])
-def test_the_fused_kernel_takes_the_same_mask(groups, monkeypatch) -> None:
-    real = torch.tensor([[False, False, True, True], [True, True, True, False], [False] * 4])
-    generator = torch.Generator().manual_seed(0)
-    q = torch.randn(3, 2, 4, 4, generator=generator)
-    k, v = torch.randn(2, 3, 2 // groups, 4, 4, generator=generator)
-    explicit = causal_attention(q, k, v, visible_keys(real))
-    monkeypatch.setattr("lightning_embed.attention.EXPLICIT_UP_TO", 0)
-    fused = causal_attention(q, k, v, visible_keys(real))
-    assert fused.isfinite().all()
-    torch.testing.assert_close(fused, explicit)
