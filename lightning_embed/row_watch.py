@@ -154,7 +154,8 @@ class RowWatch:
         self._deviation = torch.zeros((), device=device)
         self._seen = torch.tensor(0, device=device)
         self.gradient = torch.zeros((), device=device)
-        self._in_step = torch.tensor(0, device=device)  # gradient and moment just before a step
+        self._in_step = Seen.IN_STEP  # what could move the row in this step, ...
+        self._peaks: dict[Seen, Tensor] = {}  # ... where these largest values are not 0
         self._hook = embedding.module.register_load_state_dict_post_hook(self._note_loading)
 
     def _note_loading(self, module: object, keys: object) -> None:
@@ -214,24 +215,25 @@ class RowWatch:
         """Note what could move the row in this step: a gradient, a moment, decay."""
         if not self.holds_row:
             return
-        mask = torch.full_like(self._seen, int(Seen.IN_STEP))
-        gradient = self.embedding.gradient_row()
+        self._in_step, self._peaks = Seen.IN_STEP, {}
+        gradient, moments = self.embedding.gradient_row(), self.moment_rows(optimizer)
         if gradient is not None:
-            largest = gradient.abs().max()
-            self.gradient = torch.maximum(self.gradient, largest)
-            mask = mask | (largest != 0) * int(Seen.GRADIENT)  # NaN is not 0
-        for moment in self.moment_rows(optimizer):
-            mask = mask | moment.any() * int(Seen.MOMENT)
+            self._peaks[Seen.GRADIENT] = gradient.abs().max()
+            self.gradient = torch.maximum(self.gradient, self._peaks[Seen.GRADIENT])
+        if moments:
+            self._peaks[Seen.MOMENT] = torch.cat(moments).abs().max()
         for group in optimizer.param_groups:
             if group.get("weight_decay") and any(p is self._weight for p in group["params"]):
-                mask |= int(Seen.DECAY)
-        self._in_step = mask
+                self._in_step |= Seen.DECAY
 
     @torch.no_grad()
     def look_after_step(self, step: int) -> None:
         """Compare after an optimizer step that `look_before_step` prepared."""
         if not self._plainly_unchanged():
-            self._compare(step, self._in_step)
+            mask = torch.full_like(self._seen, int(self._in_step))
+            for what, peak in self._peaks.items():
+                mask = mask | (peak != 0) * int(what)  # NaN is not 0
+            self._compare(step, mask)
         self._probe = self._other_rows()
 
     def moment_rows(self, optimizer: Optimizer) -> list[Tensor]:
