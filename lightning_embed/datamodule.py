@@ -55,7 +55,7 @@ class TextDataModule(L.LightningDataModule):
         tokens_per_batch: positions of a global batch (all processes and accumulation), padding
             included.
         rows_per_batch: rows of a global batch at most.
-        widths: widths rows are padded to; unset, sixteenths of `max_length`.
+        widths: widths rows are padded to; unset, eighths of `max_length`.
         layout: "padded" trains on one window a row, windows of like length together; "packed" on
             rows of `max_length` that hold several windows, each seeing only itself.
         eval_overlap: tokens of a document that evaluation shows again, as context only, before
@@ -90,7 +90,7 @@ class TextDataModule(L.LightningDataModule):
             raise ValueError(f"give --data.files or --data.hub, not both ({files} and {hub})")
         cut_windows(np.zeros(1, np.int64), max_length, eval_overlap)  # refuses bad lengths now
         if widths is None:
-            step = max(1, max_length // 16)
+            step = max(1, max_length // 8)
             widths = sorted({*range(step, max_length, step), max_length})
         if not widths or widths[-1] != max_length:
             raise ValueError(
