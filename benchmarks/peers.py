@@ -27,6 +27,12 @@ from typing import Any, NamedTuple
 import torch
 from turns import MARK
 
+# Our whole program as it is, and as what the Trainer's side trains.
+WAYS = {
+    "the default": (),
+    "a Llama with AdamW": ("--model.qk_norm=false", "--model.optimizer=adamw"),
+}
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 
@@ -222,7 +228,7 @@ def verdict(what: str, ratio: float, least: float, aim: float, *, below: bool = 
     met = ratio <= least if below else ratio >= least
     sign = "at most" if below else "at least"
     said = "met" if met else "missed"
-    digits = 4 if 0.9 < least < 1.1 else 3
+    digits = 4 if 0.9 < least < 1.1 else 3  # bars near 1 are missed or met by thousandths
     return f"| {what} | {ratio:.{digits}g} | {sign} {least:g}, aim {aim:g} | {said} |"
 
 

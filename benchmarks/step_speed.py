@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from peers import VERDICTS, Sides, library_text, parse, parser, publish, scratch, verdict
+from peers import VERDICTS, WAYS, Sides, library_text, parse, parser, publish, scratch, verdict
 
 from lightning_embed import TextDataModule
 from lightning_embed.meters import matrix_rate
@@ -30,10 +30,6 @@ from lightning_embed.model import DecoderLM
 LENGTH, VOCABULARY = 256, 4096
 SHAPE = {"d_model": 256, "n_layers": 4, "n_heads": 4, "d_ff": 704}
 NANOGPT = {"n_embd": 256, "n_layer": 4, "n_head": 4, "block_size": 256, "vocab_size": VOCABULARY}
-PROGRAMS = {
-    "a Llama with AdamW": ("--model.qk_norm=false", "--model.optimizer=adamw"),
-    "the default": (),
-}
 LLAMA = {
     "hidden_size": 256,
     "intermediate_size": 704,
@@ -105,8 +101,8 @@ def main() -> None:
             **{f"model.{name}": value for name, value in SHAPE.items()},
         }
         program = {
-            name: sides.add(
-                f"ours, the whole program, {name}",
+            way: sides.add(
+                f"ours, the whole program, {way}",
                 "side_ours.py",
                 form="fit",
                 arguments=[
@@ -115,7 +111,7 @@ def main() -> None:
                     *flags,
                 ],
             )
-            for name, flags in PROGRAMS.items()
+            for way, flags in WAYS.items()
         }
         trainer = sides.add(
             "Hugging Face Trainer, bf16, eager, the whole program",
@@ -144,8 +140,8 @@ def main() -> None:
         verdict("a step, Muon, to nanoGPT eager", ours["muon"].faster_than(eager), 2.5, 4),
         verdict("a step, Muon, to nanoGPT compiled", ours["muon"].faster_than(compiled), 2.5, 4),
         *(
-            verdict(f"whole program, {name}, to the Trainer", side.faster_than(trainer), 2, 3)
-            for name, side in program.items()
+            verdict(f"whole program, {way}, to the Trainer", side.faster_than(trainer), 2, 3)
+            for way, side in program.items()
         ),
         "",
         f"{rows} rows of {LENGTH}, {options.threads} threads; {options.repeats} rounds of"

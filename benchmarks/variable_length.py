@@ -19,15 +19,11 @@ from typing import Any
 
 import numpy as np
 import yaml
-from peers import ROOT, VERDICTS, Side, Sides, parse, parser, publish, scratch, verdict
+from peers import ROOT, VERDICTS, WAYS, Side, Sides, parse, parser, publish, scratch, verdict
 
 from lightning_embed import TextDataModule
 
 CONFIG = "configs/stdlib.yaml"
-WAYS = {
-    "the default": (),
-    "a Llama with AdamW": ("--model.qk_norm=false", "--model.optimizer=adamw"),
-}
 
 
 def main() -> None:
@@ -65,7 +61,6 @@ def main() -> None:
                         f"--data.cache_dir={folder / 'cache'}",
                         *(f"--data.{key}={value}" for key, value in given.items()),
                         *flags,
-                        "--model.compile=true",
                         f"--trainer.default_root_dir={folder / 'runs'}",
                         "--trainer.max_steps=100000",
                         "--trainer.limit_val_batches=0",

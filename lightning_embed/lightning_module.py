@@ -13,6 +13,7 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -276,8 +277,8 @@ class LanguageModel(L.LightningModule):
             super().configure_gradient_clipping(
                 optimizer, gradient_clip_val, gradient_clip_algorithm
             )
-        elif norm.device.type != "cpu" or not norm + 1e-6 <= most:  # else its factor would be 1
-            clip_grads_with_norm_(self.parameters(), most, norm)
+        elif isinstance(norm, DTensor) or norm.device.type != "cpu" or not norm + 1e-6 <= most:
+            clip_grads_with_norm_(self.parameters(), most, norm)  # else by 1; asked where free
 
     def on_train_start(self) -> None:
         """After a resume, today's settings win over those that torch restores with the optimizer
