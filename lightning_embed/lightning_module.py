@@ -270,7 +270,8 @@ class LanguageModel(L.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Lightning's, but a norm that was taken is not taken again: all gradients are read for
-        it, one per cent of a small model's step."""
+        it, one per cent of a small model's step. On a CPU, where asking is free, one within the
+        limit leaves them alone, which Lightning would multiply by 1."""
         norm, self.gradient_norm = self.gradient_norm, None
         most = gradient_clip_val or 0.0
         if norm is None or most <= 0 or gradient_clip_algorithm == "value":
@@ -278,7 +279,7 @@ class LanguageModel(L.LightningModule):
                 optimizer, gradient_clip_val, gradient_clip_algorithm
             )
         elif isinstance(norm, DTensor) or norm.device.type != "cpu" or not norm + 1e-6 <= most:
-            clip_grads_with_norm_(self.parameters(), most, norm)  # else by 1; asked where free
+            clip_grads_with_norm_(self.parameters(), most, norm)
 
     def on_train_start(self) -> None:
         """After a resume, today's settings win over those that torch restores with the optimizer
