@@ -28,16 +28,18 @@ class Reach(NamedTuple):
     """The keys of its row that each query sees, from `first` to `last`: both (B, H, T, 1) int32.
 
     The same for all heads and laid out for each all the same, because a compiler that finds every
-    query's in a line of its own does a softmax in one pass over the scores.
+    query's in a line of its own does a softmax in one pass over the scores. `keys` (T,) int32 are
+    0, 1, ..., handed over because compiled code counts them out one by one, which takes a quarter
+    of that pass.
     """
 
     first: Tensor
     last: Tensor
+    keys: Tensor
 
-    def hidden(self) -> Tensor:
-        """`(B, H, T, T)`, True at keys out of reach."""
-        keys = torch.arange(self.first.shape[2], device=self.first.device, dtype=torch.int32)
-        return (keys < self.first) | (keys > self.last)
+    def visible(self) -> Tensor:
+        """`(B, H, T, T)`, True at keys within reach."""
+        return (self.keys >= self.first) & (self.keys <= self.last)
 
 
 class Segments(NamedTuple):
@@ -66,7 +68,7 @@ class Segments(NamedTuple):
         shape = self.start.shape[0], heads, self.start.shape[1], 1
         positions = torch.arange(shape[2], device=self.start.device, dtype=torch.int32)
         first, last = self.start[:, None, :, None], positions[:, None]
-        return Reach(first.expand(shape).contiguous(), last.expand(shape).contiguous())
+        return Reach(first.expand(shape).contiguous(), last.expand(shape).contiguous(), positions)
 
     def for_attention(self, heads: int) -> "Segments | Reach":
         """What `causal_attention` is fastest with on this device."""
@@ -93,12 +95,16 @@ def rotary_tables(
     return angles.cos(), angles.sin()
 
 
-def rotate(x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn `x` `(B, H, T, C)` by its positions; pairs are (c, c + C/2), as in Llama on the Hub."""
+def rotate(x: Tensor, tables: tuple[Tensor, Tensor], dtype: torch.dtype | None = None) -> Tensor:
+    """Turn `x` `(B, H, T, C)` by its positions; pairs are (c, c + C/2), as in Llama on the Hub.
+
+    The result is in `dtype`, by default that of `x`; rounded before its halves are put together,
+    because compiled code writes them down to do so.
+    """
     cos, sin = tables
     left, right = x.chunk(2, dim=-1)
     turned = (left * cos - right * sin, right * cos + left * sin)
-    return torch.cat(turned, dim=-1).to(x.dtype)
+    return torch.cat([half.to(dtype or x.dtype) for half in turned], dim=-1)
 
 
 def ragged_attention(q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> Tensor:
@@ -130,12 +136,12 @@ def causal_attention(
         if groups > 1:
             k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-        scores = scores.masked_fill(visible.hidden(), float("-inf"))
+        scores = torch.where(visible.visible(), scores, float("-inf"))
         return scores.softmax(dim=-1).to(v.dtype) @ v
     if isinstance(visible, Segments):
         if q.device.type == "cuda" and q.dtype in (torch.bfloat16, torch.float16):
             return ragged_attention(q, k, v, visible)
-        visible = ~visible.reach(1).hidden()
+        visible = visible.reach(1).visible()
     return F.scaled_dot_product_attention(
         q, k, v, visible, is_causal=visible is None, enable_gqa=groups > 1
     )
@@ -183,7 +189,7 @@ class Attention(nn.Module):
         # Under autocast a projection's output is half precision; norm and rotation run in the
         # stream's own dtype, the products in the projection's.
         q, k, v = (proj(x).view(heads) for proj in (self.q_proj, self.k_proj, self.v_proj))
-        q = rotate(self.q_norm(q.to(x.dtype)).transpose(1, 2), tables)
-        k = rotate(self.k_norm(k.to(x.dtype)).transpose(1, 2), tables)
-        mixed = causal_attention(q.to(v.dtype), k.to(v.dtype), v.transpose(1, 2), visible)
+        q = rotate(self.q_norm(q.to(x.dtype)).transpose(1, 2), tables, v.dtype)
+        k = rotate(self.k_norm(k.to(x.dtype)).transpose(1, 2), tables, v.dtype)
+        mixed = causal_attention(q, k, v.transpose(1, 2), visible)
         return self.o_proj(mixed.transpose(1, 2).flatten(2))

@@ -18,9 +18,10 @@ from lightning_embed.special_tokens import IGNORE_INDEX
 
 ChunkLoss = Callable[[Tensor, Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor, Tensor]]
 
-# Logits held at once, 16 MiB in bfloat16. Fewer take longer where there are many words (a gradient
-# as large as the head is added up once a chunk), more take memory: see benchmarks/loss.py.
-CHUNK_ELEMENTS = 2**23
+# Logits held at once (`benchmarks/loss.py`). Fewer take longer, as a gradient as large as the head
+# is added up once a chunk; more take memory. Eager, where every operation is a pass over them in
+# float32, they are to stay in a processor's cache. A GPU's number is reckoned, not measured.
+COMPILED, EAGER, ON_GPU = 3 * 2**22, 2**21, 2**26
 
 
 def padding_bias(weight: Tensor, padding_idx: int | None) -> Tensor | None:
@@ -32,8 +33,13 @@ def padding_bias(weight: Tensor, padding_idx: int | None) -> Tensor | None:
     return zeros.masked_fill(words == padding_idx, float("-inf"))
 
 
-def _chunks(n: int, vocab_size: int) -> list[slice]:
-    rows = max(1, CHUNK_ELEMENTS // vocab_size)
+def rows_at_once(weight: Tensor, compiled: bool) -> int:
+    """Rows of a chunk of logits for the head `weight`."""
+    elements = ON_GPU if weight.is_cuda else COMPILED if compiled else EAGER
+    return max(1, elements // len(weight))
+
+
+def _chunks(n: int, rows: int) -> list[slice]:
     return [slice(start, min(start + rows, n)) for start in range(0, n, rows)]
 
 
@@ -83,14 +89,17 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         total = torch.zeros((), device=hidden.device, dtype=kind)
         # Both in float32, though products are not: rounded once, by those, and never again.
         grad_hidden = torch.empty_like(hidden, dtype=kind)
-        grad_weight = torch.zeros_like(weight, dtype=kind)
-        for rows in _chunks(len(targets), len(weight)):
+        grad_weight: Tensor | None = None
+        for rows in _chunks(len(targets), rows_at_once(weight, step is not chunk_loss)):
             with torch.autocast(hidden.device.type, enabled=False):
                 loss, grad_hidden[rows], grad = step(hidden[rows], weight, targets[rows], bias)
             total += loss
-            grad_weight += grad
+            grad_weight = grad.to(kind) if grad_weight is None else grad_weight.add_(grad)
+            del grad  # as large as the head: not to be there still while the next one is made
         # An infinite loss can have finite gradients; none of them may look like a step to take.
         sound = torch.where(total.isfinite(), 1.0, torch.nan).to(kind)
+        if grad_weight is None:  # no position at all
+            grad_weight = torch.zeros_like(weight, dtype=kind)
         ctx.save_for_backward(grad_hidden, grad_weight, sound)
         return total
 
@@ -147,7 +156,7 @@ def score(hidden: Tensor, weight: Tensor, targets: Tensor, padding_idx: int | No
     nll = torch.zeros(len(targets), device=hidden.device, dtype=torch.float32)
     correct = torch.zeros(len(targets), device=hidden.device, dtype=torch.bool)
     with torch.autocast(hidden.device.type, enabled=False):
-        for rows in _chunks(len(targets), len(weight)):
+        for rows in _chunks(len(targets), rows_at_once(weight, compiled=False)):
             logits = F.linear(hidden[rows], weight, bias).float()
             nll[rows] = F.cross_entropy(
                 logits, targets[rows], ignore_index=IGNORE_INDEX, reduction="none"

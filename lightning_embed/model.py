@@ -34,6 +34,13 @@ class FeedForward(nn.Module):
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
+class FinalNorm(nn.RMSNorm):
+    """A class of its own because `torch.compile` passes over a call of torch's own modules."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)
+
+
 class Block(nn.Module):
     """Attention and feed-forward, each normalised before and added to the stream."""
 
@@ -115,7 +122,7 @@ class DecoderLM(nn.Module):
             )
             for _ in range(n_layers)
         )
-        self.norm = nn.RMSNorm(d_model, eps=norm_eps)
+        self.norm = FinalNorm(d_model, eps=norm_eps)
         self.head = None if tied else nn.Linear(d_model, vocab_size, bias=False)
         self.chunk_loss: ChunkLoss = chunk_loss
         self.reset_parameters()
@@ -153,7 +160,8 @@ class DecoderLM(nn.Module):
             yield block
 
     def compile_parts(self) -> None:
-        """Compile each block and the loss in place; keys in the state dict stay as they are.
+        """Compile each block, the norm behind them and the loss in place; keys in the state dict
+        stay as they are.
 
         A block at a time: all share one graph, so compiling costs a block's time and not the
         stack's. `dynamic=True` and never automatic, where gradients would depend on which shapes
@@ -165,6 +173,7 @@ class DecoderLM(nn.Module):
         self.chunk_loss = torch.compile(chunk_loss, dynamic=True)
         for block in self.blocks:
             block.compile(dynamic=True)
+        self.norm.compile(dynamic=True)
 
     @property
     def compiled(self) -> bool:
@@ -212,7 +221,7 @@ class DecoderLM(nn.Module):
         cos, sin = (table[places].unsqueeze(1) for table in tables)  # (B, 1, T, C/2)
         x = self.dropout(self.embedding(ids))
         if self.compiled and not torch.is_grad_enabled():
-            return self.norm(self._evaluated(x, (cos, sin), visible))
+            return self._evaluated(x, (cos, sin), visible)
         for block in self.blocks:
             x = block(x, (cos, sin), visible)
         return self.norm(x)
@@ -221,14 +230,14 @@ class DecoderLM(nn.Module):
     def _evaluated(
         self, x: Tensor, tables: tuple[Tensor, Tensor], visible: Tensor | Segments | Reach
     ) -> Tensor:
-        """The blocks' output by the graph that training compiled, else eager: a graph for
-        evaluation alone would be no faster and take as long to compile, and the short shapes of a
-        text that grows would each have one. What a block keeps for a backward pass goes at once.
+        """Blocks and norm by the graphs that training compiled, else eager: graphs for evaluation
+        alone would be no faster and take as long to compile, and the short shapes of a text that
+        grows would each have one. What a block keeps for a backward pass goes at once.
         """
         with torch.compiler.set_stance("eager_on_recompile"):
             for block in self.blocks:
-                x = block(x.detach().requires_grad_(), tables, visible).detach()
-        return x
+                x = block(x.requires_grad_(), tables, visible).detach()
+            return self.norm(x.requires_grad_()).detach()
 
     def logits(self, hidden: Tensor) -> Tensor:
         """The output head, `(..., D)` to `(..., V)`; padding's logit is minus infinity."""

@@ -147,6 +147,8 @@ class EmbedCLI(LightningCLI):
             refuse_impossible(trainer)
         if trainer.deterministic is None and trainer.accelerator == "cpu":
             trainer.deterministic = True
+        # Else determinism writes NaN over all new memory: help for debugging, 1 % of a small step.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         files = config.get("config") or []
         self.config_path = str(files[0]) if files else None
         stem = Path(self.config_path).stem if self.config_path else "run"

@@ -108,7 +108,8 @@ def test_freed_memory_costs_no_faults() -> None:
         )
         return int(done.stdout)
 
-    assert faults("keep_freed_memory()") < 30_000 < 40_000 < faults("")
+    # measured: 21,503 to 24,575 and 33,807 to 50,161, as the C library happens to lay them out
+    assert faults("keep_freed_memory()") < 29_000 < faults("")
 
 
 def test_a_c_library_without_mallopt_is_left_alone(monkeypatch) -> None:

@@ -36,9 +36,9 @@ def reference(hidden, weight, targets, padding_idx):
     return F.cross_entropy(logits, targets, ignore_index=IGNORE_INDEX, reduction="sum")
 
 
-@pytest.fixture(params=[10**6, 3 * V, 1], ids=["one chunk", "three rows a chunk", "row by row"])
+@pytest.fixture(params=[10**6, 3, 1], ids=["one chunk", "three rows a chunk", "row by row"])
 def chunked(request, monkeypatch) -> None:
-    monkeypatch.setattr(loss, "CHUNK_ELEMENTS", request.param)
+    monkeypatch.setattr(loss, "rows_at_once", lambda *_, **__: request.param)
 
 
 @pytest.mark.usefixtures("chunked")
@@ -134,7 +134,7 @@ def test_chunks_are_added_up_in_float32_and_stay_so(monkeypatch) -> None:
     weight = torch.randn(V, D, requires_grad=True)
     rounded = []
     for rows in (32, 4):
-        monkeypatch.setattr(loss, "CHUNK_ELEMENTS", rows * V)
+        monkeypatch.setattr(loss, "EAGER", rows * V)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             value = cross_entropy_sum(torch.randn(32, D), weight, torch.randint(2, V, (32,)), 1)
         (grad,) = torch.autograd.grad(value, weight)
@@ -172,7 +172,7 @@ def test_against_torchs_linear_cross_entropy() -> None:
 
 
 def test_never_holds_all_logits(monkeypatch) -> None:
-    monkeypatch.setattr(loss, "CHUNK_ELEMENTS", 4 * V)
+    monkeypatch.setattr(loss, "COMPILED", 4 * V)
     hidden, weight, targets = example("all real")
     sizes = []
 
@@ -182,6 +182,20 @@ def test_never_holds_all_logits(monkeypatch) -> None:
 
     cross_entropy_sum(hidden, weight, targets, 1, spy)
     assert sizes == [4, 3]
+
+
+def test_no_position_has_no_gradient() -> None:
+    weight = torch.randn(V, D, requires_grad=True)
+    none = cross_entropy_sum(torch.randn(0, D), weight, torch.zeros(0, dtype=torch.long), 1)
+    none.backward()
+    assert none.item() == 0
+    assert not weight.grad.any()
+
+
+def test_a_chunk_has_at_least_a_row_and_more_of_them_compiled() -> None:
+    head = torch.empty(50_257, 0)
+    assert 1 < loss.rows_at_once(head, compiled=False) < loss.rows_at_once(head, compiled=True)
+    assert loss.rows_at_once(torch.empty(10**8, 0), compiled=False) == 1
 
 
 def test_padding_bias() -> None:
