@@ -156,6 +156,10 @@ class RowWatch:
         self.gradient = torch.zeros((), device=device)
         self._in_step = Seen.IN_STEP  # what could move the row in this step, ...
         self._peaks: dict[Seen, Tensor] = {}  # ... where these largest values are not 0
+        self._place: int | None = (
+            None  # of the weight whose row and the reference are here, as bits
+        )
+        self._both = (self.reference, self.reference)
         self._hook = embedding.module.register_load_state_dict_post_hook(self._note_loading)
 
     def _note_loading(self, module: object, keys: object) -> None:
@@ -193,10 +197,10 @@ class RowWatch:
                 seen |= Seen.REPLACED
             self._weight = weight
             self._probe = None
+        if self._plainly_unchanged():
+            return  # the probe stays that of the last step: a later change is since then
         now, before = self._other_rows(), self._probe
         self._probe = now
-        if self._plainly_unchanged():
-            return
         mask = torch.full_like(self._seen, int(seen))
         if before is not None and now is not None:
             mask = mask | (~same_bits(now, before)).long() * int(Seen.OTHER_ROWS)
@@ -204,11 +208,17 @@ class RowWatch:
 
     def _plainly_unchanged(self) -> bool:
         """On a CPU, where there is nothing to wait for, a short answer before the long one."""
-        row = self.embedding.row() if self.reference.device.type == "cpu" else None
-        if row is None or row.dtype != self.reference.dtype:
+        if self.reference.device.type != "cpu":
             return False
-        bits = BITS[row.element_size()]
-        return torch.equal(row.view(bits), self.reference.view(bits))
+        weight = self.embedding.weight
+        place = None if isinstance(weight, DTensor) else weight.data_ptr()
+        if place is None or place != self._place:
+            row = self.embedding.row()
+            if row is None or row.dtype != self.reference.dtype:
+                return False
+            bits = BITS[row.element_size()]
+            self._place, self._both = place, (row.view(bits), self.reference.view(bits))
+        return torch.equal(*self._both)
 
     @torch.no_grad()
     def look_before_step(self, optimizer: Optimizer) -> None:
@@ -217,6 +227,9 @@ class RowWatch:
             return
         self._in_step, self._peaks = Seen.IN_STEP, {}
         gradient, moments = self.embedding.gradient_row(), self.moment_rows(optimizer)
+        if self.reference.device.type == "cpu":  # as in `_plainly_unchanged`
+            gradient = gradient if gradient is not None and gradient.any() else None
+            moments = [moment for moment in moments if moment.any()]
         if gradient is not None:
             self._peaks[Seen.GRADIENT] = gradient.abs().max()
             self.gradient = torch.maximum(self.gradient, self._peaks[Seen.GRADIENT])
@@ -266,6 +279,10 @@ class RowWatch:
 
     # Reading -----------------------------------------------------------------------------------
 
+    def is_still(self) -> bool:
+        """Whether no change was seen here; waits for the device."""
+        return self.first_step.item() < 0
+
     def evidence(self) -> Tensor:
         """`(4,)` float64: first step or -1, what was seen, deviation, largest gradient."""
         parts = (self.first_step, self._seen, self._deviation, self.gradient)
@@ -293,7 +310,7 @@ class RowWatch:
         """Take the row as it is for the new reference, so that a change is said once."""
         row = self.embedding.row()
         if row is not None:
-            self.reference = row.clone()
+            self.reference, self._place = row.clone(), None
         self.forget()
 
     def forget(self) -> None:

@@ -173,9 +173,9 @@ class PaddingGuard(L.Callback):
 
     @staticmethod
     def _finding(watch: RowWatch, together: bool) -> Finding | None:
-        evidence = watch.evidence()
         if not together:
-            return watch.finding(evidence.tolist())
+            return None if watch.is_still() else watch.finding(watch.evidence().tolist())
+        evidence = watch.evidence()
         gathered = [torch.empty_like(evidence) for _ in range(dist.get_world_size())]
         dist.all_gather(gathered, evidence)
         found = [watch.finding(each.tolist()) for each in gathered]
