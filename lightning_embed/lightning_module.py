@@ -153,10 +153,11 @@ class LanguageModel(L.LightningModule):
             batch.ids, batch.targets, segments=batch.segments, places=batch.places
         )
         share = loss / max(1, batch.global_targets)
-        if batch_idx % self.trainer.accumulate_grad_batches == 0:
-            self.step_loss = torch.zeros_like(share)
-        self.step_loss = self.step_loss + share.detach()
-        return share * (self.trainer.world_size * self.trainer.accumulate_grad_batches)
+        mine = share.detach()
+        begins = batch_idx % self.trainer.accumulate_grad_batches == 0
+        self.step_loss = mine if begins else self.step_loss + mine
+        divided_by = self.trainer.world_size * self.trainer.accumulate_grad_batches
+        return share if divided_by == 1 else share * divided_by
 
     def global_step_loss(self) -> float:
         """Mean loss of the last global batch; every rank must ask, and waits for its device."""

@@ -154,8 +154,7 @@ class RowWatch:
         self._deviation = torch.zeros((), device=device)
         self._seen = torch.tensor(0, device=device)
         self.gradient = torch.zeros((), device=device)
-        self._in_step = Seen.IN_STEP  # what could move the row in this step, ...
-        self._peaks: dict[Seen, Tensor] = {}  # ... where these largest values are not 0
+        self._peak: Tensor | None = None  # |gradient| of the row in this step
         self._place: int | None = (
             None  # of the weight whose row and the reference are here, as bits
         )
@@ -221,31 +220,31 @@ class RowWatch:
         return torch.equal(*self._both)
 
     @torch.no_grad()
-    def look_before_step(self, optimizer: Optimizer) -> None:
-        """Note what could move the row in this step: a gradient, a moment, decay."""
-        if not self.holds_row:
-            return
-        self._in_step, self._peaks = Seen.IN_STEP, {}
-        gradient, moments = self.embedding.gradient_row(), self.moment_rows(optimizer)
-        if self.reference.device.type == "cpu":  # as in `_plainly_unchanged`
-            gradient = gradient if gradient is not None and gradient.any() else None
-            moments = [moment for moment in moments if moment.any()]
-        if gradient is not None:
-            self._peaks[Seen.GRADIENT] = gradient.abs().max()
-            self.gradient = torch.maximum(self.gradient, self._peaks[Seen.GRADIENT])
-        if moments:
-            self._peaks[Seen.MOMENT] = torch.cat(moments).abs().max()
-        for group in optimizer.param_groups:
-            if group.get("weight_decay") and any(p is self._weight for p in group["params"]):
-                self._in_step |= Seen.DECAY
+    def look_before_step(self) -> None:
+        """Note the row's gradient, which an optimizer may use up in its step."""
+        gradient = self.embedding.gradient_row() if self.holds_row else None
+        if gradient is not None and self.reference.device.type == "cpu" and not gradient.any():
+            gradient = None  # as in `_plainly_unchanged`
+        self._peak = None if gradient is None else gradient.abs().max()
+        if self._peak is not None:
+            self.gradient = torch.maximum(self.gradient, self._peak)
 
     @torch.no_grad()
-    def look_after_step(self, step: int) -> None:
+    def look_after_step(self, step: int, optimizer: Optimizer) -> None:
         """Compare after an optimizer step that `look_before_step` prepared."""
         if not self._plainly_unchanged():
-            mask = torch.full_like(self._seen, int(self._in_step))
-            for what, peak in self._peaks.items():
-                mask = mask | (peak != 0) * int(what)  # NaN is not 0
+            decays = any(
+                group.get("weight_decay") and any(p is self._weight for p in group["params"])
+                for group in optimizer.param_groups
+            )
+            mask = torch.full_like(self._seen, int(Seen.IN_STEP | (Seen.DECAY if decays else 0)))
+            if self._peak is not None:
+                mask |= (self._peak != 0) * int(Seen.GRADIENT)  # NaN is not 0
+            if moments := self.moment_rows(optimizer):
+                stale = torch.cat(moments).abs().max() != 0
+                if decays:  # as L2 it goes through the moments, where there is something to shrink
+                    stale &= (self.reference == 0).all()
+                mask |= stale * int(Seen.MOMENT)
             self._compare(step, mask)
         self._probe = self._other_rows()
 

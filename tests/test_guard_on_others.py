@@ -242,8 +242,8 @@ def test_looking_never_waits_for_the_device(kind: Any, optimizer: type[Optimizer
     made.step()  # moments are there from now on
     with OneDevice() as mode:
         watch.look_outside(1, averaging=True)
-        watch.look_before_step(made)
-        watch.look_after_step(2)
+        watch.look_before_step()
+        watch.look_after_step(2, made)
         watch.look_at_saved(module.weight.detach(), 2, averaging=True)
         evidence = watch.evidence()
     assert mode.calls > 20
@@ -271,8 +271,8 @@ def test_looking_on_a_gpu_never_waits() -> None:
     try:
         for step in range(3):
             watch.look_outside(step, averaging=True)
-            watch.look_before_step(made)
-            watch.look_after_step(step + 1)
+            watch.look_before_step()
+            watch.look_after_step(step + 1, made)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert watch.finding(watch.evidence().tolist()) is None

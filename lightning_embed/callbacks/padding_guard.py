@@ -81,7 +81,7 @@ class PaddingGuard(L.Callback):
         def after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
             self._stepped = True
             for watch in self.watches:
-                watch.look_after_step(trainer.global_step + 1)
+                watch.look_after_step(trainer.global_step + 1, optimizer)
 
         for optimizer in trainer.optimizers:
             self._hooks.append(optimizer.register_step_post_hook(after_step))
@@ -103,7 +103,7 @@ class PaddingGuard(L.Callback):
     ) -> None:
         self._look_outside(trainer.global_step + 1)
         for watch in self.watches:
-            watch.look_before_step(optimizer)
+            watch.look_before_step()
 
     def _look_outside(self, step: int) -> None:
         for watch in self.watches:
