@@ -229,7 +229,7 @@ def verdict(what: str, ratio: float, least: float, aim: float, *, below: bool = 
     sign = "at most" if below else "at least"
     said = "met" if met else "missed"
     digits = 4 if 0.9 < least < 1.1 else 3  # bars near 1 are missed or met by thousandths
-    return f"| {what} | {ratio:.{digits}g} | {sign} {least:g}, aim {aim:g} | {said} |"
+    return f"| {what} | {ratio:#.{digits}g} | {sign} {least:g}, aim {aim:g} | {said} |"
 
 
 VERDICTS = ["", "| ratio of | measured | bar | |", "| --- | --- | --- | --- |"]
