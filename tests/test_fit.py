@@ -275,6 +275,17 @@ def test_a_whole_run_is_short_and_silent_about_libraries(corpus: str, tmp_path: 
     assert re.search(r"real tok/s .*FLOP/s of .* measured: MFU N %   peak N GB$", speed)
 
 
+def test_a_profiler_that_is_asked_for_reports(corpus: str, tmp_path: Path) -> None:
+    told = run_apart(
+        *("fit", "--data.files", corpus, "--trainer.profiler", "simple"),
+        *("--data.cache_dir", tmp_path / "cache", "--trainer.default_root_dir", tmp_path / "runs"),
+        *("--model.compile", "false", "--model.d_model", "32", "--model.n_heads", "2"),
+        *("--samples.max_new_tokens", "5", "--data.vocab_size", "400", "--trainer.max_steps", "3"),
+    )
+    assert told.status == 0, told.err
+    assert "run_training_batch" in told.out + told.err
+
+
 def test_whether_compiling_pays_follows_from_the_planned_work_alone(monkeypatch) -> None:
     """10 steps of 1,000 tokens pay, 9 do not; told to compile, or not to, nothing is reckoned."""
     monkeypatch.setattr(lightning_module, "why_not_compile", lambda device: None)
