@@ -100,7 +100,6 @@ class LanguageModel(L.LightningModule):
         # Of this step, once somebody has taken it; the gradients must not change any more.
         self.gradient_norm: Tensor | None = None
         self.eager: str | None = "training has not begun"  # why nothing is compiled; None compiles
-        self._micro_batches_seen = 0
         if vocab_size is not None:
             self.configure_model()
 

@@ -5,7 +5,7 @@ cause the evidence speaks for. Leaves to others: when to look and what to do
 (`callbacks/padding_guard.py`), finding rows (`padded.py`).
 
 A look compares bits and notes, at the first change, what was true then: a gradient, an optimizer
-moment, other rows moving too. Everything stays on the device until `Findings.read`.
+moment, other rows moving too. Everything stays on the device until `evidence()` is read.
 """
 
 import math
@@ -155,10 +155,8 @@ class RowWatch:
         self._seen = torch.tensor(0, device=device)
         self.gradient = torch.zeros((), device=device)
         self._peak: Tensor | None = None  # |gradient| of the row in this step
-        self._place: int | None = (
-            None  # of the weight whose row and the reference are here, as bits
-        )
-        self._both = (self.reference, self.reference)
+        self._place: int | None = None  # in memory, of the weight whose row is in `_both`
+        self._both = (self.reference, self.reference)  # the row and the reference as bits
         self._hook = embedding.module.register_load_state_dict_post_hook(self._note_loading)
 
     def _note_loading(self, module: object, keys: object) -> None:

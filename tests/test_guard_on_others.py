@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.loggers.logger import DummyLogger
 from torch import Tensor, nn
-from torch.optim import SGD, Adam, Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_embed import PaddingGuard, PaddingVectorChanged
@@ -173,6 +173,41 @@ def test_the_cause_does_not_depend_on_where_the_row_is(size: int, padding_idx: i
         watch = RowWatch(PaddedEmbedding("words.weight", module, module.padding_idx))
         module.weight.data[rows] += 1
         watch.look_outside(1, averaging=False)
+        found = watch.finding(watch.evidence().tolist())
+        assert found is not None and found.cause == cause
+
+
+def test_a_weight_moved_to_other_memory_is_looked_at_there() -> None:
+    module = nn.Embedding(V, D, padding_idx=1)
+    watch = RowWatch(PaddedEmbedding("words.weight", module, 1))
+    watch.look_outside(1, averaging=False)  # has seen where the row is
+    module.weight.data = module.weight.data.clone()
+    watch.look_outside(2, averaging=False)
+    assert watch.is_still()
+    module.weight.data[1] += 1
+    watch.look_outside(3, averaging=False)
+    assert not watch.is_still()
+    watch.accept()
+    watch.look_outside(4, averaging=False)
+    assert watch.is_still()  # compared with what was accepted
+
+
+@pytest.mark.parametrize("optimizer", [Adam, AdamW])
+def test_decay_is_not_the_cause_where_there_is_nothing_to_shrink(
+    optimizer: type[Optimizer],
+) -> None:
+    for start, cause in ((0.0, "stale_moment"), (0.5, "weight_decay")):
+        module = nn.Embedding(V, D, padding_idx=1)
+        module.weight.data[1] = start
+        watch = RowWatch(PaddedEmbedding("words.weight", module, 1))
+        made = optimizer(module.parameters(), lr=0.1, weight_decay=0.1)
+        module.weight.grad = torch.zeros_like(module.weight)
+        if not start:
+            made.step()
+            made.state[module.weight]["exp_avg"][1] = 0.1
+        watch.look_before_step()
+        made.step()
+        watch.look_after_step(1, made)
         found = watch.finding(watch.evidence().tolist())
         assert found is not None and found.cause == cause
 
