@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from peers import ROOT, environment, parse, parser, publish, scratch
 
-from lightning_embed.compiling import PAYS_FROM
+from lightning_embed.model.compiling import PAYS_FROM
 
 CONFIG = "configs/stdlib.yaml"
 

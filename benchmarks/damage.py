@@ -37,7 +37,7 @@ import torch
 from observers import LOADED, digest, read_lines
 from small_runs import Outcome, SmallRuns, load, run
 
-from lightning_embed.lightning_module import LanguageModel
+from lightning_embed.training.lightning_module import LanguageModel
 
 STEPS = ("--checkpoints.every_n_steps", "3", "--trainer.max_steps", "6")
 EVERY = 20  # each so many, and the first of each kind, goes through whole commands too
@@ -213,7 +213,7 @@ def malicious_folder(o: Original, draw: random.Random, path: Path, trace: Path) 
     (path / "__0_0.distcp").write_bytes(o.content)
     torch.save({"x": Payload(trace, draw)}, path / "meta.pt")
     with contextlib.suppress(ImportError):
-        from lightning_embed.sharded import mark_whole
+        from lightning_embed.checkpointing.shards import mark_whole
 
         mark_whole(path)  # whoever can write the files can write the sums
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from results import record
 
-from lightning_embed.generate import generate_texts
-from lightning_embed.lightning_module import LanguageModel
+from lightning_embed.training.generate import generate_texts
+from lightning_embed.training.lightning_module import LanguageModel
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = 20

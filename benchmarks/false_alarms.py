@@ -22,7 +22,7 @@ from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer
 from torch.utils.data import DataLoader
 
 from lightning_embed import DecoderLM, PaddingGuard, PaddingVectorChanged
-from lightning_embed.optim import MuonAdamW, parameter_groups
+from lightning_embed.training.optim import MuonAdamW, parameter_groups
 
 VOCABULARY, ROWS, LENGTH, STEPS = 50, 4, 12, 1667
 

@@ -19,14 +19,14 @@ from typing import NamedTuple
 
 from small_runs import Outcome, SmallRuns, differences, load
 
-from lightning_embed.checkpoints import is_whole
+from lightning_embed.checkpointing.files import is_whole
 
 STEPS = 18
 OPTIONS = ("--checkpoints.every_n_steps", "3", "--trainer.log_every_n_steps", "1")
 COMPARED = ("state_dict", "optimizer_states", "lr_schedulers", "global_step")
 LARGE = 64 * 2**20
 FILL = "--trainer.callbacks+=observers.Filler"
-STOP = "--trainer.callbacks+=commands.SignalAt"
+STOP = "--trainer.callbacks+=workshop.SignalAt"
 
 
 class Case(NamedTuple):

@@ -39,7 +39,7 @@ from peers import (
 )
 
 from lightning_embed import DecoderLM, TextDataModule
-from lightning_embed.meters import matrix_rate
+from lightning_embed.watching.meters import matrix_rate
 
 LENGTH, VOCABULARY = 1024, 50_304
 SHAPE = {"d_model": 768, "n_layers": 12, "n_heads": 12, "d_ff": 2048}

@@ -20,8 +20,8 @@ import yaml
 from torch.utils.data import DataLoader
 
 from lightning_embed import LanguageModel, PaddingGuard
-from lightning_embed.batching import Batch
-from lightning_embed.row_watch import RowWatch
+from lightning_embed.data.batch import Batch
+from lightning_embed.padding.evidence import RowWatch
 
 ROWS, LENGTH, VOCABULARY = 8, 256, 4096
 STEPS, WARM = 60, 15

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_embed.loss import chunk_loss, cross_entropy_sum, padding_bias
+from lightning_embed.model.loss import chunk_loss, cross_entropy_sum, padding_bias
 
 REPEATS = 15
 

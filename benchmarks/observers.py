@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from lightning_embed.batching import Batch
+from lightning_embed.data.batch import Batch
 from lightning_embed.special_tokens import PAD_ID
 
 LOADED = 97  # the exit status of a run that only loads

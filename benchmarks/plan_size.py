@@ -15,7 +15,7 @@ import time
 
 import numpy as np
 
-from lightning_embed.plan import BatchSettings, cut_windows, plan_epoch
+from lightning_embed.data.plan import BatchSettings, cut_windows, plan_epoch
 
 DOCUMENTS, MAX_LENGTH, TOKENS_PER_BATCH = 10_000_000, 256, 2_048
 MEDIANS = (30, 150)

@@ -26,10 +26,10 @@ from torch.optim.lr_scheduler import LambdaLR
 from turns import Turns, now, parameter_count, random_windows, settings
 
 from lightning_embed import LanguageModel, TextDataModule
-from lightning_embed.batching import Batch
+from lightning_embed.data.batch import Batch
+from lightning_embed.data.plan import MicroBatch, pack
 from lightning_embed.hardware import keep_freed_memory
-from lightning_embed.optim import MuonAdamW, parameter_groups, schedule_factor
-from lightning_embed.plan import MicroBatch, pack
+from lightning_embed.training.optim import MuonAdamW, parameter_groups, schedule_factor
 
 
 class TakeTurns(L.Callback):

@@ -24,7 +24,7 @@ import torch
 from observers import digest, read_lines
 from small_runs import ROOT, SmallRuns, load
 
-from lightning_embed.checkpoints import read_checkpoint
+from lightning_embed.checkpointing.files import read_checkpoint
 
 STEPS, DOCUMENTS = 200, 200
 PATIENCE = 300  # seconds, after which processes that wait for each other are ended (status -9)
@@ -32,7 +32,7 @@ OPTIONS = ("--trainer.max_steps", str(STEPS), "--early_stopping.patience", "1000
 LEARNING_RATE = {"adamw": ("--model.lr", "0.001"), "muon": ()}
 DDP = ("--trainer.strategy", "ddp", "--trainer.devices", "2")
 FSDP = ("--config", str(ROOT / "configs" / "fsdp.yaml"))
-STOP = "--trainer.callbacks+=commands.SignalAt"
+STOP = "--trainer.callbacks+=workshop.SignalAt"
 OBSERVE = "--trainer.callbacks+=observers.Batches"
 ADAMW_LOSS, FSDP_LOSS, MUON_GRADIENT, MUON_VALIDATION = 1e-6, 1e-5, 1e-5, 0.01
 

@@ -24,8 +24,8 @@ import torch
 from peers import VERDICTS, WAYS, Sides, library_text, parse, parser, publish, scratch, verdict
 
 from lightning_embed import TextDataModule
-from lightning_embed.meters import matrix_rate
-from lightning_embed.model import DecoderLM
+from lightning_embed.model.decoder import DecoderLM
+from lightning_embed.watching.meters import matrix_rate
 
 LENGTH, VOCABULARY = 256, 4096
 SHAPE = {"d_model": 256, "n_layers": 4, "n_heads": 4, "d_ff": 704}

@@ -23,10 +23,10 @@ from pathlib import Path
 
 from peers import VERDICTS, library_text, parse, parser, publish, scratch, verdict
 
-from lightning_embed import stdlib
-from lightning_embed.corpus import FilesCorpus
-from lightning_embed.prepared import open_prepared, prepare
-from lightning_embed.tokenizer import TextTokenizer
+from lightning_embed.data import stdlib
+from lightning_embed.data.corpus import FilesCorpus
+from lightning_embed.data.prepared import open_prepared, prepare
+from lightning_embed.data.tokenizer import TextTokenizer
 
 FILES = 40  # enough to be split by name
 AT_ONCE = 2000  # documents, of the bare tokenizer: with fewer its threads wait for each other

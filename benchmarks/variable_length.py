@@ -131,7 +131,7 @@ def llama(shape: dict[str, Any], data: TextDataModule) -> dict[str, int]:
 
 def usual_d_ff(d_model: int) -> int:
     """`DecoderLM`'s own choice of the feed-forward's hidden width."""
-    from lightning_embed.model import DecoderLM
+    from lightning_embed.model.decoder import DecoderLM
 
     layer = next(DecoderLM(8, d_model, 1, 1).layers())
     return layer.feed_forward.up_proj.out_features

@@ -10,13 +10,13 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "TokenEmbedding": "embedding",
-    "DecoderLM": "model",
-    "LanguageModel": "lightning_module",
-    "TextDataModule": "datamodule",
-    "TextTokenizer": "tokenizer",
-    "PaddingGuard": "callbacks.padding_guard",
-    "PaddingVectorChanged": "callbacks.padding_guard",
+    "TokenEmbedding": "padding.embedding",
+    "DecoderLM": "model.decoder",
+    "LanguageModel": "training.lightning_module",
+    "TextDataModule": "data.datamodule",
+    "TextTokenizer": "data.tokenizer",
+    "PaddingGuard": "padding.guard",
+    "PaddingVectorChanged": "padding.guard",
 }
 __all__ = list(_HOMES)
 

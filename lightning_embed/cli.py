@@ -51,8 +51,8 @@ def main(args: list[str] | None = None) -> int:
     before = _end_on_signals()
     try:
         if command in TRAINER_COMMANDS:
-            from lightning_embed.curves import quiet_writer
-            from lightning_embed.run import EmbedCLI
+            from lightning_embed.commands.fit import EmbedCLI
+            from lightning_embed.watching.curves import quiet_writer
 
             _quiet_libraries()
             quiet_writer()
@@ -141,19 +141,19 @@ def _bare_flag(args: list[str], flag: str) -> list[str]:
 def _typed_command(command: str, args: list[str]) -> int:
     from jsonargparse import auto_cli
 
-    from lightning_embed.parsing import OneLineParser
+    from lightning_embed.commands.parser import OneLineParser
 
     function: Callable[..., int | None]
     if command == "generate":
-        from lightning_embed.generate import generate as function
+        from lightning_embed.training.generate import generate as function
     elif command == "audit":
-        from lightning_embed.audit import audit as function
+        from lightning_embed.audit.audit import audit as function
 
         args = _bare_flag(args, "--json")
     elif command == "consolidate":
-        from lightning_embed.checkpoints import consolidate as function
+        from lightning_embed.checkpointing.files import consolidate as function
     else:
-        from lightning_embed.tokenizing import tokenizer as function
+        from lightning_embed.commands.tokenizer import tokenizer as function
     _quiet_libraries()
     status = auto_cli(
         function,

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from commands import Outcome, Workshop, write_corpus
 from torch import Tensor, nn
+from workshop import Outcome, Workshop, write_corpus
 
-from lightning_embed.batching import PaddedRows
-from lightning_embed.model import DecoderLM
-from lightning_embed.plan import cut_windows
+from lightning_embed.data.batch import PaddedRows
+from lightning_embed.data.plan import cut_windows
+from lightning_embed.model.decoder import DecoderLM
 
 
 @pytest.fixture(scope="session")

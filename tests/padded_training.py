@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer
 
 from lightning_embed import DecoderLM, PaddingGuard
-from lightning_embed.embedding import protect_padding_row
-from lightning_embed.optim import MuonAdamW
+from lightning_embed.padding.embedding import protect_padding_row
 from lightning_embed.special_tokens import IGNORE_INDEX, PAD_ID
+from lightning_embed.training.optim import MuonAdamW
 
 VOCABULARY = 20
 EPOCHS, BATCHES = 3, 4  # stochastic weight averaging counts in epochs

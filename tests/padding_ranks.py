@@ -41,8 +41,8 @@ from torch.distributed.tensor import DTensor
 from torch.optim import SGD, AdamW
 
 from lightning_embed import PaddingVectorChanged, TokenEmbedding
-from lightning_embed.embedding import clear_padding_moments, protect_padding_row
-from lightning_embed.padded import row_of
+from lightning_embed.padding.embedding import clear_padding_moments, protect_padding_row
+from lightning_embed.padding.padded import row_of
 
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true")
 STARTS = ("before", "after", "meta")  # when the embedding is initialised, relative to sharding

@@ -6,10 +6,11 @@ import shlex
 import time
 
 import pytest
-from commands import ROOT
+from workshop import ROOT
 
-from lightning_embed import checkpoints, cli
-from lightning_embed.run import EmbedCLI
+from lightning_embed import cli
+from lightning_embed.checkpointing import files as checkpoints
+from lightning_embed.commands.fit import EmbedCLI
 
 README = ROOT / "README.md"
 TEXTS = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -42,14 +43,15 @@ def without_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
         raise Parsed
 
     monkeypatch.setattr(EmbedCLI, "before_instantiate_classes", stop)
-    monkeypatch.setattr("lightning_embed.generate.LanguageModel.load_from_checkpoint", stop)
-    monkeypatch.setattr("lightning_embed.generate.require_whole", stop)
-    monkeypatch.setattr("lightning_embed.generate.Path.exists", lambda self: self.suffix == ".ckpt")
+    generating = "lightning_embed.training.generate"
+    monkeypatch.setattr(f"{generating}.LanguageModel.load_from_checkpoint", stop)
+    monkeypatch.setattr(f"{generating}.require_whole", stop)
+    monkeypatch.setattr(f"{generating}.Path.exists", lambda self: self.suffix == ".ckpt")
     consolidate = functools.wraps(checkpoints.consolidate)(stop)
-    monkeypatch.setattr("lightning_embed.checkpoints.consolidate", consolidate)
-    monkeypatch.setattr("lightning_embed.tokenizing.TextTokenizer.adopt", stop)
-    monkeypatch.setattr("lightning_embed.tokenizing.TextTokenizer.load", stop)
-    monkeypatch.setattr("lightning_embed.tokenizing._trained", stop)
+    monkeypatch.setattr("lightning_embed.checkpointing.files.consolidate", consolidate)
+    monkeypatch.setattr("lightning_embed.commands.tokenizer.TextTokenizer.adopt", stop)
+    monkeypatch.setattr("lightning_embed.commands.tokenizer.TextTokenizer.load", stop)
+    monkeypatch.setattr("lightning_embed.commands.tokenizer._trained", stop)
 
 
 @pytest.mark.parametrize("command", commands())

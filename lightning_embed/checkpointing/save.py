@@ -1,0 +1,228 @@
+"""`Checkpoints`: when a run is saved, and which of its checkpoints are kept.
+
+Knows: steps and minutes between saves, rotation, the best so far, what to do on a full disk or an
+exception. Leaves to others: how one is written (`checkpoints.py`, `fsdp.py`), signals
+(`signals.py`), which one a resume takes (`runs.py`).
+
+    checkpoints/last.ckpt  previous.ckpt  previous-2.ckpt ...   the newest first
+                best.ckpt                                       lowest validation loss
+
+Lightning's ModelCheckpoint saves by steps or by minutes but not both, ends the run on a full disk,
+and at the end of one writes that the epoch is over.
+"""
+
+import errno
+import math
+import os
+import shutil
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+import torch.distributed as dist
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.strategies import ModelParallelStrategy
+
+from lightning_embed.checkpointing.files import sweep
+from lightning_embed.checkpointing.resume import Resuming
+from lightning_embed.console import say
+from lightning_embed.padding.guard import PaddingVectorChanged
+
+ASK_EVERY = 10  # steps between looks at the first process' clock
+NEXT = "next.ckpt"  # a whole one whose name is not yet last.ckpt
+
+
+class Checkpoints(Checkpoint):
+    """Saves at the end of optimizer steps, never in the middle of accumulation.
+
+    Args:
+        every_n_steps: optimizer steps between saves; 0 leaves it to the minutes.
+        every_n_minutes: minutes between saves, whatever the steps; 0 leaves it to the steps.
+        keep_last: how many of these to keep.
+        monitor: the validation metric whose lowest value is kept as best.ckpt.
+    """
+
+    def __init__(
+        self,
+        every_n_steps: int = 200,
+        every_n_minutes: float = 15.0,
+        keep_last: int = 2,
+        monitor: str = "val/loss",
+    ) -> None:
+        if keep_last < 1:
+            raise ValueError(f"--checkpoints.keep_last must be at least 1, not {keep_last}")
+        if every_n_steps < 0 or every_n_minutes < 0:
+            raise ValueError(
+                f"--checkpoints.every_n_steps {every_n_steps} and --checkpoints.every_n_minutes"
+                f" {every_n_minutes} must be at least 0"
+            )
+        self.every_n_steps, self.every_n_minutes = every_n_steps, every_n_minutes
+        self.keep_last, self.monitor = keep_last, monitor
+        self.folder = Path()  # the run's, set by whoever knows it
+        self.best = math.inf
+        self.best_step = 0
+        self.failures = 0  # saves that a full disk prevented
+        self._saved_step = math.inf  # before training begins there is nothing to save
+        self._saved_at = time.monotonic()
+        self._tried_step = 0  # a full disk is not tried again at every step
+        self._in_step = False
+        self._group: dist.ProcessGroup | None = None
+
+    @property
+    def last_path(self) -> Path:
+        return self.folder / "last.ckpt"
+
+    @property
+    def best_path(self) -> Path:
+        return self.folder / "best.ckpt"
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "best_step": self.best_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if self.best_path.exists():  # a run that goes on elsewhere has its own best to find
+            self.best, self.best_step = state_dict["best"], state_dict["best_step"]
+
+    # When --------------------------------------------------------------------------------------
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        # A process that looked later may have found the first one's folder in use.
+        self.folder = Path(trainer.strategy.broadcast(str(self.folder)))
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.is_global_zero:
+            sweep(self.folder)
+        self._saved_step = self._tried_step = trainer.global_step
+        self._saved_at = time.monotonic()
+        if trainer.world_size > 1 and self.every_n_minutes:
+            self._group = dist.new_group(backend="gloo")  # asking must not wait for a GPU
+
+    def on_before_optimizer_step(self, *args: Any) -> None:
+        self._in_step = True
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any
+    ) -> None:
+        self._in_step = False
+        if trainer.fit_loop._should_accumulate():
+            return  # a checkpoint here would lose gradients
+        # Where validation follows, the save waits for it, so that a resume does not repeat it.
+        if self._is_due(trainer) and not Resuming.validates_now(trainer):
+            self.save(trainer)
+
+    def _is_due(self, trainer: L.Trainer) -> bool:
+        step = trainer.global_step
+        every = self.every_n_steps
+        if every and step // every > self._tried_step // every:
+            return True
+        if not self.every_n_minutes:
+            return False
+        late = time.monotonic() - self._saved_at > 60 * self.every_n_minutes
+        if self._group is None:
+            return late
+        if step % ASK_EVERY:
+            return False
+        agreed = torch.tensor(late)
+        dist.broadcast(agreed, src=0, group=self._group)  # clocks differ
+        return bool(agreed)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        found = trainer.callback_metrics
+        if self.monitor not in found:
+            raise ValueError(
+                f"--checkpoints.monitor {self.monitor!r} is no metric of the validation; there are"
+                f" {', '.join(sorted(name for name in found if name.startswith('val/')))}"
+            )
+        value = float(found[self.monitor])
+        if value < self.best:
+            before = self.best, self.best_step
+            self.best, self.best_step = value, trainer.global_step
+            if not self._write(trainer, self.best_path):
+                self.best, self.best_step = before
+        if self._is_due(trainer):
+            self.save(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._saved_step != trainer.global_step:
+            self.save(trainer)
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """Keep what was done before an accident, unless it struck the weights."""
+        if self._in_step or not isinstance(exception, Exception) or trainer.state.fn != "fit":
+            return
+        if isinstance(exception, PaddingVectorChanged) or trainer.global_step <= self._saved_step:
+            return
+        if isinstance(trainer.strategy, ModelParallelStrategy) or not trainer.is_global_zero:
+            return  # other processes may not come to help
+        try:
+            checkpoint = trainer._checkpoint_connector.dump_checkpoint(False)
+            trainer.strategy.save_checkpoint(checkpoint, self.folder / NEXT)
+            self._rotate()
+            say("saved", f"{self.last_path} (step {trainer.global_step})")
+        except Exception as error:  # the first exception is the one to tell
+            say("warning", f"not saved: {' '.join(str(error).split())}")
+
+    # How ---------------------------------------------------------------------------------------
+
+    def save(self, trainer: L.Trainer) -> bool:
+        """Write `last.ckpt`, what was it becomes `previous.ckpt`; every process must call it.
+
+        Returns False, having said so, where the disk is full: then nothing has changed.
+        """
+        self._saved_at, self._tried_step = time.monotonic(), trainer.global_step
+        if not self._write(trainer, self.folder / NEXT):
+            return False
+        self._saved_step = trainer.global_step
+        if trainer.is_global_zero:
+            self._rotate()
+        trainer.strategy.barrier("checkpoint")
+        return True
+
+    def _write(self, trainer: L.Trainer, path: Path) -> bool:
+        for logger in trainer.loggers:  # curves up to here must not be lost by a kill
+            logger.save()
+        problem = ""
+        try:
+            trainer.save_checkpoint(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            problem = str(error)
+            trainer.strategy.barrier("Trainer.save_checkpoint")  # where the others wait
+        if trainer.world_size > 1:
+            problem = trainer.strategy.broadcast(problem)
+        if problem:
+            self.failures += 1
+            say(
+                "warning",
+                f"step {trainer.global_step}: {problem}; training goes on, the checkpoint before"
+                f" is kept in {self.folder}",
+            )
+        return not problem
+
+    def _names(self) -> list[Path]:
+        """From the newest to the oldest."""
+        older = [f"previous{f'-{n}' if n > 1 else ''}.ckpt" for n in range(1, self.keep_last)]
+        return [self.folder / name for name in ("last.ckpt", *older)]
+
+    def _rotate(self) -> None:
+        """Rename from the oldest on, so that every name is free when it is taken."""
+        names = self._names()
+        _remove(names[-1])
+        for newer, older in reversed(list(pairwise([self.folder / NEXT, *names]))):
+            if newer.exists():
+                os.replace(newer, older)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

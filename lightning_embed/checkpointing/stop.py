@@ -1,0 +1,115 @@
+"""`GracefulStop`: SIGTERM, SIGUSR1 and Ctrl-C finish the step, save, and say how to go on.
+
+Knows: flag-only handlers, agreement between processes, exit codes. Leaves to others: saving
+(`checkpointing.py`), signals before training (`cli.py`).
+
+Lightning's own handlers end with exit status 0 or hang when one rank alone is told; these take
+their place once training starts.
+"""
+
+import signal
+from typing import Any
+
+import lightning as L
+import torch
+import torch.distributed as dist
+from lightning.pytorch.callbacks import Checkpoint
+
+from lightning_embed.checkpointing.save import Checkpoints
+from lightning_embed.console import say
+
+NAMES = ("SIGINT", "SIGTERM", "SIGUSR1")  # the last is missing on Windows
+
+
+class Stopped(SystemExit):
+    """The run was asked to stop; the status is 128 + signal."""
+
+
+class GracefulStop(Checkpoint):
+    """Stops at the next optimizer step's end, or the next batch's in an evaluation; a second Ctrl-C
+    stops at once.
+
+    A `Checkpoint` for Lightning, which calls those last: what it saves must know of the whole step.
+
+    Args:
+        checkpoints: what saves.
+        resume: the command line that goes on from there.
+    """
+
+    def __init__(self, checkpoints: Checkpoints, resume: str) -> None:
+        self.checkpoints, self.resume = checkpoints, resume
+        self.received = 0
+        self._before: dict[int, Any] = {}
+        self._group: dist.ProcessGroup | None = None
+
+    def _handle(self, number: int, frame: Any) -> None:
+        if self.received and number == signal.SIGINT:
+            raise Stopped(128 + number)
+        self.received = number
+
+    def _install(self, trainer: L.Trainer) -> None:
+        if self._before:
+            return
+        for number in (getattr(signal, name) for name in NAMES if hasattr(signal, name)):
+            self._before[number] = signal.signal(number, self._handle)
+        if trainer.world_size > 1 and self._group is None:
+            self._group = dist.new_group(backend="gloo")  # agreeing must not wait for a GPU
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._install(trainer)
+        # Before each batch Lightning asks rank 0 for a SIGTERM that its handlers would have noted:
+        # a broadcast and, on a GPU, a wait for it. Ours agree without.
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._install(trainer)
+
+    on_test_start = on_predict_start = on_validation_start
+
+    def _agreed(self) -> int:
+        """The signal any process has received, or 0."""
+        if self._group is None:
+            return self.received
+        agreed = torch.tensor(self.received)
+        dist.all_reduce(agreed, dist.ReduceOp.MAX, group=self._group)
+        return int(agreed)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any
+    ) -> None:
+        if trainer.fit_loop._should_accumulate():
+            return  # a checkpoint here would lose gradients
+        if received := self._agreed():
+            self._stop(trainer, received, save=True)
+
+    def on_validation_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
+        if received := self._agreed():
+            self._stop(trainer, received, save=trainer.state.fn == "fit")
+
+    on_test_batch_end = on_predict_batch_end = on_validation_batch_end
+
+    def _stop(self, trainer: L.Trainer, received: int, save: bool) -> None:
+        name = signal.Signals(received).name
+        if not save:
+            say("stopped", f"by {name}")
+            raise Stopped(128 + received)
+        saved = self.checkpoints.save(trainer)
+        say("stopped", f"by {name} after step {trainer.global_step}")
+        if saved:
+            say("saved", str(self.checkpoints.last_path))
+        say("go on", self.resume)
+        raise Stopped(128 + received)
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self._restore()
+        self._group = None  # it ends with the processes that made it
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        self._restore()

@@ -1,0 +1,1 @@
+"""What stands behind `python train.py COMMAND`, one file a command."""

@@ -1,0 +1,286 @@
+"""`EmbedCLI`: LightningCLI with a run's parts put together in plain sight.
+
+Knows: which callbacks a run has, where its folder is, what a checkpoint may change. Leaves to
+others: what the parts do.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.profilers import PassThroughProfiler
+
+from lightning_embed.checkpointing.compatibility import (
+    refuse_impossible,
+    require_complete,
+    settle_model,
+    tell_changes,
+    trainer_settings,
+)
+from lightning_embed.checkpointing.files import AtomicCheckpointIO, read_header
+from lightning_embed.checkpointing.resume import Resuming
+from lightning_embed.checkpointing.run_folders import choose_run, resume_command
+from lightning_embed.checkpointing.save import Checkpoints
+from lightning_embed.checkpointing.stop import GracefulStop
+from lightning_embed.commands.parser import OneLineParser, require_settings_files
+from lightning_embed.console import say
+from lightning_embed.data.datamodule import TextDataModule
+from lightning_embed.hardware import keep_freed_memory, settle_threads, suggested_precision
+from lightning_embed.padding.guard import PaddingGuard
+from lightning_embed.training.lightning_module import LanguageModel
+from lightning_embed.training.loss_watch import LossWatch
+from lightning_embed.training.run_length import RunLength
+from lightning_embed.training.seeding import Seeding
+from lightning_embed.watching.crowding import Crowding
+from lightning_embed.watching.curves import Curves
+from lightning_embed.watching.predictions import write_predictions
+from lightning_embed.watching.progress import Progress
+from lightning_embed.watching.samples import Samples
+from lightning_embed.watching.summary import say_end, say_evaluation, say_start
+from lightning_embed.watching.throughput import Throughput
+
+
+def seed_number(given: int | bool) -> int:
+    """Lightning takes true and false too, for seeds that would not be those of the batches."""
+    if isinstance(given, bool):
+        raise ValueError(f"--seed_everything {str(given).lower()}: give a number")
+    return given
+
+
+class NoProfiler(PassThroughProfiler):
+    """Lightning enters its profiler round every hook of every callback, a hundred times a step,
+    and the one that does nothing makes a generator each time: 0.3 % of a small step."""
+
+    nothing = nullcontext()
+
+    def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
+        return self.nothing
+
+
+class SaveConfig(SaveConfigCallback):
+    """Writes the whole configuration to `path`, whatever logger there is."""
+
+    def __init__(self, *args: Any, path: Path, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.path = path
+
+    def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.parser.save(self.config, str(self.path), skip_none=False, overwrite=True)
+
+
+class EmbedCLI(LightningCLI):
+    """One command (`fit`, `validate`, `test` or `predict`) with its options.
+
+    Args:
+        command: which.
+        args: the rest of the command line.
+        began: `time.perf_counter()` when the program started.
+    """
+
+    def __init__(self, command: str, args: list[str], began: float) -> None:
+        self.command, self.args, self.began = command, args, began
+        self.saved: dict[str, Any] = {}  # header of the checkpoint a command begins from
+        super().__init__(
+            LanguageModel,
+            TextDataModule,
+            args=[command, *args],
+            parser_class=OneLineParser,
+            parser_kwargs={"prog": "train.py"},
+            seed_everything_default=42,
+            trainer_defaults={
+                "default_root_dir": "runs",
+                "enable_progress_bar": False,
+                "enable_model_summary": False,
+                "num_sanity_val_steps": 0,
+                "gradient_clip_val": 1.0,
+                "use_distributed_sampler": False,  # the plan deals out rows itself
+                "inference_mode": False,  # its tensors cannot enter the graph of training
+            },
+            save_config_callback=SaveConfig if command == "fit" else None,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    # Parsing ---------------------------------------------------------------------------------
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        require_settings_files(args)
+        self.config = parser.parse_args(args)
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        # Only the one asked for: building all four parsers takes seconds.
+        return {self.command: LightningCLI.subcommands()[self.command]}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--name", type=str | None, default=None, help="The run's name; the config's by default."
+        )
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=seed_number)
+        parser.add_lightning_class_args(PaddingGuard, "padding_guard")
+        parser.add_lightning_class_args(Samples, "samples")
+        parser.add_lightning_class_args(LossWatch, "loss_watch")
+        parser.add_lightning_class_args(Checkpoints, "checkpoints")
+        parser.add_lightning_class_args(EarlyStopping, "early_stopping")
+        parser.set_defaults(
+            {
+                "early_stopping.monitor": "val/loss",
+                "early_stopping.patience": 5,
+                "early_stopping.strict": False,  # a run may end before its first validation
+            }
+        )
+
+    def _parse_ckpt_path(self) -> None:
+        """Replaces LightningCLI's, which silently prefers a checkpoint's settings to the user's."""
+
+    # Choices a machine makes --------------------------------------------------------------------
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.command]
+        trainer = config.trainer
+        if trainer.accelerator == "auto":  # on macOS MPS must be asked for
+            trainer.accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+        if trainer.accelerator == "cpu":
+            settle_threads()
+            keep_freed_memory()
+        self.reason = "as asked"
+        if trainer.precision is None:
+            trainer.precision, self.reason = suggested_precision(trainer.accelerator)
+        if str(trainer.precision) in ("16-true",):
+            raise ValueError(
+                "--trainer.precision 16-true is refused: AdamW's epsilon is 0 in float16 and turns"
+                " the padding row into NaN; take 16-mixed, bf16-mixed or bf16-true"
+            )
+        if self.command == "fit":
+            refuse_impossible(trainer)
+        if trainer.deterministic is None and trainer.accelerator == "cpu":
+            trainer.deterministic = True
+        # Else determinism writes NaN over all new memory: help for debugging, 1 % of a small step.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        files = config.get("config") or []
+        self.config_path = str(files[0]) if files else None
+        stem = Path(self.config_path).stem if self.config_path else "run"
+        name = self.run_name = config.name or stem
+        self.run = choose_run(
+            Path(trainer.default_root_dir),
+            name,
+            ckpt_path=config.ckpt_path,
+            fresh=self.command == "fit",
+        )
+        if self.run.checkpoint is not None:
+            config.ckpt_path = str(self.run.checkpoint)
+            self._compare_settings(self.run.checkpoint, config)
+
+    def _compare_settings(self, checkpoint: Path, config: Any) -> None:
+        """Nothing in a checkpoint overrides what was asked for without a word."""
+        self.saved = saved = read_header(checkpoint)
+        parser = self._subcommand_parsers[self.command]
+        training = self.command == "fit"
+        settle_model(
+            config.model,
+            saved["hyper_parameters"],
+            defaults=lambda key: parser.get_default(f"model.{key}"),
+            checkpoint=checkpoint,
+            training=training,
+        )
+        if training:
+            require_complete(saved, checkpoint)
+            epoch = saved[TextDataModule.__qualname__]["epoch"]  # Lightning's own runs ahead
+            say("resume", f"{checkpoint}: step {saved['global_step']}, epoch {epoch}")
+            then = saved["callbacks"].get(Resuming.__qualname__, {}).get("settings", {})
+            tell_changes(then, trainer_settings(config.trainer))
+
+    # Assembly ----------------------------------------------------------------------------------
+
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
+        config = self.config_init[self.command]
+        given = config["trainer"]
+        limits = given["max_steps"], given["max_epochs"]
+        throughput = Throughput()
+        resumed = len(list(self.run.folder.glob("config*.yaml"))) if self.run.checkpoint else 0
+        saved = self.run.folder / (f"config-resume-{resumed}.yaml" if resumed else "config.yaml")
+        root = self.config[self.command].trainer.default_root_dir
+        self.resume = resume_command(self.args, saved, self.run_name, Path(root))
+        checkpoints = config["checkpoints"]
+        checkpoints.folder = self.run.checkpoints
+        given["callbacks"] = [
+            *(given["callbacks"] or []),
+            RunLength(given=limits != (-1, None)),
+            Seeding(config["data"].seed),
+            throughput,
+            Progress(throughput, self.began),
+            Crowding(),
+            GracefulStop(checkpoints, self.resume),
+            Resuming(trainer_settings(self.config[self.command].trainer)),
+        ]
+        kwargs["plugins"] = [*(given["plugins"] or []), AtomicCheckpointIO()]
+        fit = self.command == "fit"
+        if given["profiler"] is None:
+            kwargs["profiler"] = NoProfiler()
+        if given["logger"] is None:
+            folder = self.run.folder
+            first = self.saved["global_step"] + 1 if self.saved else None
+            kwargs["logger"] = fit and Curves(str(folder.parent), folder.name, first)
+        self.save_config_kwargs = {"path": saved, "save_to_log_dir": False}
+        return super().instantiate_trainer(**kwargs)
+
+    # Commands ----------------------------------------------------------------------------------
+
+    def before_fit(self) -> None:
+        """Refuse what cannot be before anything is loaded or written."""
+        data = self.saved.get(TextDataModule.__qualname__)
+        if data is not None:
+            self.datamodule.go_on_with(data, training=self.command == "fit")
+        self.model.require_possible(self.datamodule)
+
+    before_validate = before_test = before_predict = before_fit
+
+    def fit(self, model: LanguageModel, datamodule: TextDataModule, **kwargs: Any) -> None:
+        say("run", f"{self.run.folder}   seed {datamodule.seed}")
+        say_start(self.trainer, model, datamodule.prepared, self.reason)
+        if self.trainer.is_global_zero:
+            datamodule.prepared.tokenizer.save(self.run.folder / "tokenizer.json")
+        self.trainer.fit(model, datamodule, **kwargs | {"weights_only": True})
+        if self.trainer.global_step == self.saved.get("global_step", 0):
+            say(
+                "note",
+                f"nothing was left to train: the run is at step {self.trainer.global_step} already;"
+                " raise --trainer.max_steps or --trainer.max_time",
+            )
+        config = self.config_init[self.command]
+        resume, steps = self.resume, self.trainer.global_step
+        if steps >= model.planned_steps() and not self.config[self.command].trainer.max_epochs:
+            resume += f" --trainer.max_steps {2 * steps} --model.schedule_steps {2 * steps}"
+        say_end(
+            self.trainer,
+            model,
+            datamodule,
+            root=self.run.folder.parent,
+            resume=resume,
+            checkpoints=config["checkpoints"],
+            samples=config["samples"],
+            config=self.config_path,
+        )
+
+    def validate(self, model: LanguageModel, datamodule: TextDataModule, **kwargs: Any) -> None:
+        self.trainer.validate(
+            model, datamodule, **kwargs | {"weights_only": True, "verbose": False}
+        )
+        say_evaluation(model.evaluation)
+
+    def test(self, model: LanguageModel, datamodule: TextDataModule, **kwargs: Any) -> None:
+        kwargs |= {"weights_only": True, "verbose": False}
+        self.trainer.test(model, datamodule, **kwargs)
+        say_evaluation(model.evaluation)
+
+    def predict(self, model: LanguageModel, datamodule: TextDataModule, **kwargs: Any) -> None:
+        if self.trainer.world_size > 1:
+            raise ValueError("predict runs in one process; give --trainer.devices 1")
+        kwargs |= {"weights_only": True, "return_predictions": True}
+        rows: Any = self.trainer.predict(model, datamodule, **kwargs)
+        sources = datamodule.prepared.report["sources"]
+        write_predictions(rows, sources, self.run.folder / "predictions.csv")

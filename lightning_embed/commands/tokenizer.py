@@ -1,0 +1,72 @@
+"""The `tokenizer` command: train one on text, adopt a foreign one, or look at one.
+
+Knows: the command's options. Leaves to others: tokenizers (`tokenizer.py`, `adoption.py`), text
+(`corpus.py`).
+"""
+
+import tempfile
+from pathlib import Path
+
+from lightning_embed.console import say
+from lightning_embed.data.tokenizer import TextTokenizer
+
+
+def tokenizer(
+    adopt: str | None = None,
+    show: str | None = None,
+    files: str | list[str] | None = None,
+    text_column: str = "text",
+    vocab_size: int = 4096,
+    characters: bool = False,
+    output: str = "tokenizer.json",
+    text: str | None = None,
+) -> None:
+    """Train a tokenizer on text (the standard library's source by default), adopt one, or show one.
+
+    Args:
+        adopt: a foreign byte-level BPE (tokenizer.json, folder or Hub name) to give our four ids.
+        show: a tokenizer.json to look at; nothing is written.
+        files: a local file or glob to train on, or a list of them.
+        text_column: where jsonl, csv and parquet rows keep the text.
+        vocab_size: ids of a trained BPE at most.
+        characters: one id per character instead of a BPE.
+        output: where the tokenizer is written.
+        text: a text to show the pieces of.
+    """
+    if adopt is not None and show is not None:
+        raise ValueError("give --adopt or --show, not both")
+    if show is not None:
+        made = TextTokenizer.load(show)
+    else:
+        if Path(output).exists():
+            raise ValueError(f"{output} exists already; give another --output")
+        made = (
+            TextTokenizer.adopt(adopt)
+            if adopt
+            else _trained(files, text_column, vocab_size, characters)
+        )
+        made.save(output)
+        say("written", f"{output}; train with --data.tokenizer {output}")
+    say("ids", f"{made.vocab_size:,}: <s>={made.bos_id} <pad>={made.pad_id} </s>={made.eos_id}")
+    if text is not None:
+        say(
+            "pieces",
+            " | ".join(made.decode([i], skip_special_tokens=False) for i in made.encode(text)),
+        )
+
+
+def _trained(
+    files: str | list[str] | None, text_column: str, vocab_size: int, characters: bool
+) -> TextTokenizer:
+    from lightning_embed.data.corpus import FilesCorpus, StdlibCorpus
+
+    files = [files] if isinstance(files, str) else files
+    source = FilesCorpus(tuple(files), text_column) if files else StdlibCorpus()
+    with tempfile.TemporaryDirectory() as folder:
+        texts = source.load(Path(folder)).train["text"]
+        if characters:
+            return TextTokenizer.characters(texts)
+        made = TextTokenizer.train(texts, vocab_size)
+    if made.vocab_size < vocab_size:
+        say("note", f"the text supports {made.vocab_size:,} ids, not {vocab_size:,}")
+    return made

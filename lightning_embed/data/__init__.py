@@ -1,0 +1,1 @@
+"""From text to padded batches: sources, tokenizer, prepared tokens, plan, loader."""

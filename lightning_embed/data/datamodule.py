@@ -1,0 +1,330 @@
+"""`TextDataModule`: text in, padded batches out, the same on any number of processes.
+
+Knows: which corpus was asked for, how its tokens become loaders, how far a run has got in them.
+Leaves to others: reading text (`corpus.py`), keeping tokens (`prepared.py`), the order (`plan.py`),
+filling rows (`batching.py`).
+"""
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+
+from lightning_embed.console import say
+from lightning_embed.data.batch import PaddedRows, PlanLoader
+from lightning_embed.data.plan import BatchSettings, Layout, Windows, cut_windows, plan_epoch
+from lightning_embed.data.position import Position
+from lightning_embed.data.prepared import (
+    Prepared,
+    Source,
+    Split,
+    data_key,
+    is_prepared,
+    open_prepared,
+    prepare,
+)
+
+
+def default_cache_dir() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "lightning_embed"
+
+
+def _is_fit(trainer: L.Trainer) -> bool:
+    """Also in the validations of a fit, where `trainer.training` is false."""
+    return trainer.state.fn == "fit"
+
+
+class TextDataModule(L.LightningDataModule):
+    """Tokenises a corpus once and serves it in planned, padded batches.
+
+    Without `files` and `hub` the corpus is the source of Python's own standard library.
+
+    Args:
+        files: a local file or glob, or a list of them (txt, md, py, jsonl, csv, parquet).
+        hub: name of a data set on the Hugging Face Hub.
+        hub_config: its configuration.
+        text_column: where jsonl, csv, parquet and Hub rows keep the text.
+        tokenizer: "bpe" or "characters" to train one here, else a tokenizer.json, its folder or a
+            Hub name.
+        vocab_size: ids of a trained BPE; unset, what suits the size of the text.
+        max_length: tokens in a window; longer documents become several.
+        tokens_per_batch: positions of a global batch (all processes and accumulation), padding
+            included.
+        rows_per_batch: rows of a global batch at most.
+        widths: widths rows are padded to; unset, eighths of `max_length`.
+        layout: "padded" trains on one window a row, windows of like length together; "packed" on
+            rows of `max_length` that hold several windows, each seeing only itself.
+        eval_overlap: tokens of a document that evaluation shows again, as context only, before
+            each later window.
+        quick_eval_tokens: validation while training looks at about so many tokens; unset, at all.
+        num_workers: data worker processes; on CPU they take cores from training.
+        cache_dir: where prepared tokens are kept; unset, `~/.cache/lightning_embed`.
+        seed: of the batch order.
+    """
+
+    def __init__(
+        self,
+        files: str | list[str] | None = None,
+        hub: str | None = None,
+        hub_config: str | None = None,
+        text_column: str = "text",
+        tokenizer: str = "bpe",
+        vocab_size: int | None = None,
+        max_length: int = 256,
+        tokens_per_batch: int = 2_048,
+        rows_per_batch: int | None = None,
+        widths: list[int] | None = None,
+        layout: Layout = "padded",
+        eval_overlap: int = 0,
+        quick_eval_tokens: int | None = None,
+        num_workers: int = 0,
+        cache_dir: str | None = None,
+        seed: int = 42,
+    ) -> None:
+        super().__init__()
+        if files and hub:
+            raise ValueError(f"give --data.files or --data.hub, not both ({files} and {hub})")
+        cut_windows(np.zeros(1, np.int64), max_length, eval_overlap)  # refuses bad lengths now
+        if widths is None:
+            step = max(1, max_length // 8)
+            widths = sorted({*range(step, max_length, step), max_length})
+        if not widths or widths[-1] != max_length:
+            raise ValueError(
+                f"the last of --data.widths {widths} must be --data.max_length {max_length}"
+            )
+        files = [files] if isinstance(files, str) else files
+        self.settings = BatchSettings(tokens_per_batch, tuple(widths), rows_per_batch, layout)
+        self.files, self.hub, self.hub_config, self.text_column = (
+            files,
+            hub,
+            hub_config,
+            text_column,
+        )
+        self.tokenizer_name, self.vocab_size = tokenizer, vocab_size
+        self.max_length, self.eval_overlap = max_length, eval_overlap
+        self.quick_eval_tokens, self.num_workers, self.seed = quick_eval_tokens, num_workers, seed
+        self.cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
+        self._origin = Position()  # where this process began, and what later places follow from
+        self._kept: Path | None = None  # tokens a run goes on with, though the text has changed
+        self._train_loader: PlanLoader | None = None
+
+    @property
+    def source(self) -> Source:
+        # Not at the top: `datasets` takes a second to import, which a prepared corpus never needs.
+        from lightning_embed.data.corpus import FilesCorpus, HubCorpus, StdlibCorpus
+
+        if self.files:
+            return FilesCorpus(tuple(self.files), self.text_column)
+        if self.hub:
+            return HubCorpus(self.hub, self.hub_config, self.text_column)
+        return StdlibCorpus()
+
+    def prepare_data(self) -> None:
+        self._prepared_path()
+
+    def _prepared_path(self) -> Path:
+        if self._kept is not None:
+            return self._kept
+        return prepare(
+            self.source,
+            self.cache_dir,
+            tokenizer=self.tokenizer_name,
+            vocab_size=self.vocab_size,
+        )
+
+    @cached_property
+    def prepared(self) -> Prepared:
+        """The tokens, prepared on first use."""
+        return open_prepared(self._prepared_path())
+
+    # Loaders --------------------------------------------------------------------------------
+
+    def _share(self) -> tuple[int, int]:
+        if self.trainer is None:
+            return 0, 1
+        return self.trainer.global_rank, self.trainer.world_size
+
+    def _loader(
+        self, split: Split, windows: Windows, settings: BatchSettings, *, train: bool
+    ) -> PlanLoader:
+        rank, world_size = self._share()
+        accumulate = self.trainer.accumulate_grad_batches if train and self.trainer else 1
+        rows = PaddedRows(
+            split.tokens,
+            windows,
+            split.source,
+            split.n_bytes,
+            split.offsets,
+            self.prepared.tokenizer.vocab_size,
+        )
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return PlanLoader(
+            rows,
+            settings,
+            seed=self.seed,
+            shuffle=train,
+            rank=rank,
+            world_size=world_size,
+            accumulate=accumulate,
+            num_workers=self.num_workers,
+            pin_memory=on_gpu,
+        )
+
+    def train_dataloader(self) -> PlanLoader:
+        split = self.prepared.train
+        windows = cut_windows(split.offsets, self.max_length)
+        self._train_loader = self._loader(split, windows, self.settings, train=True)
+        if self.trainer is None or self.trainer.current_epoch == self._origin.epoch:
+            self._train_loader.start = self._origin.consumed * self._train_loader.accumulate
+        return self._train_loader
+
+    def eval_dataloader(self, quick: bool = False) -> PlanLoader:
+        """Every held-out window once; `quick` takes a fixed draw of about `quick_eval_tokens`."""
+        split = self.prepared.validation
+        windows = cut_windows(split.offsets, self.max_length, self.eval_overlap)
+        if quick and self.quick_eval_tokens is not None:
+            order = np.random.default_rng(0).permutation(len(windows))
+            taken = np.cumsum(windows.targets[order]) <= self.quick_eval_tokens
+            taken[0] = True
+            windows = Windows(*(column[order[taken]] for column in windows))
+        # As many positions as a training micro-batch: what is compiled for those serves these too.
+        parts = self.trainer.accumulate_grad_batches if self.trainer else 1
+        tokens = max(self.settings.tokens // parts, self.max_length)
+        settings = BatchSettings(tokens, self.settings.widths)
+        return self._loader(split, windows, settings, train=False)
+
+    def val_dataloader(self) -> PlanLoader:
+        return self.eval_dataloader(quick=self.trainer is not None and _is_fit(self.trainer))
+
+    def test_dataloader(self) -> PlanLoader:
+        return self.eval_dataloader()
+
+    def predict_dataloader(self) -> PlanLoader:
+        return self.eval_dataloader()
+
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
+        """Lightning's, which takes a batch apart also where all of it stays where it is."""
+        if device.type == "cpu":
+            return batch
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+    @cached_property
+    def _batches_per_epoch(self) -> int:
+        """Global batches of the plan, the same number every epoch."""
+        windows = cut_windows(self.prepared.train.offsets, self.max_length)
+        return len(plan_epoch(windows, self.settings, seed=self.seed, epoch=0))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in an epoch: the plan's, or fewer by `--trainer.limit_train_batches`."""
+        limit = self.trainer.limit_train_batches if self.trainer is not None else 1.0
+        if isinstance(limit, float):
+            return max(1, int(self._batches_per_epoch * limit))
+        assert self.trainer is not None
+        return max(1, min(self._batches_per_epoch, limit // self.trainer.accumulate_grad_batches))
+
+    @property
+    def targets_per_step(self) -> float:
+        """Real targets of a global batch, on average."""
+        return self.prepared.train.n_targets / self._batches_per_epoch
+
+    # State ----------------------------------------------------------------------------------
+
+    def position(self, step: int) -> Position:
+        """Where the run stands after `step` optimizer steps."""
+        return self._origin.at(step, self.steps_per_epoch)
+
+    @property
+    def plan_settings(self) -> dict[str, Any]:
+        """What decides which windows make a batch, as flags name it."""
+        return {
+            "max_length": self.max_length,
+            "tokens_per_batch": self.settings.tokens,
+            "rows_per_batch": self.settings.rows,
+            "layout": self.settings.layout,
+            "widths": list(self.settings.widths),
+            "seed": self.seed,
+        }
+
+    @property
+    def _asked(self) -> dict[str, Any]:
+        """How the tokens were asked for, the text itself aside."""
+        return {
+            "source": type(self.source).__name__,
+            "tokenizer": self.tokenizer_name,
+            "vocab_size": self.vocab_size,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position, in global batches, and of which data and plan."""
+        step = self.trainer.global_step if self.trainer is not None else self._origin.step
+        return {
+            **self.position(step)._asdict(),
+            "data": self.prepared.key,
+            "tokenizer": self.prepared.tokenizer.fingerprint,
+            "asked": self._asked,
+            "plan": self.plan_settings,
+        }
+
+    def _keep_library(self, state_dict: dict[str, Any]) -> None:
+        """If Python's library was patched since, its prepared tokens serve, where kept."""
+        kept = self.cache_dir / state_dict["data"]
+        if self.files or self.hub or state_dict["asked"] != self._asked or not is_prepared(kept):
+            return
+        asked: dict[str, Any] = {"tokenizer": self.tokenizer_name, "vocab_size": self.vocab_size}
+        if data_key(self.source, **asked) != state_dict["data"]:
+            say("note", f"the standard library has changed; its tokens of then are used ({kept})")
+            self._kept = kept
+            self.__dict__.pop("prepared", None)
+
+    def go_on_with(self, state_dict: dict[str, Any], training: bool) -> None:
+        """Use the data a checkpoint was trained on.
+
+        Raises:
+            ValueError: another tokenizer, or, for training, other data or another plan.
+        """
+        self._keep_library(state_dict)
+        if training and state_dict["data"] != self.prepared.key:
+            raise ValueError(
+                f"this checkpoint was trained on data {state_dict['data']}, not on"
+                f" {self.prepared.key}: give the same --data.* settings and text as then, or start"
+                " a new run without --ckpt_path"
+            )
+        if state_dict["tokenizer"] != self.prepared.tokenizer.fingerprint:
+            raise ValueError(
+                "this checkpoint was trained with another tokenizer than this data's: give the"
+                " --data.* settings of then, or its tokenizer.json as --data.tokenizer"
+            )
+        if not training:
+            return
+        for name, now in self.plan_settings.items():
+            then = state_dict["plan"][name]
+            if now != then:
+                flag = "--seed_everything" if name == "seed" else f"--data.{name}"
+                raise ValueError(
+                    f"{flag} is {now}, but this checkpoint was trained with {then}: its place in"
+                    " the text would be another; leave it as it was or start a new run"
+                )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        training = self.trainer is None or _is_fit(self.trainer)
+        self.go_on_with(state_dict, training)
+        if training:
+            self._origin = Position(*(state_dict[name] for name in Position._fields))
+
+    def documents_of_step(self, step: int) -> list[str]:
+        """Names of the documents in the global batch that optimizer step `step` trains on."""
+        _, epoch, batch = self.position(step - 1)
+        split = self.prepared.train
+        windows = cut_windows(split.offsets, self.max_length)
+        plan = plan_epoch(windows, self.settings, seed=self.seed, epoch=epoch)
+        names = self.prepared.report["sources"]
+        documents = np.unique(windows.document[plan.windows_of(batch)])
+        return [f"{names[split.source[d]]} (document {d})" for d in documents]

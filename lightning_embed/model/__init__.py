@@ -1,0 +1,1 @@
+"""The decoder-only network in plain PyTorch: attention, loss, stack."""

@@ -1,0 +1,193 @@
+"""`PaddingGuard`: proves at every optimizer step that padding vectors are what they were.
+
+Knows: when to look, how ranks learn of each other's findings, what to do about one. Leaves to
+others: evidence and causes (`row_watch.py`), keeping the row zero (`embedding.py`), finding
+embeddings (`padded.py`).
+
+Works with any LightningModule, compiled, wrapped by DDP or sharded by FSDP2. Bits are compared, so
+-0, NaN and the smallest drift count.
+"""
+
+from typing import Any, Literal
+
+import lightning as L
+import torch
+import torch.distributed as dist
+from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
+from torch.optim import Optimizer
+
+from lightning_embed.console import say
+from lightning_embed.padding.evidence import Finding, RowWatch
+from lightning_embed.padding.padded import find_padded_embeddings, plain_name
+
+
+class PaddingVectorChanged(RuntimeError):
+    """A padding vector is no longer bitwise what it was when training began.
+
+    Attributes:
+        finding: name, step, deviation, gradient and cause.
+        cause: the finding's, see `row_watch.Cause`.
+    """
+
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(str(finding))
+        self.finding = finding
+        self.cause = finding.cause
+
+
+class PaddingGuard(L.Callback):
+    """Watches every embedding with a `padding_idx`, bit by bit, at every optimizer step.
+
+    On CPU a change stops training at once. On a GPU evidence gathers on the device, without
+    waiting for it, and is read every `every_n_steps`, before each checkpoint and validation; the
+    message then names the step at which it happened, and why.
+
+    Args:
+        on_change: "error" raises `PaddingVectorChanged`, "warn" says so once, "repair" writes the
+            reference back, clears the row's optimizer moments and says so.
+        every_n_steps: optimizer steps between readings on a GPU, and between logged norms.
+    """
+
+    def __init__(
+        self, on_change: Literal["error", "warn", "repair"] = "error", every_n_steps: int = 50
+    ) -> None:
+        if on_change not in ("error", "warn", "repair"):
+            raise ValueError(f"on_change is {on_change!r}; choose error, warn or repair")
+        if every_n_steps < 1:
+            raise ValueError(f"every_n_steps must be at least 1, not {every_n_steps}")
+        self.on_change = on_change
+        self.every_n_steps = every_n_steps
+        self.watches: list[RowWatch] = []
+        self._hooks: list[Any] = []
+        self._averaging = False
+        self._stepped = False
+
+    # Setting up --------------------------------------------------------------------------------
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._close()
+        self._averaging = any(
+            isinstance(callback, WeightAveraging | StochasticWeightAveraging)
+            for callback in trainer.callbacks  # type: ignore[attr-defined]
+        )
+        self.watches = [RowWatch(embedding) for embedding in find_padded_embeddings(pl_module)]
+        for watch in self.watches:
+            norm = float(trainer.strategy.reduce(watch.reference.float().norm(), reduce_op="max"))
+            if norm != 0:  # on whichever rank; the first one talks
+                say("note", f"{watch.label} has norm {norm:.3g}, not zero; it is kept as it is")
+        if not self.watches:
+            say("note", "no embedding with a padding_idx here: nothing to guard")
+
+        def after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+            self._stepped = True
+            for watch in self.watches:
+                watch.look_after_step(trainer.global_step + 1, optimizer)
+
+        for optimizer in trainer.optimizers:
+            self._hooks.append(optimizer.register_step_post_hook(after_step))
+
+    def _close(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        for watch in self.watches:
+            watch.close()
+        self._hooks, self.watches = [], []
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self._close()
+
+    # Looking -----------------------------------------------------------------------------------
+
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer
+    ) -> None:
+        self._look_outside(trainer.global_step + 1)
+        for watch in self.watches:
+            watch.look_before_step()
+
+    def _look_outside(self, step: int) -> None:
+        for watch in self.watches:
+            watch.look_outside(step, self._averaging)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any
+    ) -> None:
+        if not self._stepped:
+            return  # in the middle of accumulation
+        self._stepped = False
+        step = trainer.global_step
+        self._look_outside(step)
+        at_interval = step % self.every_n_steps == 0
+        if at_interval or pl_module.device.type == "cpu":
+            self.read(trainer)
+        if at_interval:
+            self._log(trainer, step)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._look_outside(trainer.global_step)
+        self.read(trainer)
+
+    def on_validation_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        if batch_idx == 0:  # averaging callbacks have put their weights in by now
+            self.on_validation_start(trainer, pl_module)
+
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._look_outside(trainer.global_step)
+        state = {plain_name(key): value for key, value in checkpoint["state_dict"].items()}
+        for watch in self.watches:
+            saved = state.get(watch.embedding.name)
+            if saved is not None:
+                watch.look_at_saved(saved, trainer.global_step, self._averaging)
+        # A sharded checkpoint is written by all ranks, another by the first alone.
+        self.read(trainer, together=False)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.on_validation_start(trainer, pl_module)
+
+    on_fit_end = on_train_end  # averaged weights are copied in at the end of training
+
+    # Acting ------------------------------------------------------------------------------------
+
+    def read(self, trainer: L.Trainer, together: bool = True) -> None:
+        """Act on the evidence gathered so far; waits for the device.
+
+        Args:
+            together: ask the other ranks, which must all be here; else this rank's alone.
+        """
+        for watch in self.watches:
+            finding = self._finding(watch, together and trainer.world_size > 1)
+            if finding is None:
+                continue
+            if self.on_change == "error":
+                raise PaddingVectorChanged(finding)
+            if self.on_change == "repair":
+                watch.repair(trainer.optimizers)
+                say("repaired", str(finding))
+            else:
+                watch.accept()
+                say("warning", str(finding))
+
+    @staticmethod
+    def _finding(watch: RowWatch, together: bool) -> Finding | None:
+        if not together:
+            return None if watch.is_still() else watch.finding(watch.evidence().tolist())
+        evidence = watch.evidence()
+        gathered = [torch.empty_like(evidence) for _ in range(dist.get_world_size())]
+        dist.all_gather(gathered, evidence)
+        found = [watch.finding(each.tolist()) for each in gathered]
+        return min((f for f in found if f is not None), key=lambda f: f.step, default=None)
+
+    def _log(self, trainer: L.Trainer, step: int) -> None:
+        values: dict[str, float] = {}
+        for watch in self.watches:
+            row = watch.embedding.row()
+            if row is not None:
+                suffix = "" if len(self.watches) == 1 else f"/{watch.embedding.name}"
+                values[f"padding/norm{suffix}"] = float(row.float().norm())
+                values[f"padding/gradient{suffix}"] = float(watch.gradient)
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step)

@@ -1,0 +1,1 @@
+"""The LightningModule and what acts on its steps: optimizer, metrics, loss watch, sampling."""

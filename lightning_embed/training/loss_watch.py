@@ -1,0 +1,214 @@
+"""`LossWatch`: no loss or gradient that is not a number reaches the weights; spikes are counted.
+
+Knows: what a step's loss and gradient norm were, when to look at them without making a GPU wait,
+which documents a batch held. Leaves to others: skipping a step on the device (`optim.py`), padding
+(`padding_guard.py`).
+
+On CPU a gradient is looked at before the step. On a GPU the optimizer skips the step by itself, the
+evidence gathers on the device and is read every `every_n_steps`, before each checkpoint and each
+validation.
+"""
+
+import math
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from lightning.pytorch.plugins import MixedPrecision
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.nn.utils import get_total_norm
+from torch.optim import Optimizer
+
+from lightning_embed.console import say
+from lightning_embed.data.batch import Batch
+from lightning_embed.training.lightning_module import LanguageModel
+
+MEMORY = 0.95  # of the running mean and variance that a spike is told by
+SPIKE = 6.0  # standard deviations above the mean
+SETTLED = 50  # steps before which nothing counts as a spike
+SHOWN = 5  # documents named, and spikes at the end
+
+
+class Diverged(RuntimeError):
+    """A loss or gradient was not finite; the weights are those of the step before."""
+
+
+class LossWatch(L.Callback):
+    """Stops or skips a step whose gradient is not finite, and keeps the running epoch's loss.
+
+    In `16-mixed` the gradient scaler meets infinities by design and skips them itself.
+
+    Args:
+        on_non_finite: "error" stops the run, "warn" says so and goes on with the next batch.
+        every_n_steps: optimizer steps between readings.
+    """
+
+    def __init__(
+        self, on_non_finite: Literal["error", "warn"] = "error", every_n_steps: int = 50
+    ) -> None:
+        if on_non_finite not in ("error", "warn"):
+            raise ValueError(f"on_non_finite is {on_non_finite!r}; choose error or warn")
+        if every_n_steps < 1:
+            raise ValueError(f"every_n_steps must be at least 1, not {every_n_steps}")
+        self.on_non_finite = on_non_finite
+        self.every_n_steps = every_n_steps
+        self.skipped: list[int] = []  # steps
+        self.spikes: list[int] = []
+        self._mean = self._variance = 0.0
+        self._steps = 0  # behind mean and variance
+        self._epoch_loss = self._epoch_targets = 0.0
+        self._losses = self._norms = torch.zeros(0)
+        self._norm: Tensor | None = None
+        self._pending: list[tuple[int, int]] = []  # step and real targets of each unread entry
+        self._together = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was read so far, once everything pending is."""
+        if self._pending and self._trainer is not None:
+            self.read(self._trainer)
+        return {
+            "skipped": list(self.skipped),
+            "spikes": list(self.spikes),
+            "running": [self._mean, self._variance, self._steps],
+            "epoch": [self._epoch_loss, self._epoch_targets],
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.skipped, self.spikes = list(state_dict["skipped"]), list(state_dict["spikes"])
+        self._mean, self._variance, self._steps = state_dict["running"]
+        self._epoch_loss, self._epoch_targets = state_dict["epoch"]
+
+    # Looking -----------------------------------------------------------------------------------
+
+    _trainer: L.Trainer | None = None
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._trainer, self._together = trainer, True
+        self._losses = torch.zeros(self.every_n_steps, device=pl_module.device)
+        self._norms = torch.zeros(self.every_n_steps, device=pl_module.device)
+        self._pending = []
+
+    def on_before_optimizer_step(  # type: ignore[override]
+        self, trainer: L.Trainer, pl_module: LanguageModel, optimizer: Optimizer
+    ) -> None:
+        precision = trainer.precision_plugin
+        if isinstance(precision, MixedPrecision) and precision.scaler is not None:
+            return
+        parameters = precision.main_params(optimizer)
+        norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+        pl_module.gradient_norm = norm  # clipping needs it too
+        self._norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        if pl_module.device.type == "cuda":
+            optimizer.found_inf = (~self._norm.isfinite()).float()  # type: ignore[attr-defined]
+            return
+        bad = not math.isfinite(self._norm)
+        optimizer.found_inf = torch.tensor(1.0) if bad else None  # type: ignore[attr-defined]
+        if bad and self.on_non_finite == "error":
+            raise self._diverged(trainer, trainer.global_step + 1)
+
+    def on_train_batch_end(  # type: ignore[override]
+        self,
+        trainer: L.Trainer,
+        pl_module: LanguageModel,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        if trainer.fit_loop._should_accumulate():
+            return
+        place = len(self._pending)
+        self._losses[place] = pl_module.step_loss
+        self._norms[place] = 0.0 if self._norm is None else self._norm
+        self._pending.append((trainer.global_step, batch.global_targets))
+        if len(self._pending) == self.every_n_steps:
+            self.read(trainer)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.state.fn == "fit":
+            self.read(trainer)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.read(trainer)
+        if self._epoch_targets:
+            value = self._epoch_loss / self._epoch_targets
+            for logger in trainer.loggers:
+                logger.log_metrics({"train/epoch_loss": value}, trainer.global_step)
+        self._epoch_loss = self._epoch_targets = 0.0
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.read(trainer)
+        for steps, what in (
+            (self.spikes, "loss spikes"),
+            (self.skipped, "steps skipped, not finite"),
+        ):
+            if steps:
+                shown = ", ".join(f"{step:,}" for step in steps[:SHOWN])
+                more = ", ..." if len(steps) > SHOWN else ""
+                say("loss", f"{len(steps)} {what}, at step {shown}{more}")
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        self._together = False  # other processes may be elsewhere
+        self._pending = []
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self._trainer = None
+
+    # Reading -----------------------------------------------------------------------------------
+
+    def read(self, trainer: L.Trainer) -> None:
+        """Take in the pending steps; waits for the device, and for the other processes.
+
+        Raises:
+            Diverged: one of them was not finite and `on_non_finite` is "error".
+        """
+        pending, self._pending = self._pending, []
+        if not pending:
+            return
+        losses: Any = self._losses[: len(pending)].clone()
+        if trainer.world_size > 1 and self._together:
+            losses = trainer.strategy.reduce(losses, reduce_op="sum")
+        norms = self._norms[: len(pending)].tolist()
+        for (step, targets), loss, norm in zip(pending, losses.tolist(), norms, strict=True):
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                if self.on_non_finite == "error":
+                    raise self._diverged(trainer, step)
+                self.skipped.append(step)
+                say("warning", f"{self._description(trainer, step)}; the step was skipped")
+                continue
+            self._epoch_loss += loss * targets
+            self._epoch_targets += targets
+            self._take(step, loss)
+        for logger in trainer.loggers:
+            values = {"train/loss_spikes": float(len(self.spikes))}
+            if self._norm is not None:  # a scaler's gradients are not looked at
+                values["train/gradient_norm"] = norms[-1]
+            logger.log_metrics(values, pending[-1][0])
+
+    def _take(self, step: int, loss: float) -> None:
+        if self._steps >= SETTLED and loss > self._mean + SPIKE * math.sqrt(self._variance):
+            self.spikes.append(step)
+        rate = max(1 - MEMORY, 1 / (self._steps + 1))
+        distance = loss - self._mean
+        self._mean += rate * distance
+        self._variance = (1 - rate) * (self._variance + rate * distance**2)
+        self._steps += 1
+
+    @staticmethod
+    def _description(trainer: L.Trainer, step: int) -> str:
+        described = getattr(getattr(trainer, "datamodule", None), "documents_of_step", None)
+        names = described(step) if described else []
+        what = f"loss or gradient is not finite at step {step}"
+        if not names:
+            return what
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        return f"{what} (documents: {', '.join(names[:SHOWN])}{more})"
+
+    def _diverged(self, trainer: L.Trainer, step: int) -> Diverged:
+        return Diverged(
+            f"{self._description(trainer, step)}; the step was not taken: go on from the last"
+            " checkpoint with a lower --model.lr and --model.matrix_lr, look at these documents, or"
+            " skip such steps with --loss_watch.on_non_finite warn"
+        )

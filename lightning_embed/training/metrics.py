@@ -1,0 +1,114 @@
+"""Evaluation in sums: loss, perplexity, accuracy and bits per byte, right on any number of ranks.
+
+Knows: what to add up and how to divide in the end. Leaves to others: computing scores
+(`loss.py`), logging (`lightning_module.py`).
+
+Sums are kept for each source (file) apart, so that an interval over files can be given.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torchmetrics import Metric
+
+from lightning_embed.model.loss import Scores
+
+GROUPS = 1024  # sources beyond share a place, number modulo GROUPS
+
+
+class Evaluation(NamedTuple):
+    """What an evaluation found, over all ranks."""
+
+    loss: float  # nats a token
+    perplexity: float
+    accuracy: float
+    bits_per_byte: float
+    nll: Tensor  # (GROUPS,) summed negative log-likelihood of each source
+    n_bytes: Tensor  # (GROUPS,) UTF-8 bytes of each source
+
+    @property
+    def scalars(self) -> dict[str, float]:
+        return {name: value for name, value in self._asdict().items() if isinstance(value, float)}
+
+
+class LanguageModelMetrics(Metric):
+    """Add scores batch by batch; `compute` divides sums over everything seen on all ranks.
+
+    Sums are float64 where the device has it: a million tokens in float32 would lose digits.
+    """
+
+    full_state_update = False
+    nll: Tensor
+    correct: Tensor
+    tokens: Tensor
+    n_bytes: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        for name in ("nll", "correct", "tokens", "n_bytes"):
+            self.add_state(name, torch.zeros(GROUPS, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def _apply(self, fn: Callable[..., Any], exclude_state: Sequence[str] = "") -> Module:
+        """Another device, but no fewer digits: bf16-true converts every module."""
+        this = super()._apply(fn, exclude_state)
+        for name in self._defaults:
+            setattr(self, name, getattr(self, name).double())
+            self._defaults[name] = self._defaults[name].double()  # type: ignore[union-attr]
+        return this
+
+    def update(self, scores: Scores, real: Tensor, group: Tensor, n_bytes: Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            scores: `(B, T)` each.
+            real: `(B, T)` bool, where there is a target.
+            group: `(B,)` source number of each row.
+            n_bytes: `(B,)` UTF-8 bytes of each row's targets.
+        """
+        place = group % GROUPS
+        rows = {
+            "nll": scores.nll.sum(dim=1, dtype=torch.float64),
+            "correct": scores.correct.sum(dim=1),
+            "tokens": real.sum(dim=1),
+            "n_bytes": n_bytes,
+        }
+        for name, values in rows.items():
+            getattr(self, name).index_add_(0, place, values.double())
+
+    def compute(self) -> Evaluation:
+        """Divide the sums; everything is NaN before the first token."""
+        tokens = self.tokens.sum()
+        loss = self.nll.sum() / tokens
+        return Evaluation(
+            float(loss),
+            float(loss.exp()),
+            float(self.correct.sum() / tokens),
+            float(self.nll.sum() / math.log(2) / self.n_bytes.sum()),
+            self.nll.clone(),
+            self.n_bytes.clone(),
+        )
+
+
+def bits_per_byte_interval(
+    nll: Tensor, n_bytes: Tensor, *, share: float = 0.95, draws: int = 10_000
+) -> tuple[float, float]:
+    """A bootstrap interval of bits per byte over sources: what other files might have given.
+
+    Args:
+        nll: `(groups,)` summed negative log-likelihood of each source, nats.
+        n_bytes: `(groups,)` its UTF-8 bytes; sources without bytes are left out.
+        share: probability the interval is to cover.
+        draws: resamples, from a fixed seed.
+    """
+    used = n_bytes > 0
+    nll, n_bytes = nll[used].double().cpu(), n_bytes[used].double().cpu()
+    generator = torch.Generator().manual_seed(0)
+    picks = torch.randint(len(nll), (draws, len(nll)), generator=generator)
+    values = nll[picks].sum(dim=1) / math.log(2) / n_bytes[picks].sum(dim=1)
+    edge = (1 - share) / 2
+    low, high = torch.quantile(values, torch.tensor([edge, 1 - edge], dtype=torch.float64))
+    return float(low), float(high)

@@ -1,0 +1,181 @@
+"""The beginning and the end of a run in a few lines: what goes in, how good it became, what next.
+
+Knows: which figures to show, and what xz needs for the same text. Leaves to others: computing
+metrics (`metrics.py`), sampling (`generate.py`), lines in between (`callbacks/progress.py`).
+"""
+
+import json
+import lzma
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+
+from lightning_embed.checkpointing.save import Checkpoints
+from lightning_embed.console import say, short
+from lightning_embed.data.datamodule import TextDataModule
+from lightning_embed.data.prepared import Prepared
+from lightning_embed.padding.padded import row_of
+from lightning_embed.training.lightning_module import LanguageModel
+from lightning_embed.training.metrics import Evaluation, bits_per_byte_interval
+from lightning_embed.watching.samples import Samples
+from lightning_embed.watching.throughput import Throughput
+
+
+def say_start(
+    trainer: L.Trainer, model: LanguageModel, prepared: Prepared, precision_reason: str
+) -> None:
+    """What the run is trained on, and with which numbers."""
+    report = prepared.report
+    counts = report["counts"]
+    say(
+        "corpus",
+        f"{report['title']}, {counts['documents']:,} documents, {counts['bytes'] / 1e6:.1f} MB"
+        f"  [{prepared.key[:8]}]",
+    )
+    for note in report["notes"]:
+        say("", note)
+    asked, has = report["vocabulary asked"], report["vocabulary"]
+    fewer = f" (the text supports no more than that; asked {asked:,})" if (asked or 0) > has else ""
+    say(
+        "tokens",
+        f"{short(len(prepared.train.tokens))} to train, {short(len(prepared.validation.tokens))}"
+        f" held out; vocabulary {has:,}{fewer}; <pad>=1 checked",
+    )
+    unknown = report["splits"]["validation"]["unknown"]
+    if unknown:
+        say("", f"{unknown:,} held-out tokens are unknown to the tokenizer")
+    processes = f", {trainer.world_size} processes" if trainer.world_size > 1 else ""
+    say(
+        "numbers",
+        f"{trainer.precision} ({precision_reason}); {model.hparams['optimizer']};"
+        f" {torch.get_num_threads()} threads{processes}",
+    )
+
+
+def say_evaluation(found: Evaluation | None, xz: tuple[float, float] | None = None) -> None:
+    """Loss, perplexity, accuracy, bits per byte and their interval; beside what xz needs."""
+    if found is None:
+        say("held out", "not evaluated: --trainer.limit_val_batches or limit_test_batches is 0")
+        return
+    say(
+        "held out",
+        f"validation loss {found.loss:.4f}   perplexity {found.perplexity:.1f}"
+        f"   accuracy {found.accuracy:.3f}",
+    )
+    say("", f"bits per byte {found.bits_per_byte:.4f}")
+    if int((found.n_bytes > 0).sum()) > 1:
+        low, high = bits_per_byte_interval(found.nll, found.n_bytes)
+        say("", f"95 % over held-out files {low:.3f}-{high:.3f}")
+    if xz is not None:
+        alone, after = xz
+        say(
+            "",
+            f"xz -9e needs {alone:.3f} alone, {after:.4f} after the training text:"
+            f" ratio {found.bits_per_byte / after:.3f}",
+        )
+
+
+def xz_bits_per_byte(prepared: Prepared) -> tuple[float, float] | None:
+    """Bits a byte that `xz -9e` needs for the held-out text alone, and after the training text.
+
+    The second is size(training + held out) - size(training). None where the text is too long to
+    have been kept. Takes seconds, so the result stays beside the tokens.
+    """
+    files = prepared.train.text_file, prepared.validation.text_file
+    if not all(file.is_file() for file in files):
+        return None
+    kept = prepared.path / "xz.json"
+    if kept.is_file():
+        alone, after = json.loads(kept.read_text(encoding="utf-8"))
+        return alone, after
+    train, held_out = (file.read_bytes() for file in files)
+
+    def size(text: bytes) -> int:
+        return len(lzma.compress(text, preset=9 | lzma.PRESET_EXTREME))
+
+    with ThreadPoolExecutor() as pool:  # lzma lets other threads run
+        alone, both, first = pool.map(size, (held_out, train + held_out, train))
+    result = 8 * alone / len(held_out), 8 * (both - first) / len(held_out)
+    kept.write_text(json.dumps(result), encoding="utf-8")
+    return result
+
+
+def say_end(
+    trainer: L.Trainer,
+    model: LanguageModel,
+    data: TextDataModule,
+    *,
+    root: Path,
+    resume: str,
+    checkpoints: Checkpoints,
+    samples: Samples,
+    config: str | None,
+) -> None:
+    """Evaluate the best weights on everything held out, show a sample, and tell what to do next.
+
+    Args:
+        root: folder of all runs.
+        resume: the command line that goes on.
+        checkpoints: knows the best one, if any validation ran.
+        samples: shows its first prompt.
+        config: the configuration file the run was started with.
+    """
+    _say_speed(trainer)
+    steps = trainer.global_step
+    best = str(checkpoints.best_path) if checkpoints.best_path.exists() else ""
+    best = trainer.strategy.broadcast(best)  # all evaluate the same weights
+    loggers, trainer.loggers = trainer.loggers, []  # val/... are the quick look's curves
+    chosen: dict[str, Any] = {"ckpt_path": best, "weights_only": True} if best else {}
+    trainer.validate(model, data, verbose=False, **chosen)
+    found = model.evaluation
+    if found is not None:
+        for logger in loggers:
+            logger.log_metrics({f"held_out/{k}": v for k, v in found.scalars.items()}, steps)
+    xz = xz_bits_per_byte(data.prepared) if found and trainer.is_global_zero else None
+    say_evaluation(found, xz)
+    embedding = model.network.embedding
+    row = row_of(embedding.weight, embedding.padding_idx or 0)
+    whole = row is None or not bool(row.count_nonzero())
+    say("padding", f"row {'zero' if whole else 'NOT ZERO'} after {steps} steps")
+    if samples.max_new_tokens and samples.can_run(trainer):
+        _say_sample(samples.prompts[0] + samples.texts(model)[0])
+    size = f"   {_megabytes(checkpoints.best_path):.0f} MB" if best else ""
+    say("best", (best or "none, no validation ran; see last.ckpt beside") + size)
+    say("watch", f"tensorboard --logdir {root}")
+    say("go on", resume)
+    if best:
+        say("more", f'python train.py generate --checkpoint {best} --prompt "def "')
+    own = f"--config {config} " if config else ""
+    say("own text", f'python train.py fit {own}--name mine --data.files "notes/*.md"')
+
+
+def _megabytes(path: Path) -> float:
+    files = path.iterdir() if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files) / 1e6
+
+
+def _say_speed(trainer: L.Trainer) -> None:
+    """How fast the whole run was, beside what the device can do."""
+    counter = next((c for c in trainer.callbacks if isinstance(c, Throughput)), None)  # type: ignore[attr-defined]
+    found = counter.whole_run() if counter is not None else {}
+    if counter is None or not found:
+        return
+    parts = [
+        f"{short(found['tokens_per_s'])} real tok/s",
+        f"padding {100 * found['padding']:.1f} %",
+        f"data wait {100 * found['data_wait']:.0f} %",
+    ]
+    if "mfu" in found:
+        done, can = short(found["flops_per_s"]), short(counter.matrix_rate)
+        parts.append(f"{done}FLOP/s of {can} measured: MFU {100 * found['mfu']:.0f} %")
+    if "peak_memory" in found:
+        parts.append(f"peak {found['peak_memory'] / 1e9:.1f} GB")
+    say("speed", "   ".join(parts))
+
+
+def _say_sample(text: str, lines: int = 5) -> None:
+    for number, line in enumerate([x for x in text.splitlines() if x.strip()][:lines]):
+        say("sample" if number == 0 else "", line[:90])

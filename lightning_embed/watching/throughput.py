@@ -1,0 +1,123 @@
+"""`Throughput`: real tokens per second, padding, model FLOP/s, waiting for data, memory.
+
+Knows: what to count at each step (plain Python numbers, no device is asked). Leaves to others:
+taking readings of the device (`meters.py`), showing the figures (`progress.py`, `summary.py`).
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import astuple, dataclass
+from typing import Any
+
+import lightning as L
+
+from lightning_embed.data.batch import Batch
+from lightning_embed.training.lightning_module import LanguageModel
+from lightning_embed.watching.meters import matrix_rate, peak_memory, training_dtype
+
+
+@dataclass
+class Tally:
+    """What was done in how long, over all processes."""
+
+    tokens: float = 0.0  # real targets
+    positions: float = 0.0  # of the rows handed over, padding included
+    pairs: float = 0.0  # of queries and keys
+    seconds: float = 0.0
+    waited: float = 0.0  # of them, for data
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+
+class Throughput(L.Callback):
+    """Counts real targets and positions of global batches over an interval of log steps.
+
+    Figures of the last interval are in `latest`, those of all of them from `whole_run`:
+    `tokens_per_s` real tokens a second over all processes; `padding` share of positions that hold
+    none; `data_wait` share of time this process had no batch to work on; `flops_per_s` what the
+    network's mathematics needs for those tokens (padding, optimizer and recomputation count for
+    nothing), and `mfu` its share of the rate of a plain product measured when training began;
+    `peak_memory` in bytes, of this process.
+
+    Time in validation and in compilation's first steps counts for nothing; logging and saving in
+    between do count.
+    """
+
+    def __init__(self) -> None:
+        self.latest: dict[str, float] = {}
+        self.run = Tally()
+        self.matrix_rate = 0.0
+        self._flops: Callable[[float, float], float] | None = None
+        self._peak: Callable[[], int | None] = lambda: None
+        self._loader_waited = 0.0
+        self._reset()
+
+    def _reset(self) -> None:
+        self._now = Tally()
+        self._began: float | None = None
+        self._ended: float | None = None
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: LanguageModel) -> None:  # type: ignore[override]
+        device = pl_module.device
+        dtype = training_dtype(str(trainer.precision), device)
+        self.matrix_rate = matrix_rate(device, dtype) * trainer.world_size
+        self._flops = pl_module.network.training_flops
+        self._peak = lambda: peak_memory(device)
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        self._began = time.perf_counter()
+        waited = getattr(trainer.train_dataloader, "waited", 0.0)
+        if self._ended is not None:
+            self._now.seconds += self._began - self._ended
+            self._now.waited += waited - self._loader_waited
+        self._loader_waited = waited
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        share = 1 / trainer.accumulate_grad_batches  # each micro-batch names the global counts
+        self._now.tokens += batch.global_targets * share
+        self._now.positions += batch.global_positions * share
+        self._now.pairs += batch.global_pairs * share
+        self._ended = time.perf_counter()
+        if self._began is not None:
+            self._now.seconds += self._ended - self._began
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._ended = None  # what comes now is not training
+
+    def skip(self) -> None:
+        """Forget the interval so far, as after a step that also compiled."""
+        self._reset()
+
+    def close_interval(self) -> dict[str, float]:
+        """Figures since the last call; on a GPU call it where the device was just waited for."""
+        if self._now.seconds > 0 and self._now.positions > 0:
+            self.latest = self._figures(self._now)
+            self.run += self._now
+        self._reset()
+        return self.latest
+
+    def whole_run(self) -> dict[str, float]:
+        """Figures over all closed intervals; empty before the first."""
+        return self._figures(self.run) if self.run.seconds > 0 else {}
+
+    def _figures(self, done: Tally) -> dict[str, float]:
+        figures = {
+            "tokens_per_s": done.tokens / done.seconds,
+            "padding": 1 - done.tokens / done.positions,
+            "data_wait": done.waited / done.seconds,
+        }
+        if self._flops is not None:
+            figures["flops_per_s"] = self._flops(done.tokens, done.pairs) / done.seconds
+            figures["mfu"] = figures["flops_per_s"] / self.matrix_rate
+        peak = self._peak()
+        return figures if peak is None else figures | {"peak_memory": float(peak)}

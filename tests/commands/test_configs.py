@@ -1,0 +1,116 @@
+"""Every file in configs/ is tried: parsed whole, then run with fewer steps on a small text."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from lightning.pytorch.cli import LightningCLI
+from workshop import ROOT, Workshop, padding_is_zero, run
+
+from lightning_embed import LanguageModel
+from lightning_embed.commands.fit import EmbedCLI
+from lightning_embed.commands.parser import OneLineParser
+
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+OVERLAYS = ("ddp", "fsdp")
+RUNS = [path for path in CONFIGS if path.stem not in OVERLAYS]
+SHORT = (
+    *("--trainer.max_steps", "3", "--trainer.limit_val_batches", "2", "--trainer.devices", "1"),
+    *(
+        "--model.compile",
+        "false",
+        "--samples.max_new_tokens",
+        "3",
+        "--trainer.precision",
+        "32-true",
+    ),
+    *("--model.d_model", "32", "--model.n_heads", "2", "--model.n_layers", "1"),
+    *("--trainer.val_check_interval", "1.0", "--trainer.check_val_every_n_epoch", "1"),
+    *("--trainer.accelerator", "cpu", "--data.num_workers", "0"),
+)
+
+
+class Parsed(BaseException):
+    """Thrown to stop a command once its settings are read."""
+
+
+def parse(monkeypatch: pytest.MonkeyPatch, command: str, *arguments: str | Path) -> Any:
+    """The settings a command would run with; nothing is built."""
+    found: list[Any] = []
+
+    def stop(self: EmbedCLI) -> None:
+        found.append(self.config[command])
+        raise Parsed
+
+    monkeypatch.setattr(EmbedCLI, "before_instantiate_classes", stop)
+    with pytest.raises(Parsed):
+        EmbedCLI(command, [str(x) for x in arguments], began=time.perf_counter())
+    return found[0]
+
+
+def test_there_is_a_file_for_each_kind_of_run() -> None:
+    names = {path.stem for path in CONFIGS}
+    assert {"stdlib", "shakespeare_char", "tinystories", "gpt2_124m", *OVERLAYS} <= names
+    assert issubclass(EmbedCLI, LightningCLI) and OneLineParser
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_it_parses_and_sets_what_it_says(
+    monkeypatch: pytest.MonkeyPatch, path: Path, command: str
+) -> None:
+    settings = parse(monkeypatch, command, "--config", path)
+    for section, values in yaml.safe_load(path.read_text(encoding="utf-8")).items():
+        for key, value in values.items():
+            if not isinstance(value, dict):
+                assert settings[section][key] == value, f"{section}.{key}"
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
+def test_every_value_is_explained(path: Path) -> None:
+    """Each setting has a comment on its line, or stands below one that has."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("#")
+    values = [line for line in lines if ": " in line and not line.lstrip().startswith("#")]
+    explained = [line for line in values if "#" in line]
+    assert len(explained) >= len(values) / 2, path
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
+def test_its_model_can_be_built(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    settings = parse(monkeypatch, "fit", "--config", path)
+    options = {k: v for k, v in settings.model.as_dict().items() if k != "vocab_size"}
+    with torch.device("meta"):
+        model = LanguageModel(**options, vocab_size=settings.data.vocab_size or 50_261)
+        logits = model(torch.zeros(1, 8, dtype=torch.int64))
+    assert logits.shape[:2] == (1, 8)
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
+def test_it_trains_a_few_steps_on_a_local_text(workshop: Workshop, path: Path) -> None:
+    """Its data settings stay as they are where a small text can bear them."""
+    told = run(
+        *("fit", "--config", path, *SHORT, *workshop.where, "--data.hub", "null"),
+        *("--data.hub_config", "null", "--data.tokens_per_batch", "2048"),
+        *(("--data.tokenizer", "bpe") if path.stem == "gpt2_124m" else ()),
+    )
+    assert told.status == 0, told.out + told.err
+    assert float(told.line("bits per byte")) > 0
+    assert workshop.runs() == [path.stem]
+    assert padding_is_zero(workshop.checkpoint(path.stem))
+    assert f"runs/{path.stem}/config.yaml" in told.line("go on")  # further options were given
+
+
+@pytest.mark.parametrize("name", ["tinystories", "gpt2_124m"])
+def test_without_a_network_it_ends_at_once_in_one_line(workshop: Workshop, name: str) -> None:
+    began = time.monotonic()
+    told = run(
+        *("fit", "--config", ROOT / "configs" / f"{name}.yaml", "--data.tokenizer", "bpe"),
+        *("--data.cache_dir", workshop.cache, "--trainer.default_root_dir", workshop.root),
+    )
+    assert time.monotonic() - began < 5
+    assert "HF_HUB_OFFLINE" in told.error_line() and "--data.files" in told.err
+    assert workshop.runs() == []

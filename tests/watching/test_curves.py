@@ -1,0 +1,81 @@
+"""Curves outlive a full disk; steps that are done once more are not there twice."""
+
+import errno
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.tensorboard import SummaryWriter
+
+from lightning_embed.watching.curves import Curves, quiet_writer
+
+
+def curve(folder: Path) -> list[tuple[int, float]]:
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return [(event.step, event.value) for event in events.Scalars("loss")]
+
+
+def test_a_resumed_run_takes_back_what_it_does_once_more(tmp_path: Path) -> None:
+    for first, steps in ((None, range(1, 8)), (5, range(5, 9))):
+        curves = Curves(str(tmp_path), "run", first)
+        for step in steps:
+            curves.log_metrics({"loss": float(10 * (first or 0) + step)}, step)
+        curves.save()
+        time.sleep(1.1)  # files are read in the order of the second they were begun in
+    assert [step for step, _ in curve(tmp_path / "run")] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert curve(tmp_path / "run")[4] == (5, 55.0)
+
+
+def test_a_full_disk_is_said_once_and_curves_go_on_after_it(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    curves = Curves(str(tmp_path), "run")
+    for step in range(3, 12):
+        with monkeypatch.context() as patch:
+            if step in (6, 7, 8):
+                patch.setattr(SummaryWriter, "add_scalar", full)
+                patch.setattr(SummaryWriter, "flush", full)
+            curves.log_metrics({"loss": float(step)}, step)
+            curves.save()
+    curves.finalize("success")
+    assert [step for step, _ in curve(tmp_path / "run")] == [3, 4, 5, 9, 10, 11]
+    assert capsys.readouterr().out.count("No space left") == 1
+
+
+def test_other_mistakes_are_not_taken_for_a_full_disk(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="you tried to log"):
+        Curves(str(tmp_path), "run").log_metrics({"loss": object()}, 1)
+
+
+@pytest.mark.parametrize(
+    ("module", "error", "told"),
+    [
+        ("tensorboard.summary", OSError(errno.ENOSPC, "full"), False),
+        ("tensorboard.summary", KeyError("x"), True),
+        ("elsewhere", OSError(errno.ENOSPC, "full"), True),
+    ],
+)
+def test_only_tensorboards_thread_ends_quietly(
+    monkeypatch: pytest.MonkeyPatch, module: str, error: Exception, told: bool
+) -> None:
+    heard: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", heard.append)
+    quiet_writer()
+    kind = type("Writer", (threading.Thread,), {"__module__": module})
+
+    def fail() -> None:
+        raise error
+
+    thread = kind(target=fail)
+    thread.start()
+    thread.join()
+    assert bool(heard) == told
