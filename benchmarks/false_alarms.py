@@ -76,7 +76,7 @@ class Tiny(L.LightningModule):
             self.network,
             optimizer="muon",
             lr=1e-2,
-            matrix_lr=0.02,
+            muon_lr=0.02,
             weight_decay=0.1,
             betas=(0.9, 0.95),
         )

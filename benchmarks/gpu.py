@@ -57,8 +57,8 @@ SHAKESPEARE = {
     "model.dropout": 0.2,
     "model.optimizer": "muon",
     "model.lr": 0.003,
-    "model.matrix_lr": 0.02,
-    "model.decay_share": 1.0,
+    "model.muon_lr": 0.02,
+    "model.decay_fraction": 1.0,
     "trainer.max_steps": 1_000,  # a fifth of the published run's tokens
     "trainer.val_check_interval": 1_000,
     "trainer.check_val_every_n_epoch": "null",

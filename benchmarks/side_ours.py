@@ -160,7 +160,7 @@ def loop(asked: dict[str, Any], batches: Iterator[Batch]) -> None:
         network,
         optimizer=h["optimizer"],
         lr=h["lr"],
-        matrix_lr=h["matrix_lr"],
+        muon_lr=h["muon_lr"],
         weight_decay=h["weight_decay"],
         betas=tuple(h["betas"]),
     )
@@ -170,8 +170,8 @@ def loop(asked: dict[str, Any], batches: Iterator[Batch]) -> None:
         schedule="wsd",
         total_steps=10_000,
         warmup_steps=20,
-        decay_share=0.5,
-        final_share=0.0,
+        decay_fraction=0.5,
+        final_fraction=0.0,
     )
     scheduler = LambdaLR(optimizer, factor)
     mixed = asked["precision"] == "bf16-mixed"
@@ -184,7 +184,7 @@ def loop(asked: dict[str, Any], batches: Iterator[Batch]) -> None:
         real = batch.global_targets
         with low:
             loss = network.loss(
-                batch.ids, batch.targets, segments=batch.segments, places=batch.places
+                batch.ids, batch.targets, segments=batch.segments, repack=batch.repack
             )
             loss = loss / real
         optimizer.zero_grad(set_to_none=True)

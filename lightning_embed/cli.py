@@ -1,44 +1,31 @@
-"""The front door: one table of commands, a run assembled in plain sight, errors in one line.
+"""The front door: one table of commands, each imported when it is asked for, errors in one line."""
 
-Knows: which parts a run has and in what order, where its files go. Leaves to others: everything the
-parts do.
-"""
-
-import logging
+import ast
+import inspect
 import os
 import signal
 import sys
 import threading
-import time
-import warnings
 from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
-BEGAN = time.perf_counter()
+from lightning_embed.errors import TrainingStopped, UserError
 
-TRAINER_COMMANDS = {
-    "fit": "train a model",
-    "validate": "evaluate a checkpoint on the held-out text",
-    "test": "the same, logged as test/...",
-    "predict": "bits per byte of each held-out file, as a table",
+# A command is a function whose parameters are its options, or one of `args`, the rest of the
+# command line, where Lightning's parser reads that. The first line of its docstring is its help.
+COMMANDS = {
+    "fit": "lightning_embed.commands.fit:fit",
+    "validate": "lightning_embed.commands.fit:validate",
+    "test": "lightning_embed.commands.fit:test",
+    "predict": "lightning_embed.commands.fit:predict",
+    "generate": "lightning_embed.commands.generate:generate",
+    "audit": "lightning_embed.commands.audit:audit",
+    "consolidate": "lightning_embed.commands.consolidate:consolidate",
+    "tokenizer": "lightning_embed.commands.tokenizer:tokenizer",
 }
-OTHER_COMMANDS = {
-    "generate": "continue a prompt with a trained checkpoint",
-    "audit": "tell what somebody's model folder or checkpoint makes of padding",
-    "consolidate": "put a checkpoint in shards together into one file",
-    "tokenizer": "train a tokenizer, adopt a foreign one, or look at one",
-}
-
-
-def _usage() -> str:
-    rows = {**TRAINER_COMMANDS, **OTHER_COMMANDS}.items()
-    table = "\n".join(f"  {name:<10} {what}" for name, what in rows)
-    return (
-        "usage: python train.py COMMAND [options]\n\n"
-        f"{table}\n\n"
-        "python train.py fit --config configs/stdlib.yaml trains on the text of Python itself;\n"
-        "python train.py COMMAND --help lists the options of a command."
-    )
 
 
 def main(args: list[str] | None = None) -> int:
@@ -48,26 +35,11 @@ def main(args: list[str] | None = None) -> int:
         print(_usage())
         return 0
     command, rest = arguments[0], arguments[1:]
+    if command not in COMMANDS:
+        return _unknown(command)
     before = _end_on_signals()
     try:
-        if command in TRAINER_COMMANDS:
-            from lightning_embed.commands.fit import EmbedCLI
-            from lightning_embed.watching.curves import quiet_writer
-
-            _quiet_libraries()
-            quiet_writer()
-            EmbedCLI(command, rest, began=BEGAN)
-        elif command in OTHER_COMMANDS:
-            return _typed_command(command, rest)
-        else:
-            from difflib import get_close_matches
-
-            near = get_close_matches(command, [*TRAINER_COMMANDS, *OTHER_COMMANDS], n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
-            print(
-                f"error: no command {command!r}{hint}; see python train.py --help", file=sys.stderr
-            )
-            return 2
+        return _run(command, rest) or 0
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader, such as head, has seen enough
@@ -81,7 +53,45 @@ def main(args: list[str] | None = None) -> int:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    return 0
+
+
+def _run(command: str, args: list[str]) -> int | None:
+    module, _, name = COMMANDS[command].partition(":")
+    function: Callable[..., int | None] = getattr(import_module(module), name)
+    if list(inspect.signature(function).parameters) == ["args"]:
+        return function(args)
+    from lightning_embed.commands.parser import call_with_options
+
+    return call_with_options(function, args, prog=f"train.py {command}")
+
+
+def _unknown(command: str) -> int:
+    from difflib import get_close_matches
+
+    near = get_close_matches(command, list(COMMANDS), n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    print(f"error: no command {command!r}{hint}; see python train.py --help", file=sys.stderr)
+    return 2
+
+
+def _usage() -> str:
+    table = "\n".join(f"  {name:<11} {_help(target)}" for name, target in COMMANDS.items())
+    return (
+        "usage: python train.py COMMAND [options]\n\n"
+        f"{table}\n\n"
+        "python train.py fit --config configs/stdlib.yaml trains on the text of Python itself;\n"
+        "python train.py COMMAND --help lists the options of a command."
+    )
+
+
+def _help(target: str) -> str:
+    """The first sentence of a command's docstring, read without importing what it needs."""
+    module, _, name = target.partition(":")
+    spec = find_spec(module)
+    assert spec is not None and spec.origin is not None, target
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    function = next(n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == name)
+    return (ast.get_docstring(function) or "").partition(".\n")[0].rstrip(".")
 
 
 def _end_on_signals() -> dict[int, Any]:
@@ -98,68 +108,8 @@ def _end_on_signals() -> dict[int, Any]:
 
 
 def _is_for_users(error: Exception) -> bool:
-    """Mistakes in settings and files; anything else is a bug and keeps its traceback."""
-    if isinstance(error, ValueError | OSError):
+    """Mistakes in settings and files, what stopped training, and what Lightning calls a
+    misconfiguration; anything else is a bug and keeps its traceback."""
+    if isinstance(error, UserError | TrainingStopped | OSError):
         return True
-    names = ("PaddingVectorChanged", "Diverged", "MisconfigurationException")
-    return type(error).__name__ in names
-
-
-def _quiet_libraries() -> None:
-    """No adverts, no advice about loaders that are not used; called after Lightning's import,
-    which sets its own level."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # reports asked for
-    for message in (
-        ".*does not have many workers.*",
-        ".*dataloader is not resumable.*",
-        ".*Checkpoint directory .* exists and is not empty.*",
-        ".*isinstance\\(treespec, LeafSpec\\).*",
-        ".*number of training batches.*smaller than the logging interval.*",
-        ".*is not supported for `.*` in `autocast`.*",
-        ".*Please use the new API settings to control TF32.*",
-        ".*`training_step` returned `None`.*",
-        ".*could not find the monitored key.*",  # a run that ends before its first validation
-        ".*`max_epochs` was not set.*",  # RunLength sets it once the text is known
-        ".*The dirpath has changed from.*",
-        ".*It is recommended to use .*sync_dist=True.*",
-        ".*assuming the intent is to load in a single process.*",
-    ):
-        warnings.filterwarnings("ignore", message=message)
-
-
-def _bare_flag(args: list[str], flag: str) -> list[str]:
-    """`--json` alone for `--json true`, the only form a typed bool has."""
-    pairs = zip(args, [*args[1:], ""], strict=False)
-    alone = [arg == flag and after not in ("true", "false") for arg, after in pairs]
-    return [f"{arg}=true" if bare else arg for arg, bare in zip(args, alone, strict=True)]
-
-
-def _typed_command(command: str, args: list[str]) -> int:
-    from jsonargparse import auto_cli
-
-    from lightning_embed.commands.parser import OneLineParser
-
-    function: Callable[..., int | None]
-    if command == "generate":
-        from lightning_embed.training.generate import generate as function
-    elif command == "audit":
-        from lightning_embed.audit.audit import audit as function
-
-        args = _bare_flag(args, "--json")
-    elif command == "consolidate":
-        from lightning_embed.checkpointing.files import consolidate as function
-    else:
-        from lightning_embed.commands.tokenizer import tokenizer as function
-    _quiet_libraries()
-    status = auto_cli(
-        function,
-        args=args,
-        as_positional=command == "audit",
-        parser_class=OneLineParser,
-        prog=f"train.py {command}",
-    )
-    return status or 0
+    return type(error).__name__ == "MisconfigurationException"

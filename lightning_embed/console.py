@@ -5,6 +5,9 @@ Knows: the shape of a line. Leaves to others: what is worth saying.
 
 import os
 import sys
+import time
+
+BEGAN = time.perf_counter()  # when the program started: the first module of ours it imports
 
 
 def is_main_process() -> bool:

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import torch
 
+from lightning_embed.errors import UserError
+
 BYTES_PER_PARAMETER = 16  # float32 weight, gradient and two moments
 
 
@@ -81,7 +83,7 @@ def require_memory(parameters: int) -> None:
     """Refuse a model whose training state alone is larger than the machine's memory.
 
     Raises:
-        ValueError: with both figures and the settings to lower.
+        UserError: with both figures and the settings to lower.
     """
     try:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -89,7 +91,7 @@ def require_memory(parameters: int) -> None:
         return
     needed = parameters * BYTES_PER_PARAMETER
     if needed > memory:
-        raise ValueError(
+        raise UserError(
             f"{parameters:,} parameters need {needed / 2**30:,.0f} GiB to train, this machine has"
             f" {memory / 2**30:,.0f} GiB: lower --model.n_layers or --model.d_model"
         )

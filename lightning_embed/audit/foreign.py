@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_embed.audit.tensors import Tensors, open_tensors, read_json
+from lightning_embed.errors import UserError
 from lightning_embed.special_tokens import PAD_ID
 
 EMBEDDING = re.compile(
@@ -55,7 +56,7 @@ class Subject:
 
 
 def examine(path: Path, padding_idx: int | None) -> Subject:
-    """Read a folder or a file; raises ValueError or FileNotFoundError where that cannot be done."""
+    """Read a folder or a file; raises UserError or FileNotFoundError where that cannot be done."""
     tensors = open_tensors(path)
     folder = path if path.is_dir() else None
     config = read_json(folder / "config.json") if folder else {}
@@ -68,10 +69,10 @@ def examine(path: Path, padding_idx: int | None) -> Subject:
     ours = "model.embedding.weight" in tensors.entries and parameters.keys() >= OURS
     embeddings = _find_embeddings(tensors)
     if not embeddings:
-        raise ValueError(f"none of the {len(tensors.entries)} tensors in {path} embeds tokens")
+        raise UserError(f"none of the {len(tensors.entries)} tensors in {path} embeds tokens")
     rows = tensors.entries[embeddings[0]].shape[0]
     if padding_idx is not None and not -rows <= padding_idx < rows:
-        raise ValueError(f"--padding_idx {padding_idx} is outside the {rows:,} rows there are")
+        raise UserError(f"--padding_idx {padding_idx} is outside the {rows:,} rows there are")
     candidates = {
         "--padding_idx": padding_idx if padding_idx is None else padding_idx % rows,
         "config.json": whole_number(config.get("pad_token_id")),

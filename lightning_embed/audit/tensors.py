@@ -22,6 +22,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lightning_embed.errors import UserError
+
 WEIGHTS = (  # in the order in which transformers takes them
     "model.safetensors",
     "model.safetensors.index.json",
@@ -62,7 +64,7 @@ def open_tensors(path: Path) -> Tensors:
 
     Raises:
         FileNotFoundError: nothing is there.
-        ValueError: it is truncated, another kind of file, or would run code.
+        UserError: it is truncated, another kind of file, or would run code.
     """
     if path.is_dir():
         return _open_folder(path)
@@ -80,22 +82,22 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         loaded = loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # also bytes that are not UTF-8
-        raise ValueError(f"{path} does not parse as JSON ({error})") from None
+        raise UserError(f"{path} does not parse as JSON ({error})") from None
     if not isinstance(loaded, dict):
-        raise ValueError(f"{path} is not a JSON object")
+        raise UserError(f"{path} is not a JSON object")
     return loaded
 
 
 def _open_folder(folder: Path) -> Tensors:
     if (folder / ".metadata").is_file():
-        raise ValueError(
+        raise UserError(
             f"{folder} is a sharded checkpoint, whose index is a pickle; if you trust it, join it "
             f"with python -m lightning.fabric.utilities.consolidate_checkpoint {folder} and audit "
             "the file that makes"
         )
     name = next((name for name in WEIGHTS if (folder / name).is_file()), None)
     if name is None:
-        raise ValueError(f"{folder} holds no weights; looked for {', '.join(WEIGHTS)}")
+        raise UserError(f"{folder} holds no weights; looked for {', '.join(WEIGHTS)}")
     kind = f"Hugging Face folder, {name}"
     if name.endswith(".index.json"):
         return Tensors(kind, _open_shards(folder / name))
@@ -108,18 +110,18 @@ def _open_shards(index: Path) -> dict[str, Entry]:
     """Every tensor an index promises, from the files beside it."""
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise ValueError(f"{index} has no weight_map")
+        raise UserError(f"{index} has no weight_map")
     shards = list(dict.fromkeys(map(str, weight_map.values())))
     opened = {}
     for shard in shards:
         if Path(shard).name != shard:  # an index must not make us open files elsewhere
-            raise ValueError(f"{index} names {shard!r}, which is not a file beside it")
+            raise UserError(f"{index} names {shard!r}, which is not a file beside it")
         if not (index.parent / shard).is_file():
             raise FileNotFoundError(f"{index} names {shard}, which is missing")
         opened[shard] = _open_file(index.parent / shard).entries
     for name, shard in weight_map.items():
         if name not in opened[str(shard)]:
-            raise ValueError(f"{index} promises {name!r} in {shard}, which lacks it")
+            raise UserError(f"{index} promises {name!r} in {shard}, which lacks it")
     return {name: opened[str(shard)][name] for name, shard in weight_map.items()}
 
 
@@ -127,9 +129,9 @@ def _open_file(path: Path) -> Tensors:
     with open(path, "rb") as file:
         start = file.read(len(GIT_LFS))
     if not start:
-        raise ValueError(f"{path} is empty")
+        raise UserError(f"{path} is empty")
     if start == GIT_LFS:
-        raise ValueError(f"{path} is a Git LFS pointer, not the weights; run git lfs pull")
+        raise UserError(f"{path} is a Git LFS pointer, not the weights; run git lfs pull")
     # Eight bytes of length, then a header in JSON; nothing torch.save writes looks like that.
     if path.suffix == ".safetensors" or start[8:9] == b"{":
         return Tensors("safetensors file", _open_safetensors(path))
@@ -148,7 +150,7 @@ def _open_safetensors(path: Path) -> dict[str, Entry]:
                 for name in file.keys()  # noqa: SIM118 - not a dict
             }
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is not a whole safetensors file ({error})") from None
+        raise UserError(f"{path} is not a whole safetensors file ({error})") from None
 
 
 def _read_safetensor(path: Path, name: str) -> Tensor:
@@ -159,7 +161,7 @@ def _read_safetensor(path: Path, name: str) -> Tensor:
             tensor: Tensor = file.get_tensor(name)
             return tensor
     except (SafetensorError, OSError, RuntimeError, AttributeError) as error:
-        raise ValueError(f"{name!r} in {path} cannot be read ({error})") from None
+        raise UserError(f"{name!r} in {path} cannot be read ({error})") from None
 
 
 def _open_pickle(path: Path) -> Tensors:
@@ -170,11 +172,11 @@ def _open_pickle(path: Path) -> Tensors:
                 path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
             )
     except Exception as error:  # a file made by others can fail in any way there is
-        raise ValueError(_why_refused(path, error)) from None
+        raise UserError(_why_refused(path, error)) from None
     if isinstance(loaded, Tensor):
         loaded = {"weight": loaded}
     if not isinstance(loaded, dict):
-        raise ValueError(f"{path} holds a {type(loaded).__name__}, not named tensors")
+        raise UserError(f"{path} holds a {type(loaded).__name__}, not named tensors")
     wrapper = next((name for name in WRAPPERS if isinstance(loaded.get(name), dict)), None)
     entries = {
         name: Entry(tuple(tensor.shape), partial(_same, tensor))
@@ -182,7 +184,7 @@ def _open_pickle(path: Path) -> Tensors:
         if isinstance(name, str) and is_plain(tensor)
     }
     if not entries:
-        raise ValueError(f"{path} holds no tensors: it is no state dict and no checkpoint")
+        raise UserError(f"{path} holds no tensors: it is no state dict and no checkpoint")
     if wrapper is None:
         return Tensors("state dict", entries)
     lightning = "pytorch-lightning_version" in loaded

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_embed.console import say
+from lightning_embed.errors import UserError
 
 # Hyperparameters that decide a network's shape: a checkpoint fits no other.
 SHAPE = (
@@ -22,7 +23,7 @@ SHAPE = (
     "tied",
     "qk_norm",
     "scale_embedding",
-    "rope_base",
+    "rope_theta",
 )
 FROM_DATA = ("vocab_size", "max_length")
 AS_BEGUN = ("schedule_steps",)  # unset means what the run began with
@@ -62,7 +63,7 @@ NEEDED_OF_DATA = {
 
 
 def refuse_impossible(trainer: Any) -> None:
-    """Raises ValueError, one line, for settings of a fit that Lightning would meet with a traceback
+    """Raises UserError, one line, for settings of a fit that Lightning would meet with a traceback
     or with something else than was asked for."""
     interval, strategy = trainer.val_check_interval, trainer.strategy
     nothing = [n for n in ("max_steps", "max_epochs", "limit_train_batches") if trainer[n] == 0]
@@ -108,7 +109,7 @@ def refuse_impossible(trainer: Any) -> None:
         ),
     ):
         if refused:
-            raise ValueError(why)
+            raise UserError(why)
 
 
 def settle_model(
@@ -130,7 +131,7 @@ def settle_model(
         training: the command goes on training.
 
     Raises:
-        ValueError: the shapes differ.
+        UserError: the shapes differ.
     """
     for key, then in saved.items():
         now = asked.get(key)
@@ -139,7 +140,7 @@ def settle_model(
         if key in SHAPE and not training and now == defaults(key):
             asked[key] = then
         elif key in SHAPE:
-            raise ValueError(
+            raise UserError(
                 f"--model.{key} is {now}, but {checkpoint} was trained with {then}: a checkpoint"
                 " fits no other shape; leave it as it was or start a new run"
             )
@@ -148,7 +149,7 @@ def settle_model(
 
 
 def require_complete(saved: dict[str, Any], checkpoint: Path) -> None:
-    """Raises ValueError: weights alone are not enough to go on training."""
+    """Raises UserError: weights alone are not enough to go on training."""
     data = saved.get("TextDataModule")
     missing = [key for key, kind in NEEDED.items() if not isinstance(saved.get(key), kind)]
     if isinstance(data, dict):
@@ -156,7 +157,7 @@ def require_complete(saved: dict[str, Any], checkpoint: Path) -> None:
     if "loops" not in missing and "fit_loop" not in saved["loops"]:
         missing.append("fit_loop")
     if missing:
-        raise ValueError(
+        raise UserError(
             f"{checkpoint} has no {', '.join(missing)}: it can be evaluated, but no run can"
             " go on from it"
         )

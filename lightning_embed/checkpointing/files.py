@@ -23,7 +23,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from torch import Tensor
 
 from lightning_embed.checkpointing.shards import is_whole_folder, read_meta, read_whole
-from lightning_embed.console import say
+from lightning_embed.errors import UserError
 
 TEMPORARY = ".tmp-"
 FULL_BELOW = 2**20  # bytes left on a disk that torch could not write on
@@ -104,9 +104,9 @@ def is_whole(path: Path | BinaryIO) -> bool:
 
 
 def require_whole(path: Path, content: BinaryIO | None = None) -> None:
-    """Raises ValueError: the checkpoint is damaged. `content` is the file's, where it was read."""
+    """Raises UserError: the checkpoint is damaged. `content` is the file's, where it was read."""
     if not is_whole(path if content is None else content):
-        raise ValueError(
+        raise UserError(
             f"{path} is damaged (not a whole archive, or its checksums do not hold); give another,"
             " or --ckpt_path last for the newest whole one"
         )
@@ -139,7 +139,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """What a checkpoint holds, a file mapped rather than read; no code in it is run.
 
     Raises:
-        ValueError: it holds more than tensors and plain values, or is no checkpoint of ours.
+        UserError: it holds more than tensors and plain values, or is no checkpoint of ours.
     """
     if path.is_dir():
         return _require_ours(read_whole(path), path)
@@ -147,12 +147,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         with warnings.catch_warnings(action="ignore"):  # the error says more
             saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError:
-        raise ValueError(
+        raise UserError(
             f"{path} holds more than tensors and plain values and is not loaded: it could run a"
             " program"
         ) from None
     except (RuntimeError, EOFError, ValueError, OSError) as error:
-        raise ValueError(
+        raise UserError(
             f"{path} is damaged or no checkpoint ({type(error).__name__}); give another"
         ) from None
     return _require_ours(saved, path)
@@ -163,25 +163,6 @@ def read_header(path: Path) -> dict[str, Any]:
     if path.is_dir():
         return _require_ours(read_meta(path) | {"state_dict": {}, "optimizer_states": []}, path)
     return read_checkpoint(path)
-
-
-def consolidate(checkpoint: str, output: str) -> None:
-    """Put a checkpoint in shards together into one ordinary file.
-
-    Args:
-        checkpoint: a .ckpt folder that fit wrote with configs/fsdp.yaml.
-        output: the .ckpt file to write.
-    """
-    source, target = Path(checkpoint), Path(output)
-    if not source.is_dir():
-        raise FileNotFoundError(
-            f"no folder of shards at {source}; give --checkpoint a .ckpt folder"
-        )
-    if target.exists():
-        raise ValueError(f"{target} is there already; give --output another name")
-    require_whole(source)
-    AtomicCheckpointIO().save_checkpoint(read_checkpoint(source), target)
-    say("saved", f"{target}   {target.stat().st_size / 1e6:.0f} MB")
 
 
 def require_fits(
@@ -209,7 +190,7 @@ def require_fits(
         except (KeyError, TypeError, AttributeError, ValueError):
             differ.append("the optimizer's state")
     if differ:
-        raise ValueError(
+        raise UserError(
             f"the checkpoint does not fit this model: {', '.join(differ[:3])}"
             f"{' and more' if len(differ) > 3 else ''} have other shapes or are on one side only;"
             " give the --model.* settings it was trained with"
@@ -239,5 +220,5 @@ def _require_ours(saved: Any, path: Path) -> dict[str, Any]:
         or any(not isinstance(saved.get(name), kind) for name, kind in parts.items())
         or any(not isinstance(saved.get(name, 0), kind) for name, kind in numbers.items())
     ):
-        raise ValueError(f"{path} is not a checkpoint that fit wrote")
+        raise UserError(f"{path} is not a checkpoint that fit wrote")
     return saved

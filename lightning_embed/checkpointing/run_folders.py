@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lightning_embed.checkpointing.files import read_header, require_whole
 from lightning_embed.console import say
+from lightning_embed.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def choose_run(root: Path, name: str, *, ckpt_path: str | None, fresh: bool) -> 
         fresh: without `ckpt_path`, a new folder is taken; otherwise the best checkpoint is meant.
     """
     if not name or Path(name).name != name or name.startswith("."):
-        raise ValueError(f"--name {name!r} must be a plain folder name")
+        raise UserError(f"--name {name!r} must be a plain folder name")
     if ckpt_path is None and fresh:
         folder = next_folder(root, name)
         if folder.name != name:

@@ -29,6 +29,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning_embed.checkpointing.files import sweep
 from lightning_embed.checkpointing.resume import Resuming
 from lightning_embed.console import say
+from lightning_embed.errors import UserError
 from lightning_embed.padding.guard import PaddingVectorChanged
 
 ASK_EVERY = 10  # steps between looks at the first process' clock
@@ -53,9 +54,9 @@ class Checkpoints(Checkpoint):
         monitor: str = "val/loss",
     ) -> None:
         if keep_last < 1:
-            raise ValueError(f"--checkpoints.keep_last must be at least 1, not {keep_last}")
+            raise UserError(f"--checkpoints.keep_last must be at least 1, not {keep_last}")
         if every_n_steps < 0 or every_n_minutes < 0:
-            raise ValueError(
+            raise UserError(
                 f"--checkpoints.every_n_steps {every_n_steps} and --checkpoints.every_n_minutes"
                 f" {every_n_minutes} must be at least 0"
             )
@@ -134,7 +135,7 @@ class Checkpoints(Checkpoint):
             return
         found = trainer.callback_metrics
         if self.monitor not in found:
-            raise ValueError(
+            raise UserError(
                 f"--checkpoints.monitor {self.monitor!r} is no metric of the validation; there are"
                 f" {', '.join(sorted(name for name in found if name.startswith('val/')))}"
             )

@@ -32,6 +32,8 @@ from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.checkpoint.planner import ReadItem
 from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
 
+from lightning_embed.errors import UserError
+
 META, MARK = "meta.pt", "whole.json"
 OPTIMIZER = "optimizer_"  # Lightning's key for the state of optimizer 0, 1, ...
 PLAIN_GLOBALS = {
@@ -161,7 +163,7 @@ def load_into(state: dict[str, Any], folder: Path) -> None:
     process must call it.
 
     Raises:
-        ValueError: the folder holds more than tensors and plain values.
+        UserError: the folder holds more than tensors and plain values.
     """
     try:
         reader = _opened(folder)
@@ -177,7 +179,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
     except (OSError, pickle.UnpicklingError, RuntimeError) as error:
         raise _refusal(folder, error) from None
     if not isinstance(meta, dict):
-        raise ValueError(f"{folder} is not a checkpoint that fit wrote")
+        raise UserError(f"{folder} is not a checkpoint that fit wrote")
     return meta
 
 
@@ -196,8 +198,8 @@ def read_whole(folder: Path) -> dict[str, Any]:
     }
 
 
-def _refusal(folder: Path, error: BaseException) -> ValueError:
-    return ValueError(
+def _refusal(folder: Path, error: BaseException) -> UserError:
+    return UserError(
         f"{folder} cannot be read, or holds more than tensors and plain values and could run a"
         f" program ({type(error).__name__}); give another checkpoint"
     )

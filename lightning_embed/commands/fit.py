@@ -1,7 +1,7 @@
-"""`EmbedCLI`: LightningCLI with a run's parts put together in plain sight.
+"""The commands that run Lightning's Trainer: `fit`, `validate`, `test`, `predict`.
 
-Knows: which callbacks a run has, where its folder is, what a checkpoint may change. Leaves to
-others: what the parts do.
+`EmbedCLI` is LightningCLI with a run's parts put together in plain sight: its folder, the
+checkpoint it begins from, its callbacks.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.profilers import PassThroughProfiler
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_embed.checkpointing.compatibility import (
     refuse_impossible,
@@ -27,8 +28,10 @@ from lightning_embed.checkpointing.run_folders import choose_run, resume_command
 from lightning_embed.checkpointing.save import Checkpoints
 from lightning_embed.checkpointing.stop import GracefulStop
 from lightning_embed.commands.parser import OneLineParser, require_settings_files
+from lightning_embed.commands.quiet import quiet_libraries
 from lightning_embed.console import say
 from lightning_embed.data.datamodule import TextDataModule
+from lightning_embed.errors import UserError
 from lightning_embed.hardware import keep_freed_memory, settle_threads, suggested_precision
 from lightning_embed.padding.guard import PaddingGuard
 from lightning_embed.training.lightning_module import LanguageModel
@@ -36,7 +39,7 @@ from lightning_embed.training.loss_watch import LossWatch
 from lightning_embed.training.run_length import RunLength
 from lightning_embed.training.seeding import Seeding
 from lightning_embed.watching.crowding import Crowding
-from lightning_embed.watching.curves import Curves
+from lightning_embed.watching.curves import Curves, quiet_writer
 from lightning_embed.watching.predictions import write_predictions
 from lightning_embed.watching.progress import Progress
 from lightning_embed.watching.samples import Samples
@@ -44,10 +47,30 @@ from lightning_embed.watching.summary import say_end, say_evaluation, say_start
 from lightning_embed.watching.throughput import Throughput
 
 
+def fit(args: list[str]) -> None:
+    """Train a model."""
+    EmbedCLI("fit", args)
+
+
+def validate(args: list[str]) -> None:
+    """Evaluate a checkpoint on the held-out text."""
+    EmbedCLI("validate", args)
+
+
+def test(args: list[str]) -> None:
+    """Evaluate a checkpoint on the held-out text, logged as `test/` figures."""
+    EmbedCLI("test", args)
+
+
+def predict(args: list[str]) -> None:
+    """Write bits per byte of each held-out file, as a table."""
+    EmbedCLI("predict", args)
+
+
 def seed_number(given: int | bool) -> int:
     """Lightning takes true and false too, for seeds that would not be those of the batches."""
     if isinstance(given, bool):
-        raise ValueError(f"--seed_everything {str(given).lower()}: give a number")
+        raise UserError(f"--seed_everything {str(given).lower()}: give a number")
     return given
 
 
@@ -79,12 +102,13 @@ class EmbedCLI(LightningCLI):
     Args:
         command: which.
         args: the rest of the command line.
-        began: `time.perf_counter()` when the program started.
     """
 
-    def __init__(self, command: str, args: list[str], began: float) -> None:
-        self.command, self.args, self.began = command, args, began
+    def __init__(self, command: str, args: list[str]) -> None:
+        self.command, self.args = command, args
         self.saved: dict[str, Any] = {}  # header of the checkpoint a command begins from
+        quiet_libraries()
+        quiet_writer()
         super().__init__(
             LanguageModel,
             TextDataModule,
@@ -137,6 +161,13 @@ class EmbedCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Replaces LightningCLI's, which silently prefers a checkpoint's settings to the user's."""
 
+    def instantiate_classes(self) -> None:
+        """Build trainer, model and data; a library's refusal of a setting is the user's to mend."""
+        try:
+            super().instantiate_classes()
+        except (ValueError, MisconfigurationException) as error:
+            raise UserError(str(error)) from error
+
     # Choices a machine makes --------------------------------------------------------------------
 
     def before_instantiate_classes(self) -> None:
@@ -151,7 +182,7 @@ class EmbedCLI(LightningCLI):
         if trainer.precision is None:
             trainer.precision, self.reason = suggested_precision(trainer.accelerator)
         if str(trainer.precision) in ("16-true",):
-            raise ValueError(
+            raise UserError(
                 "--trainer.precision 16-true is refused: AdamW's epsilon is 0 in float16 and turns"
                 " the padding row into NaN; take 16-mixed, bf16-mixed or bf16-true"
             )
@@ -212,7 +243,7 @@ class EmbedCLI(LightningCLI):
             RunLength(given=limits != (-1, None)),
             Seeding(config["data"].seed),
             throughput,
-            Progress(throughput, self.began),
+            Progress(throughput),
             Crowding(),
             GracefulStop(checkpoints, self.resume),
             Resuming(trainer_settings(self.config[self.command].trainer)),
@@ -279,7 +310,7 @@ class EmbedCLI(LightningCLI):
 
     def predict(self, model: LanguageModel, datamodule: TextDataModule, **kwargs: Any) -> None:
         if self.trainer.world_size > 1:
-            raise ValueError("predict runs in one process; give --trainer.devices 1")
+            raise UserError("predict runs in one process; give --trainer.devices 1")
         kwargs |= {"weights_only": True, "return_predictions": True}
         rows: Any = self.trainer.predict(model, datamodule, **kwargs)
         sources = datamodule.prepared.report["sources"]

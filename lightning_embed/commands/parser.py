@@ -1,17 +1,17 @@
-"""A command-line parser that answers a mistake with one line.
-
-Knows: how to find the key a person mistyped and the nearest one there is. Leaves to others: which
-arguments there are (`cli.py`).
-"""
+"""A command-line parser that answers a mistake with one line, and functions called by it."""
 
 import difflib
+import inspect
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser
+
+from lightning_embed.errors import UserError
 
 UNKNOWN = re.compile(
     r"unrecognized arguments: --(?P<flag>[^\s=]+)"
@@ -35,7 +35,7 @@ def _cannot_be(found: re.Match[str]) -> str:
 
 
 def require_settings_files(args: list[str]) -> None:
-    """Refuse a --config file that holds no settings, by name (ValueError).
+    """Refuse a --config file that holds no settings, by name (UserError).
 
     Others are left to the parser, which does not say in which file it found a mistake.
     """
@@ -47,13 +47,13 @@ def require_settings_files(args: list[str]) -> None:
         try:
             settings = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} does not parse as YAML: {error}") from None
+            raise UserError(f"{path} does not parse as YAML: {error}") from None
         if settings is not None and not isinstance(settings, dict):
-            raise ValueError(f"{path} holds no settings; write for example `data:` and lines below")
+            raise UserError(f"{path} holds no settings; write for example `data:` and lines below")
         for key in ("model", "data", "trainer"):
             section = (settings or {}).get(key)
             if section is not None and not isinstance(section, dict):
-                raise ValueError(f"{path}: {key} is {section!r}, but needs settings below it")
+                raise UserError(f"{path}: {key} is {section!r}, but needs settings below it")
 
 
 def nearest(word: str, words: list[str]) -> str:
@@ -81,3 +81,32 @@ class OneLineParser(LightningArgumentParser):
             text = text[:400] + " ..."
         sys.stderr.write(f"error: {text}{hint}\n")
         self.exit(2)
+
+
+def call_with_options(
+    function: Callable[..., int | None], args: list[str], prog: str
+) -> int | None:
+    """Call a function with options named like its parameters, types and help from its signature
+    and docstring. A parameter called `path` stands on the command line without its name."""
+    from jsonargparse import auto_cli
+
+    parameters = inspect.signature(function).parameters
+    switches = {f"--{name}" for name, p in parameters.items() if p.annotation is bool}
+    status: int | None = auto_cli(
+        function,
+        args=_with_values(args, switches),
+        as_positional="path" in parameters,
+        parser_class=OneLineParser,
+        prog=prog,
+        description=(inspect.getdoc(function) or "").partition("\n")[0],
+    )
+    return status
+
+
+def _with_values(args: list[str], switches: set[str]) -> list[str]:
+    """`--json` alone for `--json true`, the only form a typed bool has."""
+    pairs = zip(args, [*args[1:], ""], strict=False)
+    return [
+        f"{arg}=true" if arg in switches and after not in ("true", "false") else arg
+        for arg, after in pairs
+    ]

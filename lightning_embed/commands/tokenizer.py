@@ -1,14 +1,12 @@
-"""The `tokenizer` command: train one on text, adopt a foreign one, or look at one.
+"""The `tokenizer` command: train one on text, adopt a foreign one, or look at one."""
 
-Knows: the command's options. Leaves to others: tokenizers (`tokenizer.py`, `adoption.py`), text
-(`corpus.py`).
-"""
-
+import os
 import tempfile
 from pathlib import Path
 
 from lightning_embed.console import say
 from lightning_embed.data.tokenizer import TextTokenizer
+from lightning_embed.errors import UserError
 
 
 def tokenizer(
@@ -33,13 +31,14 @@ def tokenizer(
         output: where the tokenizer is written.
         text: a text to show the pieces of.
     """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     if adopt is not None and show is not None:
-        raise ValueError("give --adopt or --show, not both")
+        raise UserError("give --adopt or --show, not both")
     if show is not None:
         made = TextTokenizer.load(show)
     else:
         if Path(output).exists():
-            raise ValueError(f"{output} exists already; give another --output")
+            raise UserError(f"{output} exists already; give another --output")
         made = (
             TextTokenizer.adopt(adopt)
             if adopt

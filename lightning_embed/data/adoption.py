@@ -20,6 +20,7 @@ from typing import Any
 
 from tokenizers import Tokenizer, pre_tokenizers
 
+from lightning_embed.errors import UserError
 from lightning_embed.special_tokens import SPECIAL_TOKENS
 
 # spaces, line ends, tabs, digits, an accent apart from its letter, other scripts, an emoji
@@ -29,7 +30,7 @@ SAMPLE = "  A line, 1234 of it;\r\n\n\tcafe\u0301 naïve 你好 🙂  def f(x):\
 def adopted(data: dict[str, Any], name: str) -> str:
     """The `tokenizer.json` text of `data` (parsed, may be changed) with our four ids first.
 
-    Raises ValueError, one sentence, for anything but a byte-level BPE.
+    Raises UserError, one sentence, for anything but a byte-level BPE.
     """
     _require_byte_level_bpe(data, name)
     model, foreign = data["model"], data.get("added_tokens", [])
@@ -80,7 +81,7 @@ def _require_byte_level_bpe(data: dict[str, Any], name: str) -> None:
         problem = "it marks the inside or the end of words, so that text does not come back exactly"
     else:
         return
-    raise ValueError(f"{name} cannot be adopted: only byte-level BPE can, and {problem}")
+    raise UserError(f"{name} cannot be adopted: only byte-level BPE can, and {problem}")
 
 
 def _require_exact(text: str, name: str) -> None:
@@ -88,9 +89,9 @@ def _require_exact(text: str, name: str) -> None:
         tokenizer = Tokenizer.from_str(text)
     except Exception as error:  # the library raises bare Exceptions
         reason = " ".join(str(error).split())
-        raise ValueError(f"{name} cannot be adopted: {reason}") from None
+        raise UserError(f"{name} cannot be adopted: {reason}") from None
     tokenizer.encode_special_tokens = True
     tokenizer.no_truncation()
     ids = tokenizer.encode(SAMPLE, add_special_tokens=False).ids
     if tokenizer.decode(ids, skip_special_tokens=False) != SAMPLE:
-        raise ValueError(f"{name} cannot be adopted: its text does not come back exactly")
+        raise UserError(f"{name} cannot be adopted: its text does not come back exactly")

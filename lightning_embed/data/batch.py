@@ -5,7 +5,7 @@ goes through an epoch. Leaves to others: which windows form a batch (`plan.py`),
 from (`datamodule.py`).
 
 Rows are right-padded with 1 to the batch's width, targets with IGNORE_INDEX. Where the windows
-would fit into fewer or narrower rows, the batch also says how (`places`), and the network works on
+would fit into fewer or narrower rows, the batch also says how (`repack`), and the network works on
 those rows alone: padding is handed over and hardly computed.
 """
 
@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_embed.data.plan import BatchSettings, MicroBatch, Windows, pack, plan_epoch
+from lightning_embed.errors import UserError
 from lightning_embed.model.attention import Segments
 from lightning_embed.special_tokens import IGNORE_INDEX, PAD_ID
 
@@ -28,8 +29,8 @@ class Batch(NamedTuple):
 
     The `global_` counts are those of the whole global batch (all ranks and micro-batches), so that
     a loss can be divided and throughput counted without asking anyone. `segments` tells which
-    positions of a row belong together; with `places` it is about R rows of W positions, fewer in
-    all, that hold the same tokens, `places` saying where in the flattened batch each comes from.
+    positions of a row belong together; with `repack` it is about R rows of W positions, fewer in
+    all, that hold the same tokens, `repack` saying where in the flattened batch each comes from.
     """
 
     ids: Tensor  # (B, T) int64, padded with PAD_ID
@@ -40,17 +41,17 @@ class Batch(NamedTuple):
     global_positions: int
     global_pairs: int = 0  # query and key, both real and the key not later
     segments: Segments | None = None
-    places: Tensor | None = None  # (R, W) int64
+    repack: Tensor | None = None  # (R, W) int64
 
 
-class Lying(NamedTuple):
+class RowLayout(NamedTuple):
     """How windows lie in rows, one after the other, what is left over at the end."""
 
     begin: np.ndarray  # (windows,) where each begins in the flattened rows
     segments: Segments
 
 
-def lay_out(lengths: np.ndarray, row: np.ndarray, n_rows: int, width: int) -> Lying:
+def lay_out(lengths: np.ndarray, row: np.ndarray, n_rows: int, width: int) -> RowLayout:
     """Put windows of these lengths into these rows, which must not fall."""
     used = np.bincount(row, lengths, minlength=n_rows).astype(np.int64)
     before = np.cumsum(used) - used  # tokens in earlier rows
@@ -59,7 +60,7 @@ def lay_out(lengths: np.ndarray, row: np.ndarray, n_rows: int, width: int) -> Ly
     begins = np.sort(np.concatenate([begin, left_over]))
     bounds = np.append(begins, n_rows * width)
     start = np.repeat(begins % width, np.diff(bounds)).reshape(n_rows, width)
-    return Lying(
+    return RowLayout(
         begin,
         Segments(
             torch.from_numpy(start.astype(np.int32)), torch.from_numpy(bounds.astype(np.int32))
@@ -103,12 +104,12 @@ class PaddedRows(Dataset[Batch]):
     def __getitem__(self, micro: MicroBatch) -> Batch:
         n_rows, width = micro.n_rows, micro.width
         lengths = self.windows.length[micro.windows].astype(np.int64)
-        lying = lay_out(lengths, micro.row, n_rows, width)
+        layout = lay_out(lengths, micro.row, n_rows, width)
         ids = np.full(n_rows * width, PAD_ID, dtype=np.int64)
         targets = np.full(n_rows * width, IGNORE_INDEX, dtype=np.int64)
         group = np.zeros(n_rows, dtype=np.int64)
         n_bytes = np.zeros(n_rows, dtype=np.int64)
-        for window, row, to in zip(micro.windows, micro.row, lying.begin, strict=True):
+        for window, row, to in zip(micro.windows, micro.row, layout.begin, strict=True):
             start, length = int(self.windows.start[window]), int(self.windows.length[window])
             context = int(self.windows.context[window])
             piece = self.tokens[start : start + length + 1]
@@ -118,7 +119,7 @@ class PaddedRows(Dataset[Batch]):
             n_bytes[row] += self._bytes(window)
         check_ids(ids, self.vocab_size)
         check_ids(targets, self.vocab_size)
-        places, segments = closest(lengths, lying, n_rows, width)
+        repack, segments = repack_rows(lengths, layout, n_rows, width)
         return Batch(
             torch.from_numpy(ids).view(n_rows, width),
             torch.from_numpy(targets).view(n_rows, width),
@@ -128,16 +129,16 @@ class PaddedRows(Dataset[Batch]):
             micro.global_positions,
             micro.global_pairs,
             segments,
-            places,
+            repack,
         )
 
 
-def closest(
-    lengths: np.ndarray, lying: Lying, n_rows: int, width: int
+def repack_rows(
+    lengths: np.ndarray, layout: RowLayout, n_rows: int, width: int
 ) -> tuple[Tensor | None, Segments]:
-    """`places` and `segments` of the rows with fewest positions that hold the same windows.
+    """`repack` and `segments` of the rows with fewest positions that hold the same windows.
 
-    Rows are as wide as the batch or some eighths of that. No places where nothing would be saved.
+    Rows are as wide as the batch or some eighths of that. No repack where nothing would be saved.
     Never a single row where there were more, nor rows of one position: a size of 1 would be
     compiled once more.
     """
@@ -152,27 +153,27 @@ def closest(
         if rows * space < fewest * narrow:
             fewest, row, narrow = rows, tried, space
     if fewest * narrow == n_rows * width:
-        return None, lying.segments
+        return None, layout.segments
     by_row = np.argsort(row, kind="stable")
     order, row = order[by_row], row[by_row]
     close = lay_out(lengths[order], row, fewest, narrow)
     padding = np.ones(n_rows * width, bool)
-    places = np.full(fewest * narrow, -1, np.int64)
-    for length, source, to in zip(lengths[order], lying.begin[order], close.begin, strict=True):
+    repack = np.full(fewest * narrow, -1, np.int64)
+    for length, source, to in zip(lengths[order], layout.begin[order], close.begin, strict=True):
         padding[source : source + length] = False
-        places[to : to + length] = np.arange(source, source + length)
-    places[places < 0] = int(padding.argmax())  # any: all read id 1 and no target
-    return torch.from_numpy(places).view(fewest, narrow), close.segments
+        repack[to : to + length] = np.arange(source, source + length)
+    repack[repack < 0] = int(padding.argmax())  # any: all read id 1 and no target
+    return torch.from_numpy(repack).view(fewest, narrow), close.segments
 
 
 def check_ids(ids: np.ndarray, vocab_size: int) -> None:
     """Refuse ids outside the vocabulary before they reach a device.
 
     Raises:
-        ValueError: naming the id and the vocabulary.
+        UserError: naming the id and the vocabulary.
     """
     if ids.size and int(ids.max()) >= vocab_size:
-        raise ValueError(
+        raise UserError(
             f"token id {int(ids.max())} is outside the model's vocabulary of {vocab_size};"
             " the data was prepared with another tokenizer: check --data.tokenizer"
         )

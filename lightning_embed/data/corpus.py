@@ -37,6 +37,7 @@ from lightning_embed.data.corpus_store import (
 )
 from lightning_embed.data.files import digests, find_files, read_documents, relative_names
 from lightning_embed.data.hub import HubCorpus
+from lightning_embed.errors import UserError
 
 __all__ = ["Corpus", "FilesCorpus", "HubCorpus", "StdlibCorpus"]
 
@@ -49,7 +50,7 @@ class StdlibCorpus:
     """The standard library's own source: on every machine, no network needed.
 
     `root` is the library's folder (this Python's own when None); with `module_code` the lines
-    outside functions and classes are documents too. ValueError below `minimum_bytes` of source.
+    outside functions and classes are documents too. UserError below `minimum_bytes` of source.
     """
 
     root: Path | None = None
@@ -107,7 +108,7 @@ class FilesCorpus:
         spool = folder / "all.arrow"  # the line at 90 % is known only after the last document
         sizes = write_documents(spool, self._documents(paths, names, counts))
         if not sizes:
-            raise ValueError(
+            raise UserError(
                 f"no usable document in the {len(paths)} file(s) of --data.files: "
                 f"{counts['empty documents']} empty"
             )

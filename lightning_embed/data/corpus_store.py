@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lightning_embed.errors import UserError
+
 if TYPE_CHECKING:  # a second of start-up that `--help` and `generate` do not need
     from datasets import Dataset
 
@@ -154,10 +156,10 @@ def fingerprint_of(*parts: object) -> str:
 
 
 def require_both(counts: Counter[str], what: str) -> None:
-    """Raise ValueError, one line, when `what` leaves a split without text."""
+    """Raise UserError, one line, when `what` leaves a split without text."""
     for split in ("train", "validation"):
         if not counts[f"{split} bytes"]:
-            raise ValueError(
+            raise UserError(
                 f"{what} is too small: of {counts['bytes']:,} bytes none are left for {split}; "
                 "give more with --data.files"
             )

@@ -27,6 +27,7 @@ from lightning_embed.data.prepared import (
     open_prepared,
     prepare,
 )
+from lightning_embed.errors import UserError
 
 
 def default_cache_dir() -> Path:
@@ -88,13 +89,13 @@ class TextDataModule(L.LightningDataModule):
     ) -> None:
         super().__init__()
         if files and hub:
-            raise ValueError(f"give --data.files or --data.hub, not both ({files} and {hub})")
+            raise UserError(f"give --data.files or --data.hub, not both ({files} and {hub})")
         cut_windows(np.zeros(1, np.int64), max_length, eval_overlap)  # refuses bad lengths now
         if widths is None:
             step = max(1, max_length // 8)
             widths = sorted({*range(step, max_length, step), max_length})
         if not widths or widths[-1] != max_length:
-            raise ValueError(
+            raise UserError(
                 f"the last of --data.widths {widths} must be --data.max_length {max_length}"
             )
         files = [files] if isinstance(files, str) else files
@@ -288,17 +289,17 @@ class TextDataModule(L.LightningDataModule):
         """Use the data a checkpoint was trained on.
 
         Raises:
-            ValueError: another tokenizer, or, for training, other data or another plan.
+            UserError: another tokenizer, or, for training, other data or another plan.
         """
         self._keep_library(state_dict)
         if training and state_dict["data"] != self.prepared.key:
-            raise ValueError(
+            raise UserError(
                 f"this checkpoint was trained on data {state_dict['data']}, not on"
                 f" {self.prepared.key}: give the same --data.* settings and text as then, or start"
                 " a new run without --ckpt_path"
             )
         if state_dict["tokenizer"] != self.prepared.tokenizer.fingerprint:
-            raise ValueError(
+            raise UserError(
                 "this checkpoint was trained with another tokenizer than this data's: give the"
                 " --data.* settings of then, or its tokenizer.json as --data.tokenizer"
             )
@@ -308,7 +309,7 @@ class TextDataModule(L.LightningDataModule):
             then = state_dict["plan"][name]
             if now != then:
                 flag = "--seed_everything" if name == "seed" else f"--data.{name}"
-                raise ValueError(
+                raise UserError(
                     f"{flag} is {now}, but this checkpoint was trained with {then}: its place in"
                     " the text would be another; leave it as it was or start a new run"
                 )

@@ -18,6 +18,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from lightning_embed.errors import UserError
+
 BOM = "\ufeff"
 LONGEST_CSV_FIELD = 2**31 - 1  # characters; the csv module's own limit is 131,072
 
@@ -26,13 +28,13 @@ def find_files(patterns: Iterable[str]) -> list[Path]:
     """The files that paths and globs name: patterns in the order given, matches of each sorted.
 
     `**` reaches into folders (not hidden ones), `~` is the home folder. A folder is refused: which
-    of its files are text is for the user to say. Raises FileNotFoundError or ValueError.
+    of its files are text is for the user to say. Raises FileNotFoundError or UserError.
     """
     found: dict[Path, None] = {}  # a set that keeps its order: a file named twice counts once
     for pattern in patterns:
         expanded = os.path.expanduser(pattern)
         if os.path.isdir(expanded):
-            raise ValueError(
+            raise UserError(
                 f"--data.files {pattern!r} is a folder: name files in it, for example "
                 f"'{Path(pattern) / '**' / '*.txt'}'"
             )
@@ -44,7 +46,7 @@ def find_files(patterns: Iterable[str]) -> list[Path]:
             raise FileNotFoundError(f"--data.files {pattern!r}: no such file, and no file matches")
         found.update(dict.fromkeys(Path(match).absolute() for match in matches))
     if not found:
-        raise ValueError("--data.files is empty: name at least one file or glob")
+        raise UserError("--data.files is empty: name at least one file or glob")
     return list(found)
 
 
@@ -66,7 +68,7 @@ def digests(paths: list[Path]) -> list[tuple[str, str]]:
 def read_documents(path: Path, text_column: str) -> Iterator[str]:
     """The documents of one file, in order; a blank line of jsonl or csv gives an empty one.
 
-    Raises ValueError, one line with the file and the line, row or byte, for what is not UTF-8, does
+    Raises UserError, one line with the file and the line, row or byte, for what is not UTF-8, does
     not parse, lacks the column, or holds something else than text there.
     """
     readers = {".jsonl": _jsonl, ".ndjson": _jsonl, ".csv": _csv, ".parquet": _parquet}
@@ -78,12 +80,12 @@ def read_documents(path: Path, text_column: str) -> Iterator[str]:
         for where, text in reader(path, text_column):
             if not isinstance(text, str):
                 kind = "null" if text is None else type(text).__name__
-                raise ValueError(
+                raise UserError(
                     f"{where}: column {text_column!r} is {kind}, not text; correct the file or "
                     "name another column with --data.text_column"
                 )
             if not _is_unicode(text):
-                raise ValueError(f"{where}: half a surrogate pair, which UTF-8 cannot hold")
+                raise UserError(f"{where}: half a surrogate pair, which UTF-8 cannot hold")
             yield text
     except UnicodeDecodeError:
         _whole_text(path)  # raises, with the byte's position in the file
@@ -94,7 +96,7 @@ def _whole_text(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8").removeprefix(BOM)
     except UnicodeDecodeError as error:
-        raise ValueError(
+        raise UserError(
             f"{path} is not UTF-8 at byte {error.start:,} ({error.reason}): convert it, or leave "
             "it out of --data.files"
         ) from None
@@ -118,12 +120,12 @@ def _jsonl(path: Path, column: str) -> Iterator[tuple[str, Any]]:
             try:
                 row = json.loads(line)
             except (json.JSONDecodeError, RecursionError) as error:
-                raise ValueError(
+                raise UserError(
                     f"{where} does not parse as JSON ({error}): correct it, or leave the file out "
                     "of --data.files"
                 ) from None
             if not isinstance(row, dict):
-                raise ValueError(f"{where} is not a JSON object with a {column!r} in it")
+                raise UserError(f"{where} is not a JSON object with a {column!r} in it")
             _require_column(column, list(row), where)
             yield where, row[column]
 
@@ -141,12 +143,12 @@ def _csv(path: Path, column: str) -> Iterator[tuple[str, Any]]:
             for row in rows:
                 where = f"{path}:{rows.line_num}"
                 if row and len(row) <= place:
-                    raise ValueError(
+                    raise UserError(
                         f"{where} has {len(row)} fields, {column!r} is number {place + 1}"
                     )
                 yield where, row[place] if row else ""
     except csv.Error as error:
-        raise ValueError(f"{path}:{rows.line_num} does not parse as CSV ({error})") from None
+        raise UserError(f"{path}:{rows.line_num} does not parse as CSV ({error})") from None
     finally:
         csv.field_size_limit(limit)
 
@@ -165,12 +167,12 @@ def _parquet(path: Path, column: str) -> Iterator[tuple[str, Any]]:
                     yield f"{path}: row {number}", text
     except pyarrow.ArrowException as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"{path} does not read as parquet ({reason})") from None
+        raise UserError(f"{path} does not read as parquet ({reason})") from None
 
 
 def _require_column(column: str, present: list[str], where: str) -> None:
     if column not in present:
-        raise ValueError(
+        raise UserError(
             f"{where} has no column {column!r}: name one of {', '.join(map(repr, present))} with "
             "--data.text_column"
         )

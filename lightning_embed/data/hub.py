@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from lightning_embed.data.corpus_store import Corpus, fingerprint_of, require_both, set_aside
 from lightning_embed.data.files import digests
 from lightning_embed.data.hub_probe import require_hub
+from lightning_embed.errors import UserError
 
 if TYPE_CHECKING:  # a second of start-up that `--help` and `generate` do not need
     from datasets import Dataset
@@ -53,7 +54,7 @@ class HubCorpus:
         with _quiet():
             splits = self._splits()
             if self.train_split not in splits:
-                raise ValueError(
+                raise UserError(
                     f"{self.name} has no split {self.train_split!r}: it has {', '.join(splits)}"
                 )
             train = self._usable(splits[self.train_split], counts)
@@ -80,7 +81,7 @@ class HubCorpus:
             splits: dict[str, Dataset] = datasets.load_dataset(self.name, self.config)
         except (ValueError, OSError, RuntimeError) as error:
             reason = " ".join(str(error).split())
-            raise ValueError(
+            raise UserError(
                 f"data set {self.name!r} (config {self.config!r}) cannot be had: {reason}; correct "
                 "--data.hub or --data.hub_config, or give local files with --data.files"
             ) from None
@@ -92,13 +93,13 @@ class HubCorpus:
         import pyarrow.compute as pc
 
         if self.text_column not in rows.column_names:
-            raise ValueError(
+            raise UserError(
                 f"{self.name} has no column {self.text_column!r}: name one of "
                 f"{', '.join(map(repr, rows.column_names))} with --data.text_column"
             )
         kind = str(getattr(rows.features[self.text_column], "dtype", "no text"))
         if "string" not in kind:
-            raise ValueError(
+            raise UserError(
                 f"{self.name}: column {self.text_column!r} is {kind}, not text; name another with "
                 "--data.text_column"
             )

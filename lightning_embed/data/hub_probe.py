@@ -14,6 +14,8 @@ import threading
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from lightning_embed.errors import UserError
+
 TIMEOUT_SECONDS = 3.0
 
 
@@ -21,12 +23,12 @@ def require_hub(name: str, way_out: str) -> None:
     """Return when the Hub can be reached, or when `HF_HUB_OFFLINE` says not to try.
 
     `name` is what the user wanted from there and `way_out` the flag that does without it, for
-    example `--data.files`. Raises ValueError, one line, within 4 seconds.
+    example `--data.files`. Raises UserError, one line, within 4 seconds.
     """
     if _is_set("HF_HUB_OFFLINE") or _is_set("HF_DATASETS_OFFLINE"):
         return  # the client then answers from its cache, or fails, without a connection
     if not _answers(*_address()):
-        raise ValueError(
+        raise UserError(
             f"no network: {name!r} would come from the Hugging Face Hub, which does not answer; "
             f"set HF_HUB_OFFLINE=1 if it was downloaded before, or give a local file with {way_out}"
         )

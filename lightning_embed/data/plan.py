@@ -28,6 +28,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from lightning_embed.errors import UserError
+
 Layout = Literal["padded", "packed"]
 
 
@@ -58,11 +60,11 @@ def cut_windows(offsets: np.ndarray, max_length: int, overlap: int = 0) -> Windo
             context only, so that later windows do not begin blind.
     """
     if max_length < 2:
-        raise ValueError(
+        raise UserError(
             f"max_length must be at least 2, not {max_length}; change --data.max_length"
         )
     if not 0 <= overlap < max_length:
-        raise ValueError(
+        raise UserError(
             f"overlap {overlap} must be at least 0 and below max_length {max_length};"
             " change --data.eval_overlap"
         )
@@ -170,14 +172,14 @@ class BatchSettings:
 
     def __post_init__(self) -> None:
         if not self.widths or list(self.widths) != sorted(set(self.widths)) or self.widths[0] < 1:
-            raise ValueError(f"widths must rise, not {list(self.widths)}; change --data.widths")
+            raise UserError(f"widths must rise, not {list(self.widths)}; change --data.widths")
         if self.tokens < self.widths[-1]:
-            raise ValueError(
+            raise UserError(
                 f"a batch of {self.tokens} tokens cannot hold one row of {self.widths[-1]};"
                 " raise --data.tokens_per_batch or lower --data.max_length"
             )
         if self.rows is not None and self.rows < 1:
-            raise ValueError(f"a batch needs a row, not {self.rows}; change --data.rows_per_batch")
+            raise UserError(f"a batch needs a row, not {self.rows}; change --data.rows_per_batch")
 
     def rows_at(self, width: int) -> int:
         rows = self.tokens // width
@@ -247,9 +249,7 @@ def plan_epoch(
     """
     longest = int(windows.length.max(initial=0))
     if longest > settings.widths[-1]:
-        raise ValueError(
-            f"a window of {longest} fits none of --data.widths {list(settings.widths)}"
-        )
+        raise UserError(f"a window of {longest} fits none of --data.widths {list(settings.widths)}")
     order = _numbers(len(windows))
     rng = np.random.default_rng([seed, epoch])
     if shuffle:

@@ -30,6 +30,8 @@ from importlib.util import decode_source
 from pathlib import Path
 from typing import NamedTuple
 
+from lightning_embed.errors import UserError
+
 HELD_OUT_BYTES_PER_FILE = 20_000
 LEFT_OUT = frozenset({"test", "tests", "idlelib", "lib2to3", "site-packages", "__pycache__"})
 
@@ -49,13 +51,13 @@ def library_root() -> Path:
 def read_sources(root: Path, minimum_bytes: int) -> dict[str, bytes]:
     """The library's source files by posix path relative to `root`, sorted.
 
-    Raises ValueError, one line, when they hold fewer than `minimum_bytes`, as in stripped, zipped
+    Raises UserError, one line, when they hold fewer than `minimum_bytes`, as in stripped, zipped
     or frozen Pythons.
     """
     sources = {path: (root / path).read_bytes() for path in sorted(_source_paths(root))}
     size = sum(map(len, sources.values()))
     if size < minimum_bytes:
-        raise ValueError(
+        raise UserError(
             f"this Python has only {size:,} bytes of standard library source in {root} (at least "
             f"{minimum_bytes:,} are needed): give your own text with --data.files"
         )

@@ -25,6 +25,7 @@ import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from lightning_embed.data.hub_probe import require_hub
+from lightning_embed.errors import UserError
 from lightning_embed.special_tokens import PAD_ID, SPECIAL_TOKENS, UNK
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ PATTERN = "|".join(
 class TextTokenizer:
     """A tokenizer whose padding id is 1 and which takes user text literally.
 
-    Make one with `train`, `characters`, `load`, `adopt` or `from_json`. Raises ValueError, one
+    Make one with `train`, `characters`, `load`, `adopt` or `from_json`. Raises UserError, one
     sentence, when the padding, begin or end token is missing or padding has another id than 1.
     """
 
@@ -80,7 +81,7 @@ class TextTokenizer:
         Text that supports fewer merges gives a smaller vocabulary: compare `vocab_size`.
         """
         if vocab_size < SMALLEST_VOCABULARY:
-            raise ValueError(
+            raise UserError(
                 f"--data.vocab_size {vocab_size} is too small: at least {SMALLEST_VOCABULARY} "
                 f"({len(SPECIAL_TOKENS)} special tokens and 256 bytes)"
             )
@@ -135,7 +136,7 @@ class TextTokenizer:
         try:
             tokenizer = Tokenizer.from_str(json.dumps(data, ensure_ascii=False))
         except Exception as error:  # the library raises bare Exceptions
-            raise ValueError(f"{name} is not a usable tokenizer.json: {_one_line(error)}") from None
+            raise UserError(f"{name} is not a usable tokenizer.json: {_one_line(error)}") from None
         return cls(tokenizer, name)
 
     # -- keeping it ------------------------------------------------------------------------
@@ -191,7 +192,7 @@ class TextTokenizer:
             if own not in (self.bos_id, self.eos_id, self.pad_id):
                 continue
             if own in self.encode(f"{token} a{token} {token}"):
-                raise ValueError(
+                raise UserError(
                     f"{name} turns the text {token!r} into the special id {own}, which a document "
                     "could then contain; take another tokenizer with --data.tokenizer"
                 )
@@ -200,7 +201,7 @@ class TextTokenizer:
 def read_tokenizer_json(name_or_file: str) -> str:
     """The text of a `tokenizer.json`: a file, a folder's, the local cache's or the Hub's.
 
-    Raises FileNotFoundError for a path that is not there, ValueError for a Hub name that cannot be
+    Raises FileNotFoundError for a path that is not there, UserError for a Hub name that cannot be
     had; both in one line.
     """
     path = Path(name_or_file).expanduser()
@@ -220,7 +221,7 @@ def read_tokenizer_json(name_or_file: str) -> str:
             require_hub(name_or_file, "--data.tokenizer (--data.files for the text)")
             cached = hf_hub_download(name_or_file, "tokenizer.json")
     except (OSError, EntryNotFoundError, HFValidationError) as error:
-        raise ValueError(
+        raise UserError(
             f"no tokenizer.json of {name_or_file!r} on the Hub or in its local cache "
             f"({type(error).__name__}; HF_HUB_OFFLINE=1 forbids asking): correct --data.tokenizer, "
             "or give a local file with it"
@@ -232,16 +233,16 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 (byte {error.start}): not a tokenizer") from None
+        raise UserError(f"{path} is not UTF-8 (byte {error.start}): not a tokenizer") from None
 
 
 def _parse(text: str, name: str) -> dict[str, Any]:
     try:
         data = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{name} is not JSON ({error}): not a tokenizer") from None
+        raise UserError(f"{name} is not JSON ({error}): not a tokenizer") from None
     if not isinstance(data, dict) or not isinstance(data.get("model"), dict):
-        raise ValueError(f"{name} has no 'model': not a tokenizer.json of the tokenizers library")
+        raise UserError(f"{name} has no 'model': not a tokenizer.json of the tokenizers library")
     return data
 
 
@@ -254,13 +255,13 @@ def _check_specials(vocabulary: dict[str, int], name: str) -> tuple[int, int]:
     way_out = f"renumber it first: python train.py tokenizer --adopt {name}"
     pad = _first(PAD_NAMES, vocabulary)
     if pad is None:
-        raise ValueError(f"{name} has no padding token (`<pad>` must be id {PAD_ID}); {way_out}")
+        raise UserError(f"{name} has no padding token (`<pad>` must be id {PAD_ID}); {way_out}")
     if vocabulary[pad] != PAD_ID:
-        raise ValueError(f"{name} has `{pad}` at id {vocabulary[pad]}, not {PAD_ID}; {way_out}")
+        raise UserError(f"{name} has `{pad}` at id {vocabulary[pad]}, not {PAD_ID}; {way_out}")
     bos, eos = _first(BOS_NAMES, vocabulary), _first(EOS_NAMES, vocabulary)
     if bos is None or eos is None:
         missing = "begin" if bos is None else "end"
-        raise ValueError(f"{name} has no {missing} token such as `<s>` or `</s>`; {way_out}")
+        raise UserError(f"{name} has no {missing} token such as `<s>` or `</s>`; {way_out}")
     return vocabulary[bos], vocabulary[eos]
 
 

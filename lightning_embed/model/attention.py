@@ -10,7 +10,7 @@ in a row apart; rows padded elsewhere need a mask (`visible_keys`).
 On a CUDA device in half precision segments are attended to by `varlen_attn`, which never touches a
 pair of different segments (written to its documentation; not run on a GPU yet).
 
-Shapes: B rows, T positions, H heads, K key/value heads, C channels a head, D = H·C.
+Shapes: B rows, T positions, H heads, K key/value heads, C channels a head (`head_dim`), D = H·C.
 """
 
 from typing import NamedTuple
@@ -18,6 +18,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from lightning_embed.errors import UserError
 
 # Up to this many positions the explicit product beats the fused CPU kernel, whose backward is slow;
 # beyond, its (T, T) scores cost more memory than the time they save.
@@ -49,7 +51,7 @@ class Segments(NamedTuple):
     """
 
     start: Tensor  # (B, T) int32, where in its row each position's segment begins
-    bounds: Tensor  # (segments + 1,) int32, where segments begin in the flattened rows, and the end
+    cu_seqlens: Tensor  # (segments + 1,) int32, their beginnings in the flattened rows, and the end
 
     @classmethod
     def of_whole_rows(cls, rows: int, length: int, device: torch.device) -> "Segments":
@@ -59,7 +61,7 @@ class Segments(NamedTuple):
             torch.arange(rows + 1, device=device, dtype=torch.int32) * length,
         )
 
-    def places(self) -> Tensor:
+    def positions(self) -> Tensor:
         """`(B, T)`, positions counted from each segment's beginning."""
         return torch.arange(self.start.shape[1], device=self.start.device) - self.start
 
@@ -87,11 +89,13 @@ def visible_keys(real: Tensor) -> Tensor:
 
 
 def rotary_tables(
-    length: int, channels: int, base: float, device: torch.device
+    length: int, head_dim: int, theta: float, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Cosines and sines `(T, C / 2)` in float32 (Su et al., arXiv:2104.09864)."""
-    exponents = torch.arange(0, channels, 2, device=device, dtype=torch.float32) / channels
-    angles = torch.outer(torch.arange(length, device=device, dtype=torch.float32), base**-exponents)
+    exponents = torch.arange(0, head_dim, 2, device=device, dtype=torch.float32) / head_dim
+    angles = torch.outer(
+        torch.arange(length, device=device, dtype=torch.float32), theta**-exponents
+    )
     return angles.cos(), angles.sin()
 
 
@@ -111,16 +115,16 @@ def ragged_attention(q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> Ten
     """Causal attention inside segments by a kernel over ragged tokens: CUDA, half precision."""
     from torch.nn.attention.varlen import varlen_attn
 
-    rows, heads, length, channels = q.shape
+    rows, heads, length, head_dim = q.shape
     if k.shape[1] < heads:  # torch 2.11's kernel has no grouped queries
         k, v = (x.repeat_interleave(heads // x.shape[1], dim=1) for x in (k, v))
-    flat = [x.transpose(1, 2).reshape(rows * length, heads, channels) for x in (q, k, v)]
-    bounds = segments.bounds
+    flat = [x.transpose(1, 2).reshape(rows * length, heads, head_dim) for x in (q, k, v)]
+    cu_seqlens = segments.cu_seqlens
     mixed = varlen_attn(
-        flat[0], flat[1], flat[2], bounds, bounds, length, length, window_size=(-1, 0)
+        flat[0], flat[1], flat[2], cu_seqlens, cu_seqlens, length, length, window_size=(-1, 0)
     )
     assert isinstance(mixed, Tensor)
-    return mixed.view(rows, length, heads, channels).transpose(1, 2)
+    return mixed.view(rows, length, heads, head_dim).transpose(1, 2)
 
 
 def causal_attention(
@@ -162,22 +166,22 @@ class Attention(nn.Module):
         super().__init__()
         n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
         if n_heads < 1 or d_model % n_heads or (d_model // n_heads) % 2:
-            raise ValueError(
+            raise UserError(
                 f"d_model {d_model} must be n_heads {n_heads} times an even number;"
                 " change --model.d_model or --model.n_heads"
             )
         if n_kv_heads < 1 or n_heads % n_kv_heads:
-            raise ValueError(
+            raise UserError(
                 f"n_heads {n_heads} must be a multiple of n_kv_heads {n_kv_heads};"
                 " change --model.n_kv_heads"
             )
-        self.channels = d_model // n_heads
-        self.q_proj = nn.Linear(d_model, n_heads * self.channels, bias=False)
-        self.k_proj = nn.Linear(d_model, n_kv_heads * self.channels, bias=False)
-        self.v_proj = nn.Linear(d_model, n_kv_heads * self.channels, bias=False)
-        self.o_proj = nn.Linear(n_heads * self.channels, d_model, bias=False)
-        self.q_norm = nn.RMSNorm(self.channels, eps=norm_eps) if qk_norm else nn.Identity()
-        self.k_norm = nn.RMSNorm(self.channels, eps=norm_eps) if qk_norm else nn.Identity()
+        self.head_dim = d_model // n_heads
+        self.q_proj = nn.Linear(d_model, n_heads * self.head_dim, bias=False)
+        self.k_proj = nn.Linear(d_model, n_kv_heads * self.head_dim, bias=False)
+        self.v_proj = nn.Linear(d_model, n_kv_heads * self.head_dim, bias=False)
+        self.o_proj = nn.Linear(n_heads * self.head_dim, d_model, bias=False)
+        self.q_norm = nn.RMSNorm(self.head_dim, eps=norm_eps) if qk_norm else nn.Identity()
+        self.k_norm = nn.RMSNorm(self.head_dim, eps=norm_eps) if qk_norm else nn.Identity()
 
     def forward(
         self,
@@ -185,7 +189,7 @@ class Attention(nn.Module):
         tables: tuple[Tensor, Tensor],
         visible: Tensor | Segments | Reach | None = None,
     ) -> Tensor:
-        heads = (*x.shape[:-1], -1, self.channels)  # B, T, heads, C
+        heads = (*x.shape[:-1], -1, self.head_dim)  # B, T, heads, C
         # Under autocast a projection's output is half precision; norm and rotation run in the
         # stream's own dtype, the products in the projection's.
         q, k, v = (proj(x).view(heads) for proj in (self.q_proj, self.k_proj, self.v_proj))

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_embed.errors import UserError
 from lightning_embed.model.attention import Attention, Reach, Segments, rotary_tables, visible_keys
 from lightning_embed.model.compiling import set_up_compiler
 from lightning_embed.model.loss import ChunkLoss, Scores, chunk_loss, cross_entropy_sum, score
@@ -79,7 +80,7 @@ class DecoderLM(nn.Module):
         qk_norm: normalise queries and keys (then the shape is Qwen3's, else Llama's).
         dropout: probability on the embedding and on each residual branch.
         scale_embedding, init: see `TokenEmbedding`.
-        rope_base: rotary base frequency.
+        rope_theta: rotary base frequency.
     """
 
     def __init__(
@@ -97,17 +98,19 @@ class DecoderLM(nn.Module):
         dropout: float = 0.0,
         scale_embedding: bool = False,
         init: InitName = "normal",
-        rope_base: float = 10_000.0,
+        rope_theta: float = 10_000.0,
         norm_eps: float = 1e-6,
     ) -> None:
         super().__init__()
         if n_layers < 1:
-            raise ValueError(
-                f"n_layers must be at least 1, not {n_layers}; change --model.n_layers"
+            raise UserError(f"n_layers must be at least 1, not {n_layers}; change --model.n_layers")
+        if not 0 <= dropout < 1:
+            raise UserError(
+                f"dropout must be at least 0 and below 1, not {dropout}; change --model.dropout"
             )
         d_ff = math.ceil(d_model * 8 / 3 / 32) * 32 if d_ff is None else d_ff
-        self.rope_base = rope_base
-        self.n_heads, self.channels = n_heads, d_model // n_heads
+        self.rope_theta = rope_theta
+        self.n_heads, self.head_dim = n_heads, d_model // n_heads
         self.embedding = TokenEmbedding(
             vocab_size, d_model, padding_idx, scale=scale_embedding, init=init
         )
@@ -211,14 +214,14 @@ class DecoderLM(nn.Module):
                 `attention.py`, and is faster without.
             segments: of rows that hold several windows, each to see only itself; not with `real`.
         """
-        tables = rotary_tables(ids.shape[1], self.channels, self.rope_base, ids.device)
+        tables = rotary_tables(ids.shape[1], self.head_dim, self.rope_theta, ids.device)
         visible: Tensor | Segments | Reach
         if real is not None:
-            places, visible = (real.cumsum(dim=1) - 1).clamp(min=0), visible_keys(real)
+            positions, visible = (real.cumsum(dim=1) - 1).clamp(min=0), visible_keys(real)
         else:  # one kind of input, so that evaluation and samples compile nothing of their own
             segments = segments or Segments.of_whole_rows(ids.shape[0], ids.shape[1], ids.device)
-            places, visible = segments.places(), segments.for_attention(self.n_heads)
-        cos, sin = (table[places].unsqueeze(1) for table in tables)  # (B, 1, T, C/2)
+            positions, visible = segments.positions(), segments.for_attention(self.n_heads)
+        cos, sin = (table[positions].unsqueeze(1) for table in tables)  # (B, 1, T, C/2)
         x = self.dropout(self.embedding(ids))
         if self.compiled and not torch.is_grad_enabled():
             return self._evaluated(x, (cos, sin), visible)
@@ -256,15 +259,15 @@ class DecoderLM(nn.Module):
         real: Tensor | None = None,
         *,
         segments: Segments | None = None,
-        places: Tensor | None = None,
+        repack: Tensor | None = None,
     ) -> Tensor:
         """Summed cross-entropy over real targets `(B, T)`; never holds the `(B, T, V)` logits.
 
-        With `places` `(R, W)`, see `Batch`, the work is done on those positions alone; `segments`
+        With `repack` `(R, W)`, see `Batch`, the work is done on those positions alone; `segments`
         are then about them.
         """
-        if places is not None:
-            ids, targets = ids.flatten()[places], targets.flatten()[places]
+        if repack is not None:
+            ids, targets = ids.flatten()[repack], targets.flatten()[repack]
         hidden = self.hidden(ids, real, segments).flatten(0, 1)
         return cross_entropy_sum(
             hidden, self.head_weight, targets.flatten(), self.embedding.padding_idx, self.chunk_loss
@@ -276,19 +279,19 @@ class DecoderLM(nn.Module):
         targets: Tensor,
         *,
         segments: Segments | None = None,
-        places: Tensor | None = None,
+        repack: Tensor | None = None,
     ) -> Scores:
         """Per-token negative log-likelihood and hits, each `(B, T)`, without gradients.
 
-        `segments` and `places` are those of `loss`; the result is padded all the same.
+        `segments` and `repack` are those of `loss`; the result is padded all the same.
         """
         shape = targets.shape
-        if places is not None:
-            ids, targets = ids.flatten()[places], targets.flatten()[places]
+        if repack is not None:
+            ids, targets = ids.flatten()[repack], targets.flatten()[repack]
         hidden = self.hidden(ids, segments=segments).flatten(0, 1)
         scores = score(hidden, self.head_weight, targets.flatten(), self.embedding.padding_idx)
-        if places is not None:  # padding reads and writes one place of padding, whose score is 0
+        if repack is not None:  # padding reads and writes one place of padding, whose score is 0
             scores = Scores(
-                *(x.new_zeros(shape.numel()).scatter(0, places.flatten(), x) for x in scores)
+                *(x.new_zeros(shape.numel()).scatter(0, repack.flatten(), x) for x in scores)
             )
         return Scores(*(x.view(shape) for x in scores))

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from lightning_embed.errors import UserError
 from lightning_embed.padding.padded import row_of
 from lightning_embed.special_tokens import PAD_ID
 
@@ -96,7 +97,7 @@ class TokenEmbedding(nn.Embedding):
             N(0, 1), the others are those of `torch.nn.init`.
 
     Raises:
-        ValueError: unknown `init`, sizes below 1, `padding_idx` outside the vocabulary.
+        UserError: unknown `init`, sizes below 1, `padding_idx` outside the vocabulary.
     """
 
     def __init__(
@@ -111,13 +112,13 @@ class TokenEmbedding(nn.Embedding):
         dtype: torch.dtype | None = None,
     ) -> None:
         if init not in get_args(InitName):
-            raise ValueError(f"init is {init!r}; choose one of {', '.join(get_args(InitName))}")
+            raise UserError(f"init is {init!r}; choose one of {', '.join(get_args(InitName))}")
         if vocab_size < 1 or d_model < 1:
-            raise ValueError(
+            raise UserError(
                 f"vocab_size and d_model must be at least 1, not {vocab_size} and {d_model}"
             )
         if padding_idx is not None and not -vocab_size <= padding_idx < vocab_size:
-            raise ValueError(f"padding_idx {padding_idx} is outside a vocabulary of {vocab_size}")
+            raise UserError(f"padding_idx {padding_idx} is outside a vocabulary of {vocab_size}")
         # Handing over a weight keeps nn.Embedding from initialising before `init` is known.
         weight = torch.empty(vocab_size, d_model, device=device, dtype=dtype)
         super().__init__(vocab_size, d_model, padding_idx, _weight=weight)
@@ -138,14 +139,14 @@ class TokenEmbedding(nn.Embedding):
         """A `TokenEmbedding` holding a copy of `weight` `(V, D)`, padding row zeroed.
 
         Raises:
-            ValueError: `weight` is not two-dimensional, or its width is not `d_model`.
+            UserError: `weight` is not two-dimensional, or its width is not `d_model`.
         """
         if weight.dim() != 2:
-            raise ValueError(
+            raise UserError(
                 f"weight must have shape (vocab_size, d_model), not {tuple(weight.shape)}"
             )
         if d_model is not None and weight.shape[1] != d_model:
-            raise ValueError(f"weight has width {weight.shape[1]}, but d_model is {d_model}")
+            raise UserError(f"weight has width {weight.shape[1]}, but d_model is {d_model}")
         vocab_size, width = weight.shape
         embedding = cls(
             vocab_size,
@@ -209,10 +210,10 @@ class TokenEmbedding(nn.Embedding):
         `weight` becomes a new parameter: tie heads and make optimizers anew.
 
         Raises:
-            ValueError: the padding row would be cut off.
+            UserError: the padding row would be cut off.
         """
         if vocab_size < 1 or (self.padding_idx is not None and vocab_size <= self.padding_idx):
-            raise ValueError(
+            raise UserError(
                 f"a vocabulary of {vocab_size} has no row for padding_idx {self.padding_idx}"
             )
         old = self.weight

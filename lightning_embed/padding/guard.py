@@ -17,11 +17,12 @@ from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveragi
 from torch.optim import Optimizer
 
 from lightning_embed.console import say
+from lightning_embed.errors import TrainingStopped, UserError
 from lightning_embed.padding.evidence import Finding, RowWatch
 from lightning_embed.padding.padded import find_padded_embeddings, plain_name
 
 
-class PaddingVectorChanged(RuntimeError):
+class PaddingVectorChanged(TrainingStopped):
     """A padding vector is no longer bitwise what it was when training began.
 
     Attributes:
@@ -52,9 +53,9 @@ class PaddingGuard(L.Callback):
         self, on_change: Literal["error", "warn", "repair"] = "error", every_n_steps: int = 50
     ) -> None:
         if on_change not in ("error", "warn", "repair"):
-            raise ValueError(f"on_change is {on_change!r}; choose error, warn or repair")
+            raise UserError(f"on_change is {on_change!r}; choose error, warn or repair")
         if every_n_steps < 1:
-            raise ValueError(f"every_n_steps must be at least 1, not {every_n_steps}")
+            raise UserError(f"every_n_steps must be at least 1, not {every_n_steps}")
         self.on_change = on_change
         self.every_n_steps = every_n_steps
         self.watches: list[RowWatch] = []

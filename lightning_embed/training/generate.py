@@ -7,13 +7,11 @@ Rows are right-padded as in training: a row's next token stands where its paddin
 causal attention keeps the padding out of sight.
 """
 
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
-from lightning_embed.checkpointing.files import read_header, require_whole
 from lightning_embed.data.tokenizer import TextTokenizer
+from lightning_embed.errors import UserError
 from lightning_embed.model.decoder import DecoderLM
 from lightning_embed.special_tokens import PAD_ID
 from lightning_embed.training.lightning_module import LanguageModel
@@ -110,7 +108,7 @@ def generate_texts(
 ) -> list[str]:
     """Each prompt's continuation, as text; see `generate_ids`."""
     if module.tokenizer_json is None:
-        raise ValueError(
+        raise UserError(
             "this model carries no tokenizer: it was not trained on text by this package"
         )
     tokenizer = TextTokenizer.from_json(module.tokenizer_json)
@@ -126,57 +124,3 @@ def generate_texts(
         seed=seed,
     )
     return [tokenizer.decode(ids) for ids in new]
-
-
-def generate(
-    checkpoint: str,
-    prompt: str = "",
-    max_new_tokens: int = 200,
-    temperature: float = 0.8,
-    top_k: int = 50,
-    top_p: float = 1.0,
-    samples: int = 1,
-    seed: int = 0,
-) -> None:
-    """Continue a prompt with a trained checkpoint.
-
-    Args:
-        checkpoint: a .ckpt file written by fit.
-        prompt: text to continue; empty begins a document.
-        max_new_tokens: tokens at most.
-        temperature: 0 takes the most likely token, higher is more varied.
-        top_k: draw only from the k most likely tokens; 0 for all.
-        top_p: draw only from the most likely tokens that together reach this probability.
-        samples: how many continuations.
-        seed: of the draws.
-    """
-    for name, value, least in (
-        ("max_new_tokens", max_new_tokens, 1),
-        ("samples", samples, 1),
-        ("temperature", temperature, 0),
-        ("top_k", top_k, 0),
-    ):
-        if value < least:
-            raise ValueError(f"--{name} must be at least {least}, not {value}")
-    if not 0 < top_p <= 1:
-        raise ValueError(f"--top_p must be above 0 and at most 1, not {top_p}")
-    if not Path(checkpoint).exists():
-        raise FileNotFoundError(f"no checkpoint at {checkpoint}; give --checkpoint a .ckpt file")
-    require_whole(Path(checkpoint))
-    read_header(Path(checkpoint))  # refuses in one line what load_from_checkpoint would not
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    module = LanguageModel.load_from_checkpoint(checkpoint, map_location=device)
-    texts = generate_texts(
-        module,
-        [prompt] * samples,
-        max_new_tokens=max_new_tokens,
-        max_length=module.hparams["max_length"],
-        temperature=temperature,
-        top_k=top_k or None,
-        top_p=top_p,
-        seed=seed,
-    )
-    for number, text in enumerate(texts):
-        if samples > 1:
-            print(f"--- {number + 1} of {samples}")
-        print(prompt + text)

@@ -52,17 +52,17 @@ class LanguageModel(L.LightningModule):
         dropout: probability on the embedding and each residual branch.
         scale_embedding: multiply embeddings by sqrt(d_model).
         init: the embedding's initialisation.
-        rope_base: rotary base frequency.
+        rope_theta: rotary base frequency.
         optimizer: "muon" steps the blocks' matrices with Muon and the rest with AdamW.
         lr: peak learning rate of AdamW's parameters.
-        matrix_lr: peak learning rate of Muon's matrices.
+        muon_lr: peak learning rate of Muon's matrices.
         weight_decay: of the blocks' matrices; embeddings and norms never decay.
         betas: AdamW's.
         schedule: "wsd" is warm-up, stable, linear decay; "cosine"; or "constant" after warm-up.
         warmup_steps: optimizer steps of warm-up; unset, 2 % of the schedule.
         schedule_steps: length of the schedule; unset, of the run.
-        decay_share: share of the schedule that "wsd" decays over.
-        final_share: learning rate at the end as a share of the peak.
+        decay_fraction: share of the schedule that "wsd" decays over.
+        final_fraction: learning rate at the end as a share of the peak.
         compile: compile the blocks; "auto" does where a compiler works, unless the run's data and
             limits say that it is over before compiling pays.
     """
@@ -81,17 +81,17 @@ class LanguageModel(L.LightningModule):
         dropout: float = 0.0,
         scale_embedding: bool = False,
         init: InitName = "normal",
-        rope_base: float = 10_000.0,
+        rope_theta: float = 10_000.0,
         optimizer: Literal["muon", "adamw"] = "muon",
         lr: float = 3e-3,
-        matrix_lr: float = 0.02,
+        muon_lr: float = 0.02,
         weight_decay: float = 0.1,
         betas: tuple[float, float] = (0.9, 0.95),
         schedule: Literal["wsd", "cosine", "constant"] = "wsd",
         warmup_steps: int | None = None,
         schedule_steps: int | None = None,
-        decay_share: float = 0.5,
-        final_share: float = 0.0,
+        decay_fraction: float = 0.5,
+        final_fraction: float = 0.0,
         compile: bool | Literal["auto"] = "auto",
     ) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ class LanguageModel(L.LightningModule):
 
     def require_possible(self, data: Any) -> None:
         """Take sizes from the data and refuse, before anything is built or written, a network that
-        cannot be (ValueError)."""
+        cannot be (UserError)."""
         take_sizes(self.hparams, data)
         require_possible(self.hparams)
 
@@ -154,7 +154,7 @@ class LanguageModel(L.LightningModule):
         that gradients are those of one big batch however it was split.
         """
         loss = self.network.loss(
-            batch.ids, batch.targets, segments=batch.segments, places=batch.places
+            batch.ids, batch.targets, segments=batch.segments, repack=batch.repack
         )
         share = loss / max(1, batch.global_targets)
         mine = share.detach()
@@ -169,7 +169,7 @@ class LanguageModel(L.LightningModule):
 
     def _score(self, batch: Batch) -> Scores:
         return self.network.score(
-            batch.ids, batch.targets, segments=batch.segments, places=batch.places
+            batch.ids, batch.targets, segments=batch.segments, repack=batch.repack
         )
 
     def _evaluate(self, batch: Batch) -> None:
@@ -240,8 +240,8 @@ class LanguageModel(L.LightningModule):
             schedule=h["schedule"],
             total_steps=total,
             warmup_steps=warmup,
-            decay_share=h["decay_share"],
-            final_share=h["final_share"],
+            decay_fraction=h["decay_fraction"],
+            final_fraction=h["final_fraction"],
         )
 
     def _groups(self) -> list[dict[str, Any]]:
@@ -250,7 +250,7 @@ class LanguageModel(L.LightningModule):
             self.network,
             optimizer=h["optimizer"],
             lr=h["lr"],
-            matrix_lr=h["matrix_lr"],
+            muon_lr=h["muon_lr"],
             weight_decay=h["weight_decay"],
             betas=tuple(h["betas"]),
         )
@@ -329,7 +329,7 @@ class LanguageModel(L.LightningModule):
         """Take the tokenizer and, unless another was asked for, the schedule's length.
 
         Raises:
-            ValueError: the checkpoint's tensors are of another shape than this model's.
+            UserError: the checkpoint's tensors are of another shape than this model's.
         """
         self.tokenizer_json = checkpoint.get("tokenizer")
         if self._asked_schedule_steps is None:

@@ -22,6 +22,7 @@ from torch.optim import Optimizer
 
 from lightning_embed.console import say
 from lightning_embed.data.batch import Batch
+from lightning_embed.errors import TrainingStopped, UserError
 from lightning_embed.training.lightning_module import LanguageModel
 
 MEMORY = 0.95  # of the running mean and variance that a spike is told by
@@ -30,7 +31,7 @@ SETTLED = 50  # steps before which nothing counts as a spike
 SHOWN = 5  # documents named, and spikes at the end
 
 
-class Diverged(RuntimeError):
+class Diverged(TrainingStopped):
     """A loss or gradient was not finite; the weights are those of the step before."""
 
 
@@ -48,9 +49,9 @@ class LossWatch(L.Callback):
         self, on_non_finite: Literal["error", "warn"] = "error", every_n_steps: int = 50
     ) -> None:
         if on_non_finite not in ("error", "warn"):
-            raise ValueError(f"on_non_finite is {on_non_finite!r}; choose error or warn")
+            raise UserError(f"on_non_finite is {on_non_finite!r}; choose error or warn")
         if every_n_steps < 1:
-            raise ValueError(f"every_n_steps must be at least 1, not {every_n_steps}")
+            raise UserError(f"every_n_steps must be at least 1, not {every_n_steps}")
         self.on_non_finite = on_non_finite
         self.every_n_steps = every_n_steps
         self.skipped: list[int] = []  # steps
@@ -209,6 +210,6 @@ class LossWatch(L.Callback):
     def _diverged(self, trainer: L.Trainer, step: int) -> Diverged:
         return Diverged(
             f"{self._description(trainer, step)}; the step was not taken: go on from the last"
-            " checkpoint with a lower --model.lr and --model.matrix_lr, look at these documents, or"
+            " checkpoint with a lower --model.lr and --model.muon_lr, look at these documents, or"
             " skip such steps with --loss_watch.on_non_finite warn"
         )

@@ -19,6 +19,8 @@ from torch.optim import Optimizer
 from torch.optim.adamw import adamw
 from torch.optim.lr_scheduler import LambdaLR
 
+from lightning_embed.errors import UserError
+
 # Quintic Newton-Schulz coefficients of Keller Jordan's Muon, as in torch.optim.Muon.
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
@@ -80,9 +82,9 @@ class MuonAdamW(Optimizer):
         self.found_inf: Tensor | None = None
         for group in self.param_groups:
             if group["rule"] not in ("muon", "adamw"):
-                raise ValueError(f"rule is {group['rule']!r}; choose muon or adamw")
+                raise UserError(f"rule is {group['rule']!r}; choose muon or adamw")
             if group["rule"] == "muon" and any(p.ndim != 2 for p in group["params"]):
-                raise ValueError("Muon steps matrices only; give other shapes an adamw group")
+                raise UserError("Muon steps matrices only; give other shapes an adamw group")
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
@@ -166,13 +168,13 @@ def parameter_groups(
     *,
     optimizer: Literal["muon", "adamw"],
     lr: float,
-    matrix_lr: float,
+    muon_lr: float,
     weight_decay: float,
     betas: tuple[float, float],
 ) -> list[dict[str, Any]]:
     """Groups for `MuonAdamW`: blocks' matrices decay; embeddings, heads, norms and biases do not.
 
-    With `optimizer="muon"` the matrices take Muon's rule at `matrix_lr`, with "adamw" AdamW's at
+    With `optimizer="muon"` the matrices take Muon's rule at `muon_lr`, with "adamw" AdamW's at
     `lr`.
     """
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
@@ -186,7 +188,7 @@ def parameter_groups(
     common = {"betas": betas, "weight_decay": 0.0}
     matrix_group: dict[str, Any] = {"params": matrices, "weight_decay": weight_decay}
     if optimizer == "muon":
-        matrix_group |= {"rule": "muon", "lr": matrix_lr, "name": "matrices"}
+        matrix_group |= {"rule": "muon", "lr": muon_lr, "name": "matrices"}
     else:
         matrix_group |= {"rule": "adamw", "lr": lr, "betas": betas, "name": "matrices"}
     groups = [
@@ -203,13 +205,13 @@ def schedule_factor(
     schedule: Literal["wsd", "cosine", "constant"],
     total_steps: int,
     warmup_steps: int,
-    decay_share: float,
-    final_share: float,
+    decay_fraction: float,
+    final_fraction: float,
 ) -> float:
     """The learning rate at optimizer step `step` (0-based) as a share of its peak.
 
     "wsd" (warm-up, stable, decay; Hu et al., arXiv:2404.06395) falls in a straight line over the
-    last `decay_share` of the steps, "cosine" falls all the way, both to `final_share`.
+    last `decay_fraction` of the steps, "cosine" falls all the way, both to `final_fraction`.
     """
     if step < warmup_steps:
         return (step + 1) / warmup_steps
@@ -217,10 +219,10 @@ def schedule_factor(
         return 1.0
     start = warmup_steps
     if schedule == "wsd":
-        start = max(warmup_steps, total_steps - round(total_steps * decay_share))
+        start = max(warmup_steps, total_steps - round(total_steps * decay_fraction))
     progress = min(1.0, max(0.0, (step - start) / max(1, total_steps - start)))
     fall = 1 - progress if schedule == "wsd" else 0.5 * (1 + math.cos(math.pi * progress))
-    return final_share + (1 - final_share) * fall
+    return final_fraction + (1 - final_fraction) * fall
 
 
 def take_settings(

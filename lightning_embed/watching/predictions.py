@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from lightning_embed.console import say
+from lightning_embed.errors import UserError
 
 
 def write_predictions(rows: Sequence[dict[str, Tensor]], sources: list[str], path: Path) -> None:
     """Write one line a source: targets, bytes, bits per byte; the hardest first."""
     if not rows:
-        raise ValueError("nothing to predict: --trainer.limit_predict_batches is 0")
+        raise UserError("nothing to predict: --trainer.limit_predict_batches is 0")
     columns = {key: torch.cat([row[key] for row in rows]).cpu() for key in rows[0]}
     table = []
     for number in columns["source"].unique().tolist():

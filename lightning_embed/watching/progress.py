@@ -16,7 +16,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
-from lightning_embed.console import duration, is_main_process, say, short
+from lightning_embed.console import BEGAN, duration, is_main_process, say, short
 from lightning_embed.data.batch import Batch
 from lightning_embed.training.lightning_module import LanguageModel
 from lightning_embed.watching.meters import graphs_compiled
@@ -47,12 +47,10 @@ class Progress(L.Callback):
 
     Args:
         throughput: the callback that counts; it must come before this one.
-        began: `time.perf_counter()` when the program started.
     """
 
-    def __init__(self, throughput: Throughput, began: float) -> None:
+    def __init__(self, throughput: Throughput) -> None:
         self.throughput = throughput
-        self.began = began
         self.total_steps = 0
         self.every = 50
         self._first_step = 0
@@ -144,7 +142,7 @@ class Progress(L.Callback):
         if step == 1 or step % self.every == 0:  # as in a run that was not interrupted
             self._log(trainer, {"train/loss": loss}, step)
         if done == 1:
-            since = duration(time.perf_counter() - self.began)
+            since = duration(time.perf_counter() - BEGAN)
             self._line(f"step {step}  loss {loss:.2f}  first loss {since} after start")
         else:
             self._compiled(pl_module)

@@ -9,6 +9,7 @@ import lightning as L
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
 
+from lightning_embed.errors import UserError
 from lightning_embed.training.generate import generate_texts
 from lightning_embed.training.lightning_module import LanguageModel
 
@@ -29,7 +30,7 @@ class Samples(L.Callback):
         temperature: float = 0.8,
     ) -> None:
         if prompts == []:
-            raise ValueError(
+            raise UserError(
                 "--samples.prompts is empty; --samples.max_new_tokens 0 switches samples off"
             )
         self.prompts = [""] if prompts is None else prompts

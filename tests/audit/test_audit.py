@@ -615,7 +615,9 @@ class Runs:
         return os.mkdir, (str(self.sign),)
 
 
-PROGRAM = "import sys; from lightning_embed.audit.audit import audit; sys.exit(audit(sys.argv[1]))"
+PROGRAM = (
+    "import sys; from lightning_embed.commands.audit import audit; sys.exit(audit(sys.argv[1]))"
+)
 PLACES = ["pytorch_model.bin", "a.ckpt", "a.pt"]
 
 

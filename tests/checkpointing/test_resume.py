@@ -210,7 +210,7 @@ def optimizer_groups(checkpoint: Path) -> dict[str, Any]:
 
 def test_a_changed_learning_rate_is_said_and_applied(stopped: Workshop) -> None:
     constant = ("--model.schedule", "constant", "--model.warmup_steps", "0")
-    changed = ("--model.lr", "0.0005", "--model.matrix_lr", "0.001", "--model.weight_decay", "0.2")
+    changed = ("--model.lr", "0.0005", "--model.muon_lr", "0.001", "--model.weight_decay", "0.2")
     before = optimizer_groups(stopped.checkpoint("run"))
     assert before["embeddings"]["initial_lr"] == 0.003
     told = stopped.run("fit", "--name", "run", *TWO_EPOCHS, *constant, *changed, *LAST, *stop_at(7))
@@ -230,7 +230,7 @@ def test_the_first_step_after_resuming_already_takes_the_new_learning_rate(
     path = stopped.checkpoint("run")
     before = path.with_name("before.copy")
     before.write_bytes(path.read_bytes())
-    zero = ("--model.lr", "0", "--model.matrix_lr", "0")
+    zero = ("--model.lr", "0", "--model.muon_lr", "0")
     assert stopped.run("fit", "--name", "run", *TWO_EPOCHS, *zero, *LAST, *stop_at(7)).status == 143
     assert load(path)["global_step"] == 7
     assert_same_weights(before, path)
@@ -373,7 +373,7 @@ def test_a_run_stopped_by_a_callback_goes_on_in_the_middle_of_the_epoch(
 
 
 def test_going_on_for_longer_does_not_bend_the_schedule(workshop: Workshop) -> None:
-    schedule = ("--model.schedule", "cosine", "--model.final_share", "0.1")
+    schedule = ("--model.schedule", "cosine", "--model.final_fraction", "0.1")
     workshop.fit("whole", *schedule, "--model.schedule_steps", "6", steps=14)
     workshop.fit("run", *schedule, steps=6)
     told = workshop.fit("run", *schedule, *LAST, steps=14)

@@ -47,7 +47,7 @@ def parse(monkeypatch: pytest.MonkeyPatch, command: str, *arguments: str | Path)
 
     monkeypatch.setattr(EmbedCLI, "before_instantiate_classes", stop)
     with pytest.raises(Parsed):
-        EmbedCLI(command, [str(x) for x in arguments], began=time.perf_counter())
+        EmbedCLI(command, [str(x) for x in arguments])
     return found[0]
 
 

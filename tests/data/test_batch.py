@@ -124,10 +124,10 @@ def rows_of(batch: Batch) -> list[tuple[list[int], list[int]]]:
     """Each segment's ids and targets, from the rows that are computed."""
     assert batch.segments is not None
     ids, targets = batch.ids.flatten(), batch.targets.flatten()
-    if batch.places is not None:
-        assert batch.places.shape == batch.segments.start.shape
-        ids, targets = ids[batch.places.flatten()], targets[batch.places.flatten()]
-    edges = batch.segments.bounds.tolist()
+    if batch.repack is not None:
+        assert batch.repack.shape == batch.segments.start.shape
+        ids, targets = ids[batch.repack.flatten()], targets[batch.repack.flatten()]
+    edges = batch.segments.cu_seqlens.tolist()
     return [(ids[a:b].tolist(), targets[a:b].tolist()) for a, b in pairwise(edges)]
 
 
@@ -173,30 +173,30 @@ def test_half_empty_rows_are_computed_in_half_as_many(make_rows) -> None:
     rows = make_rows([9] * 8, max_length=16)
     (batch,) = PlanLoader(rows, BatchSettings(128, (16,)), seed=0, shuffle=True)
     assert batch.ids.shape == (8, 16)
-    assert batch.places.numel() == 4 * 16
+    assert batch.repack.numel() == 4 * 16
 
 
 def test_rows_are_no_wider_than_what_lies_in_them_needs(make_rows) -> None:
     rows = make_rows([6] * 8, max_length=16)
     (batch,) = PlanLoader(rows, BatchSettings(128, (16,)), seed=0, shuffle=True)
     assert batch.ids.shape == (8, 16)
-    assert batch.places.numel() == 4 * 10  # two windows of 5; three would leave one position empty
+    assert batch.repack.numel() == 4 * 10  # two windows of 5; three would leave one position empty
 
 
 def test_full_rows_are_computed_as_they_are(make_rows) -> None:
     rows = make_rows([17] * 8, max_length=16)
     (batch,) = PlanLoader(rows, BatchSettings(128, (16,)), seed=0, shuffle=True)
-    assert batch.places is None and batch.segments.start.shape == (8, 16)
+    assert batch.repack is None and batch.segments.start.shape == (8, 16)
 
 
 def test_never_one_row_alone_where_there_were_more(make_rows) -> None:
     """A size of 1 is a graph of its own for torch.compile."""
     rows = make_rows([3, 3], max_length=16)
     (batch,) = PlanLoader(rows, BatchSettings(64, (16,)), seed=0, shuffle=True)
-    assert batch.places.shape == (2, 2)
+    assert batch.repack.shape == (2, 2)
     rows = make_rows([9, 8], max_length=16)
     (batch,) = PlanLoader(rows, BatchSettings(16, (16,), layout="packed"), seed=0, shuffle=True)
-    assert batch.places is None and batch.ids.shape == (1, 16)
+    assert batch.repack is None and batch.ids.shape == (1, 16)
 
 
 def test_a_packed_row_has_the_bytes_of_all_its_windows(make_rows) -> None:

@@ -209,7 +209,7 @@ def test_training_compiles_a_graph_of_a_block_one_of_the_norm_and_one_of_the_los
     ):
         assert batch.segments is not None
         seen.add((*batch.ids.shape, batch.segments.start.shape[0]))
-        how = {"segments": batch.segments, "places": batch.places}
+        how = {"segments": batch.segments, "repack": batch.repack}
         model.loss(batch.ids, batch.targets, **how).backward()
     assert layout == "packed" or len(seen) > 3  # or nothing is shown
     assert graphs_compiled() - before == 3

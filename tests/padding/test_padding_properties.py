@@ -188,7 +188,7 @@ def test_windows_that_share_rows_do_not_see_each_other(
     with pytest.MonkeyPatch.context() as patch:
         if fused:
             patch.setattr("lightning_embed.model.attention.EXPLICIT_UP_TO", 0)
-        how = {"segments": batch.segments, "places": batch.places}
+        how = {"segments": batch.segments, "repack": batch.repack}
         loss = model.loss(batch.ids, batch.targets, **how) / batch.global_targets
         loss.backward()
         scores = model.score(batch.ids, batch.targets, **how)

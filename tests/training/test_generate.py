@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lightning_embed.commands.generate import generate
 from lightning_embed.special_tokens import EOS_ID, PAD_ID
-from lightning_embed.training.generate import generate, generate_ids
+from lightning_embed.training.generate import generate_ids
 
 PROMPTS = [[0, 5], [0, 9, 3, 17, 4, 8], [0], [0, 22, 22, 7]]
 PLAIN = {"max_new_tokens": 12, "max_length": 32, "eos_id": EOS_ID}

@@ -17,7 +17,7 @@ from lightning_embed.training.optim import (
 )
 
 SHAPES = [(8, 8), (16, 4), (4, 16), (8, 8), (16, 4)]  # square, tall, wide; some share a stack
-ALL = {"lr": 3e-3, "matrix_lr": 0.02, "weight_decay": 0.1, "betas": (0.9, 0.95)}
+ALL = {"lr": 3e-3, "muon_lr": 0.02, "weight_decay": 0.1, "betas": (0.9, 0.95)}
 
 
 def random_parameters(shapes: list[tuple[int, ...]], seed: int = 0) -> list[nn.Parameter]:
@@ -240,7 +240,7 @@ def test_padding_row_stays_plus_zero_whatever_decays(optimizer, plus_zero) -> No
     assert plus_zero(model.embedding.weight.grad[1])
 
 
-SCHEDULE = {"total_steps": 100, "warmup_steps": 10, "decay_share": 0.4, "final_share": 0.1}
+SCHEDULE = {"total_steps": 100, "warmup_steps": 10, "decay_fraction": 0.4, "final_fraction": 0.1}
 
 
 @pytest.mark.parametrize("schedule", ["wsd", "cosine", "constant"])

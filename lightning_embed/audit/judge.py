@@ -1,29 +1,20 @@
-"""The `audit` command: what somebody else's model makes of its padding vector.
+"""What somebody else's model makes of its padding vector: facts, each with a verdict.
 
-Knows: which facts about a padding id, row, head and moments are findings, and how to tell them.
-Leaves to others: reading a model without running code in it (`foreign.py`, `tensors.py`), watching
-one while it trains (`callbacks/padding_guard.py`).
-
-    path      ->  Subject: tensors, config, tokenizer, the padding id and who named it
-    Subject   ->  facts, each with a verdict: ok, finding, or note
-    facts     ->  one line each, or one JSON object; exit status 0 clean, 1 findings, 2 unreadable
+A `Subject` (`foreign.py`) is what is known of the model; `judge` looks at its padding id, row,
+output head and optimizer moments and says of each: ok, finding, or note.
 """
 
 import re
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from json import dumps
 from math import isfinite
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from lightning_embed.audit.foreign import Subject, examine, optimizer_states, whole_number
+from lightning_embed.audit.foreign import Subject, optimizer_states, whole_number
 from lightning_embed.audit.tensors import is_plain
-from lightning_embed.console import say
 from lightning_embed.padding.padded import row_of
 
 HEAD = re.compile(
@@ -239,49 +230,3 @@ def _same_bits(one: Tensor, other: Tensor) -> bool:
         return False
     one, other = (x.detach().contiguous().view(torch.uint8) for x in (one, other))
     return torch.equal(one, other)
-
-
-# -- the command -----------------------------------------------------------------------------
-
-
-def audit(path: str, json: bool = False, padding_idx: int | None = None) -> int:
-    """Tell what a model makes of its padding vector, without running any code in it.
-
-    Args:
-        path: a Hugging Face folder, a Lightning checkpoint, or a file of weights.
-        json: one JSON object instead of lines.
-        padding_idx: the padding id, where nothing in PATH tells it; negative counts from the end.
-    """
-    try:
-        if "://" in path:
-            raise ValueError(f"{path} is an address; download it and give the folder or file")
-        subject = examine(Path(path).expanduser(), padding_idx)
-        facts = list(judge(subject))
-    except (ValueError, OSError) as error:
-        print(f"error: {_printable(' '.join(str(error).split()))}", file=sys.stderr)
-        return 2
-    findings = sum(fact.verdict == "finding" for fact in facts)
-    if json:
-        report = {
-            "path": path,
-            "kind": subject.tensors.kind,
-            "padding_idx": subject.padding_idx,
-            "findings": findings,
-            "facts": [
-                {"verdict": f.verdict, "about": f.about, "text": f.text, **f.values} for f in facts
-            ],
-        }
-        print(dumps(report, indent=2, allow_nan=False))
-        return int(findings > 0)
-    tensors = subject.tensors
-    say("audit", f"{_printable(path)}: {tensors.kind}, {len(tensors.entries):,} tensors")
-    for fact in facts:
-        say(fact.verdict, _printable(f"{fact.about}: {fact.text}"))
-    clean = "clean" if subject.padding_idx is not None else "no finding, but no known padding id"
-    say("verdict", f"{findings} finding{'s' * (findings != 1)}" if findings else clean)
-    return int(findings > 0)
-
-
-def _printable(text: str) -> str:
-    """Names come out of foreign files and must not reach a terminal as control sequences."""
-    return "".join(x if x.isprintable() else "?" for x in text)

@@ -1,0 +1,26 @@
+"""The `consolidate` command: one file out of a checkpoint in shards."""
+
+from pathlib import Path
+
+from lightning_embed.checkpointing.files import AtomicCheckpointIO, read_checkpoint, require_whole
+from lightning_embed.console import say
+from lightning_embed.errors import UserError
+
+
+def consolidate(checkpoint: str, output: str) -> None:
+    """Put a checkpoint in shards together into one ordinary file.
+
+    Args:
+        checkpoint: a .ckpt folder that fit wrote with configs/fsdp.yaml.
+        output: the .ckpt file to write.
+    """
+    source, target = Path(checkpoint), Path(output)
+    if not source.is_dir():
+        raise FileNotFoundError(
+            f"no folder of shards at {source}; give --checkpoint a .ckpt folder"
+        )
+    if target.exists():
+        raise UserError(f"{target} is there already; give --output another name")
+    require_whole(source)
+    AtomicCheckpointIO().save_checkpoint(read_checkpoint(source), target)
+    say("saved", f"{target}   {target.stat().st_size / 1e6:.0f} MB")

@@ -1,0 +1,66 @@
+"""The `generate` command: a prompt's continuation on the terminal."""
+
+from pathlib import Path
+
+import torch
+
+from lightning_embed.checkpointing.files import read_header, require_whole
+from lightning_embed.commands.quiet import quiet_libraries
+from lightning_embed.errors import UserError
+from lightning_embed.training.generate import generate_texts
+from lightning_embed.training.lightning_module import LanguageModel
+
+
+def generate(
+    checkpoint: str,
+    prompt: str = "",
+    max_new_tokens: int = 200,
+    temperature: float = 0.8,
+    top_k: int = 50,
+    top_p: float = 1.0,
+    samples: int = 1,
+    seed: int = 0,
+) -> None:
+    """Continue a prompt with a trained checkpoint.
+
+    Args:
+        checkpoint: a .ckpt file written by fit.
+        prompt: text to continue; empty begins a document.
+        max_new_tokens: tokens at most.
+        temperature: 0 takes the most likely token, higher is more varied.
+        top_k: draw only from the k most likely tokens; 0 for all.
+        top_p: draw only from the most likely tokens that together reach this probability.
+        samples: how many continuations.
+        seed: of the draws.
+    """
+    for name, value, least in (
+        ("max_new_tokens", max_new_tokens, 1),
+        ("samples", samples, 1),
+        ("temperature", temperature, 0),
+        ("top_k", top_k, 0),
+    ):
+        if value < least:
+            raise UserError(f"--{name} must be at least {least}, not {value}")
+    if not 0 < top_p <= 1:
+        raise UserError(f"--top_p must be above 0 and at most 1, not {top_p}")
+    if not Path(checkpoint).exists():
+        raise FileNotFoundError(f"no checkpoint at {checkpoint}; give --checkpoint a .ckpt file")
+    require_whole(Path(checkpoint))
+    read_header(Path(checkpoint))  # refuses in one line what load_from_checkpoint would not
+    quiet_libraries()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    module = LanguageModel.load_from_checkpoint(checkpoint, map_location=device)
+    texts = generate_texts(
+        module,
+        [prompt] * samples,
+        max_new_tokens=max_new_tokens,
+        max_length=module.hparams["max_length"],
+        temperature=temperature,
+        top_k=top_k or None,
+        top_p=top_p,
+        seed=seed,
+    )
+    for number, text in enumerate(texts):
+        if samples > 1:
+            print(f"--- {number + 1} of {samples}")
+        print(prompt + text)

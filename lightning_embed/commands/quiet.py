@@ -1,0 +1,31 @@
+"""Keeping libraries' adverts, and advice about parts that are not used here, off the screen."""
+
+import logging
+import os
+import warnings
+
+
+def quiet_libraries() -> None:
+    """No adverts, no advice about loaders that are not used; called after Lightning's import,
+    which sets its own level."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # reports asked for
+    for message in (
+        ".*does not have many workers.*",
+        ".*dataloader is not resumable.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+        ".*isinstance\\(treespec, LeafSpec\\).*",
+        ".*number of training batches.*smaller than the logging interval.*",
+        ".*is not supported for `.*` in `autocast`.*",
+        ".*Please use the new API settings to control TF32.*",
+        ".*`training_step` returned `None`.*",
+        ".*could not find the monitored key.*",  # a run that ends before its first validation
+        ".*`max_epochs` was not set.*",  # RunLength sets it once the text is known
+        ".*The dirpath has changed from.*",
+        ".*It is recommended to use .*sync_dist=True.*",
+        ".*assuming the intent is to load in a single process.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
