@@ -56,7 +56,7 @@ class Subject:
 
 
 def examine(path: Path, padding_idx: int | None) -> Subject:
-    """Read a folder or a file; raises UserError or FileNotFoundError where that cannot be done."""
+    """Read a folder or a file; raises UserError where that cannot be done."""
     tensors = open_tensors(path)
     folder = path if path.is_dir() else None
     config = read_json(folder / "config.json") if folder else {}

@@ -63,13 +63,12 @@ def open_tensors(path: Path) -> Tensors:
     """The tensors of a Hugging Face folder, a checkpoint or a file of weights.
 
     Raises:
-        FileNotFoundError: nothing is there.
-        UserError: it is truncated, another kind of file, or would run code.
+        UserError: nothing is there, or it is truncated, another kind of file, or would run code.
     """
     if path.is_dir():
         return _open_folder(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no file or folder at {path}")
+        raise UserError(f"no file or folder at {path}")
     if path.name.endswith(".index.json"):
         return Tensors("sharded weights", _open_shards(path))
     return _open_file(path)
@@ -117,7 +116,7 @@ def _open_shards(index: Path) -> dict[str, Entry]:
         if Path(shard).name != shard:  # an index must not make us open files elsewhere
             raise UserError(f"{index} names {shard!r}, which is not a file beside it")
         if not (index.parent / shard).is_file():
-            raise FileNotFoundError(f"{index} names {shard}, which is missing")
+            raise UserError(f"{index} names {shard}, which is missing")
         opened[shard] = _open_file(index.parent / shard).entries
     for name, shard in weight_map.items():
         if name not in opened[str(shard)]:

@@ -26,6 +26,7 @@ from lightning_embed.checkpointing.compatibility import Candidate, check
 from lightning_embed.checkpointing.files import is_disk_full, read_checkpoint
 from lightning_embed.checkpointing.shards import is_sharded, load_into, read_meta, save_sharded
 from lightning_embed.hardware import settle_threads
+from lightning_embed.library_internals import use_every_process_as_shard
 from lightning_embed.model.decoder import DecoderLM
 
 
@@ -58,14 +59,13 @@ class FSDP2Strategy(ModelParallelStrategy):
         tensor_parallel_size: int = 1,
         **kwargs: Any,
     ) -> None:
+        self.writes_shards = save_distributed_checkpoint
         super().__init__(
             data_parallel_size, tensor_parallel_size, save_distributed_checkpoint, **kwargs
         )
 
     def setup_environment(self) -> None:
-        if self._data_parallel_size == "auto":
-            processes = self.num_nodes * self.num_processes
-            self._data_parallel_size = processes // int(self._tensor_parallel_size)
+        use_every_process_as_shard(self)
         super().setup_environment()
         if self.root_device.type == "cpu":  # Lightning tells the first process alone
             settle_threads(self.num_processes)
@@ -78,7 +78,7 @@ class FSDP2Strategy(ModelParallelStrategy):
         Raises:
             OSError: on every process, where one of them found the disk full.
         """
-        if not self._save_distributed_checkpoint:
+        if not self.writes_shards:
             super().save_checkpoint(checkpoint, filepath, storage_options)
             return
         target = Path(self.broadcast(filepath))

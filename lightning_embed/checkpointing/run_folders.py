@@ -50,7 +50,7 @@ def newest_checkpoint(root: Path, name: str) -> Path:
     """The newest whole checkpoint of the newest run of this name; damaged ones are named.
 
     Raises:
-        FileNotFoundError: there is none; never a silent start from scratch.
+        UserError: there is none; never a silent start from scratch.
     """
     passed_over = []
     for folder in reversed(list(runs_named(root, name))):
@@ -69,7 +69,7 @@ def newest_checkpoint(root: Path, name: str) -> Path:
         if files:
             break
     found = f" (passed over: {', '.join(passed_over)})" if passed_over else ""
-    raise FileNotFoundError(
+    raise UserError(
         f"no checkpoint of a run named {name!r} under {root}{found}; leave out --ckpt_path to start"
         " afresh, or name the run with --name"
     )

@@ -29,6 +29,7 @@ from lightning_embed.atomic import remove, sweep
 from lightning_embed.checkpointing.resume import Resuming
 from lightning_embed.console import say
 from lightning_embed.errors import UserError
+from lightning_embed.library_internals import dump_checkpoint, is_accumulating
 from lightning_embed.padding.guard import PaddingVectorChanged
 
 ASK_EVERY = 10  # steps between looks at the first process' clock
@@ -107,7 +108,7 @@ class Checkpoints(Checkpoint):
         self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any
     ) -> None:
         self._in_step = False
-        if trainer.fit_loop._should_accumulate():
+        if is_accumulating(trainer):
             return  # a checkpoint here would lose gradients
         # Where validation follows, the save waits for it, so that a resume does not repeat it.
         if self._is_due(trainer) and not Resuming.validates_now(trainer):
@@ -162,7 +163,7 @@ class Checkpoints(Checkpoint):
         if isinstance(trainer.strategy, ModelParallelStrategy) or not trainer.is_global_zero:
             return  # other processes may not come to help
         try:
-            checkpoint = trainer._checkpoint_connector.dump_checkpoint(False)
+            checkpoint = dump_checkpoint(trainer)
             trainer.strategy.save_checkpoint(checkpoint, self.folder / NEXT)
             self._rotate()
             say("saved", f"{self.last_path} (step {trainer.global_step})")

@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from lightning_embed.checkpointing.save import Checkpoints
 from lightning_embed.console import say
+from lightning_embed.library_internals import ask_no_rank_for_sigterm, is_accumulating
 
 NAMES = ("SIGINT", "SIGTERM", "SIGUSR1")  # the last is missing on Windows
 
@@ -57,9 +58,7 @@ class GracefulStop(Checkpoint):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._install(trainer)
-        # Before each batch Lightning asks rank 0 for a SIGTERM that its handlers would have noted:
-        # a broadcast and, on a GPU, a wait for it. Ours agree without.
-        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+        ask_no_rank_for_sigterm(trainer)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._install(trainer)
@@ -77,7 +76,7 @@ class GracefulStop(Checkpoint):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any
     ) -> None:
-        if trainer.fit_loop._should_accumulate():
+        if is_accumulating(trainer):
             return  # a checkpoint here would lose gradients
         if received := self._agreed():
             self._stop(trainer, received, save=True)

@@ -18,9 +18,7 @@ def consolidate(checkpoint: str, output: str) -> None:
     """
     source, target = Path(checkpoint), Path(output)
     if not source.is_dir():
-        raise FileNotFoundError(
-            f"no folder of shards at {source}; give --checkpoint a .ckpt folder"
-        )
+        raise UserError(f"no folder of shards at {source}; give --checkpoint a .ckpt folder")
     if target.exists():
         raise UserError(f"{target} is there already; give --output another name")
     candidate = Candidate(source, "evaluate")

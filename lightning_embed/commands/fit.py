@@ -28,6 +28,7 @@ from lightning_embed.console import say
 from lightning_embed.data.datamodule import TextDataModule
 from lightning_embed.errors import UserError
 from lightning_embed.hardware import keep_freed_memory, settle_threads, suggested_precision
+from lightning_embed.library_internals import command_parser
 from lightning_embed.padding.guard import PaddingGuard
 from lightning_embed.training.lightning_module import LanguageModel
 from lightning_embed.training.loss_watch import LossWatch
@@ -203,7 +204,7 @@ class EmbedCLI(LightningCLI):
 
     def _check(self, path: Path, config: Any) -> None:
         """Nothing in a checkpoint overrides what was asked for without a word."""
-        parser = self._subcommand_parsers[self.command]
+        parser = command_parser(self, self.command)
         candidate = Candidate(
             path,
             "train" if self.command == "fit" else "evaluate",

@@ -12,6 +12,7 @@ import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_embed.errors import UserError
+from lightning_embed.library_internals import option_names
 
 UNKNOWN = re.compile(
     r"unrecognized arguments: --(?P<flag>[^\s=]+)"
@@ -71,7 +72,7 @@ class OneLineParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         parser = getattr(ex, "subcommand_parser", None) or self
-        known = [action.dest for action in parser._actions if action.dest not in ("help", "config")]
+        known = [name for name in option_names(parser) if name not in ("help", "config")]
         hint = ""
         if match := UNKNOWN.search(message):
             key = next(group for group in match.groups() if group)

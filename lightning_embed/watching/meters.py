@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from lightning_embed.library_internals import graphs_compiled as counted_graphs
+
 MATRIX = {"cpu": 1024, "cuda": 8192}  # rows and columns of the product that is timed
 
 
@@ -64,7 +66,7 @@ def peak_memory(device: torch.device) -> int | None:
 def graphs_compiled() -> int:
     """Graphs that torch.compile has made in this process; asking imports nothing."""
     dynamo = sys.modules.get("torch._dynamo.utils")
-    return 0 if dynamo is None else int(dynamo.counters["stats"]["unique_graphs"])
+    return 0 if dynamo is None else counted_graphs(dynamo)
 
 
 class Neighbours:

@@ -16,6 +16,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
+from lightning_embed import figures
 from lightning_embed.console import BEGAN, duration, is_main_process, say, short
 from lightning_embed.data.batch import Batch
 from lightning_embed.training.lightning_module import LanguageModel
@@ -140,7 +141,7 @@ class Progress(L.Callback):
         step = trainer.global_step
         loss = pl_module.global_step_loss()
         if step == 1 or step % self.every == 0:  # as in a run that was not interrupted
-            self._log(trainer, {"train/loss": loss}, step)
+            figures.log(trainer, {"train/loss": loss})
         if done == 1:
             since = duration(time.perf_counter() - BEGAN)
             self._line(f"step {step}  loss {loss:.2f}  first loss {since} after start")
@@ -157,18 +158,18 @@ class Progress(L.Callback):
 
     def _interval(self, trainer: L.Trainer, pl_module: LanguageModel, step: int) -> None:
         loss = pl_module.global_step_loss()  # waits for the device: time is honest from here
-        figures = self.throughput.close_interval()
+        found = self.throughput.close_interval()
         values = {"train/loss": loss, "train/lr": trainer.optimizers[0].param_groups[-1]["lr"]}
-        if figures:
-            values["throughput/real_tokens_per_s"] = figures["tokens_per_s"]
-            values["throughput/data_wait"] = figures["data_wait"]
-            values["padding/share"] = figures["padding"]
+        if found:
+            values["throughput/real_tokens_per_s"] = found["tokens_per_s"]
+            values["throughput/data_wait"] = found["data_wait"]
+            values["padding/share"] = found["padding"]
             for name in ("flops_per_s", "mfu", "peak_memory"):
-                if name in figures:
-                    values[f"throughput/{name}"] = figures[name]
+                if name in found:
+                    values[f"throughput/{name}"] = found[name]
         values["compile/recompilations"] = self.recompilations
-        self._log(trainer, values, step)
-        line = self._text(step, loss, figures)
+        figures.log(trainer, values)
+        line = self._text(step, loss, found)
         every = max(self.every, self.total_steps // LINES)
         if step % every < self.every or step == self.total_steps:
             self._line(line)
@@ -178,17 +179,17 @@ class Progress(L.Callback):
             sys.stdout.flush()
             self._live = True
 
-    def _text(self, step: int, loss: float, figures: dict[str, float]) -> str:
+    def _text(self, step: int, loss: float, found: dict[str, float]) -> str:
         parts = [f"step {step}/{self.total_steps}", f"{100 * step // max(1, self.total_steps)} %"]
         parts.append(f"loss {loss:.3f}")
-        if figures:
-            parts.append(f"{short(figures['tokens_per_s'])} real tok/s")
-            parts.append(f"padding {100 * figures['padding']:.1f} %")
-            parts.append(f"data wait {100 * figures['data_wait']:.0f} %")
-            if "mfu" in figures:
-                parts.append(f"MFU {100 * figures['mfu']:.0f} %")
-            if "peak_memory" in figures:
-                parts.append(f"{figures['peak_memory'] / 1e9:.1f} GB")
+        if found:
+            parts.append(f"{short(found['tokens_per_s'])} real tok/s")
+            parts.append(f"padding {100 * found['padding']:.1f} %")
+            parts.append(f"data wait {100 * found['data_wait']:.0f} %")
+            if "mfu" in found:
+                parts.append(f"MFU {100 * found['mfu']:.0f} %")
+            if "peak_memory" in found:
+                parts.append(f"{found['peak_memory'] / 1e9:.1f} GB")
         done = step - self._first_step - 2  # what compiling took does not come again
         left = (time.perf_counter() - self._usual_since) / done * (self.total_steps - step)
         parts.append(f"ETA {duration(left)}")
@@ -202,8 +203,3 @@ class Progress(L.Callback):
         if self._live:
             sys.stdout.write("\r\033[K")
             self._live = False
-
-    @staticmethod
-    def _log(trainer: L.Trainer, values: dict[str, float], step: int) -> None:
-        for logger in trainer.loggers:
-            logger.log_metrics(values, step)

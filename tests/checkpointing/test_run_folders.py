@@ -13,6 +13,7 @@ from lightning_embed.checkpointing.run_folders import (
     resume_command,
     runs_named,
 )
+from lightning_embed.errors import UserError
 
 SAVED = Path("runs/x/config.yaml")
 
@@ -58,7 +59,7 @@ def test_a_name_is_a_plain_folder_name(tmp_path: Path, name: str) -> None:
 
 def test_there_must_be_something_to_go_on_from(tmp_path: Path) -> None:
     for wanted in ("last", "best", "missing.ckpt"):
-        with pytest.raises(FileNotFoundError, match="--ckpt_path"):
+        with pytest.raises(UserError, match="--ckpt_path"):
             choose_run(tmp_path, "a", ckpt_path=wanted, fresh=True)
 
 
