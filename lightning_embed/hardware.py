@@ -1,8 +1,4 @@
-"""What this machine can do: number formats, cores, memory.
-
-Knows: how to ask before it fails, and what the C library and the scheduler must be told. Leaves to
-others: when.
-"""
+"""What this machine has: fast number formats, cores, memory; and two settings that follow from it."""
 
 import ctypes
 import os

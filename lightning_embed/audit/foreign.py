@@ -1,8 +1,6 @@
-"""What somebody else's model says of its padding: config, tokenizer, checkpoint, names of tensors.
+"""What the files of somebody else's model say of its padding: config, tokenizer, tensors' names.
 
-Knows: the files of a Hugging Face folder, what checkpoints keep beside the weights, what token
-embeddings are called. Leaves to others: reading tensors without running code (`tensors.py`), which
-of this is a finding (`audit.py`).
+Nothing is judged here (`judge.py`), and no code in the files is run (`tensors.py`).
 """
 
 import re

@@ -1,8 +1,7 @@
 """Tensors out of somebody else's files, without running any code in them.
 
-Knows: safetensors, what `torch.save` writes (zip and the older form), shards with their index, and
-how to refuse in one line what is truncated, foreign or would run code. Leaves to others: what the
-tensors and the settings beside them mean (`audit.py`).
+Read are safetensors, what `torch.save` writes (zip and the older form) and shards with their index;
+what is truncated, foreign or would run code is refused in one line.
 
 A pickle is a program: loading one can call any function. Here every `torch.load` says
 `weights_only=True` itself, which the environment variable TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD cannot

@@ -22,7 +22,7 @@ from lightning_embed.atomic import replacing
 from lightning_embed.checkpointing.shards import is_whole_folder, read_meta, read_whole
 from lightning_embed.errors import UserError
 
-FULL_BELOW = 2**20  # bytes left on a disk that torch could not write on
+FULL_BELOW = 2**20  # free bytes below which a failed write is taken for a full disk
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -45,7 +45,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             except RuntimeError:
                 if not is_disk_full(target.parent):
                     raise
-                # torch's word for a full disk
+                # torch's RuntimeError for a full disk names neither
                 raise OSError(errno.ENOSPC, f"disk full; {target} is not written") from None
 
     def load_checkpoint(

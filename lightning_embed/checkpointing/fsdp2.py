@@ -1,7 +1,7 @@
-"""`FSDP2Strategy`: Lightning's sharded strategy, with checkpoints that can be trusted.
+"""`FSDP2Strategy`: Lightning's strategy for sharded models, with checkpoints that are whole.
 
-Knows: what is sharded and by how many processes, when a folder of shards takes an older one's
-place. Leaves to others: the shards' files (`sharded.py`).
+A folder of shards takes an older one's place only once every process has written its part; what is
+in the folder is the business of `shards.py`.
 """
 
 import errno
@@ -35,7 +35,7 @@ def shard(model: DecoderLM, mesh: DeviceMesh) -> None:
     for block in model.blocks:
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
-    for name in ("loss", "score", "hidden", "logits"):  # ways in besides forward
+    for name in ("loss", "score", "hidden", "logits"):  # they, too, need the parameters gathered
         register_fsdp_forward_method(model, name)
 
 
@@ -67,7 +67,7 @@ class FSDP2Strategy(ModelParallelStrategy):
     def setup_environment(self) -> None:
         use_every_process_as_shard(self)
         super().setup_environment()
-        if self.root_device.type == "cpu":  # Lightning tells the first process alone
+        if self.root_device.type == "cpu":  # Lightning limits threads in the first process alone
             settle_threads(self.num_processes)
 
     def save_checkpoint(

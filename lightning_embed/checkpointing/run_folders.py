@@ -1,7 +1,8 @@
-"""Folders of runs: which one a run takes, which checkpoint it begins from, how to go on with it.
+"""Folders of runs: which one a run writes to, and which checkpoint `last` and `best` mean.
 
-Knows: `runs/<name>`, `<name>-2`, what `last` and `best` mean. Leaves to others: files that are
-whole (`checkpoints.py`).
+runs/NAME/  runs/NAME-2/ ...    one folder a run of that name
+    checkpoints/                last.ckpt, previous.ckpt, best.ckpt
+    config.yaml  tokenizer.json  TensorBoard's event files
 """
 
 import shlex

@@ -1,9 +1,5 @@
 """Checkpoints in shards: a folder to which every process wrote its part, whole or not there.
 
-Knows: torch's distributed checkpoints, the mark that says one is whole, reading one without running
-code that may be in it. Leaves to others: whose parts they are (`fsdp.py`), single files
-(`checkpoints.py`).
-
     x.ckpt/  __0_0.distcp  __1_0.distcp ...  .metadata   written by torch.distributed.checkpoint
              meta.pt       all that is no tensor of the model or of the optimizer
              whole.json    size and CRC-32 of each file, written last

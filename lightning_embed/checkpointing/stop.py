@@ -1,10 +1,8 @@
-"""`GracefulStop`: SIGTERM, SIGUSR1 and Ctrl-C finish the step, save, and say how to go on.
+"""`GracefulStop`: SIGTERM, SIGUSR1 and Ctrl-C finish the optimizer step, save, and say how to go on.
 
-Knows: flag-only handlers, agreement between processes, exit codes. Leaves to others: saving
-(`checkpointing.py`), signals before training (`cli.py`).
-
-Lightning's own handlers end with exit status 0 or hang when one rank alone is told; these take
-their place once training starts.
+Lightning's own handlers end with exit status 0, or hang when one process alone gets the signal;
+these take their place once training starts. They only note the signal: processes agree on it at the
+end of a step.
 """
 
 import signal
@@ -54,7 +52,9 @@ class GracefulStop(Checkpoint):
         for number in (getattr(signal, name) for name in NAMES if hasattr(signal, name)):
             self._before[number] = signal.signal(number, self._handle)
         if trainer.world_size > 1 and self._group is None:
-            self._group = dist.new_group(backend="gloo")  # agreeing must not wait for a GPU
+            self._group = dist.new_group(
+                backend="gloo"
+            )  # on CPU tensors, so that no GPU is waited for
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._install(trainer)

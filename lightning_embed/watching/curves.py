@@ -1,8 +1,4 @@
-"""`Curves`: TensorBoard's files, which a full disk interrupts and does not end.
-
-Knows: what TensorBoard's writer does when it cannot write, and how to begin anew. Leaves to others:
-which figures there are (`callbacks/`).
-"""
+"""`Curves`: a TensorBoard logger that a full disk interrupts and does not end."""
 
 import contextlib
 import threading

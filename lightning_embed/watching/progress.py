@@ -1,10 +1,7 @@
-"""`Progress`: what a run tells while it runs, in lines, and in TensorBoard.
+"""`Progress`: lines on the screen while a run trains, and its figures for the loggers.
 
-Knows: what a person wants to read and how often. Leaves to others: counting (`throughput.py`), the
-step's loss (`lightning_module.py`), the end of a run (`summary.py`).
-
-`self.log` at every step costs more than a small model's kernels, so everything here happens at
-intervals, and only then is a device waited for.
+Lightning's `self.log` at every step costs more than a small model's arithmetic, so figures are
+taken at intervals, and only then is a GPU waited for.
 """
 
 import shutil
@@ -23,7 +20,7 @@ from lightning_embed.training.lightning_module import LanguageModel
 from lightning_embed.watching.meters import graphs_compiled
 from lightning_embed.watching.throughput import Throughput
 
-LINES = 10  # of progress in a whole run
+LINES = 10  # progress lines in a whole run
 VALIDATION_LINES = 5  # about; TensorBoard has them all
 
 
@@ -59,7 +56,7 @@ class Progress(L.Callback):
         self._fit_began = self._usual_since = time.perf_counter()
         self._compile_began: float | None = None
         self._live = False
-        self.recompilations = 0  # graphs made after the step that compiles, by whatever part
+        self.recompilations = 0  # graphs compiled after the second step, by any part
         self._graphs = 0
         self._validation_line = -sys.maxsize  # step of the last one shown
 
@@ -68,7 +65,7 @@ class Progress(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: LanguageModel) -> None:  # type: ignore[override]
         self.total_steps = pl_module.planned_steps()
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        self.every = max(1, min(every, self.total_steps // LINES))  # short runs are heard of too
+        self.every = max(1, min(every, self.total_steps // LINES))  # short runs have lines too
         self._first_step = self._seen_step = trainer.global_step
         self._fit_began = time.perf_counter()
         settled = pl_module.hparams["schedule_steps"]
@@ -157,7 +154,7 @@ class Progress(L.Callback):
             say("compile", f"{seconds:.0f} s, once; Ctrl-C stops, --ckpt_path last goes on")
 
     def _interval(self, trainer: L.Trainer, pl_module: LanguageModel, step: int) -> None:
-        loss = pl_module.global_step_loss()  # waits for the device: time is honest from here
+        loss = pl_module.global_step_loss()  # waits for the device, so that times after it are true
         found = self.throughput.close_interval()
         values = {"train/loss": loss, "train/lr": trainer.optimizers[0].param_groups[-1]["lr"]}
         if found:

@@ -1,7 +1,7 @@
-"""`Throughput`: real tokens per second, padding, model FLOP/s, waiting for data, memory.
+"""`Throughput`: real tokens per second, padding, FLOP/s, waiting for data, peak memory.
 
-Knows: what to count at each step (plain Python numbers, no device is asked). Leaves to others:
-taking readings of the device (`meters.py`), showing the figures (`progress.py`, `summary.py`).
+Each step adds plain Python numbers, so no device is waited for; `progress.py` and `summary.py` show
+the figures.
 """
 
 import time
@@ -83,10 +83,12 @@ class Throughput(L.Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        share = 1 / trainer.accumulate_grad_batches  # each micro-batch names the global counts
-        self._now.tokens += batch.global_targets * share
-        self._now.positions += batch.global_positions * share
-        self._now.pairs += batch.global_pairs * share
+        each = (
+            1 / trainer.accumulate_grad_batches
+        )  # every micro-batch has the global batch's counts
+        self._now.tokens += batch.global_targets * each
+        self._now.positions += batch.global_positions * each
+        self._now.pairs += batch.global_pairs * each
         self._ended = time.perf_counter()
         if self._began is not None:
             self._now.seconds += self._ended - self._began
