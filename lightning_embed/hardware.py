@@ -1,4 +1,4 @@
-"""What this machine has: fast number formats, cores, memory; and two settings that follow from it."""
+"""What this machine has: fast number formats, cores, memory; and settings that follow from it."""
 
 import ctypes
 import os

@@ -1,4 +1,4 @@
-"""`GracefulStop`: SIGTERM, SIGUSR1 and Ctrl-C finish the optimizer step, save, and say how to go on.
+"""`GracefulStop`: SIGTERM, SIGUSR1 and Ctrl-C finish the step, save, and say how to go on.
 
 Lightning's own handlers end with exit status 0, or hang when one process alone gets the signal;
 these take their place once training starts. They only note the signal: processes agree on it at the

@@ -39,9 +39,7 @@ class Samples(L.Callback):
             return
         if not self.can_run(trainer) or not isinstance(pl_module, LanguageModel):
             return
-        with torch.random.fork_rng(
-            devices=[]
-        ):  # so that sampling does not change training's dropout
+        with torch.random.fork_rng(devices=[]):  # dropout in training stays as it was
             texts = self.texts(pl_module)
         for number, (prompt, text) in enumerate(zip(self.prompts, texts, strict=True)):
             for logger in trainer.loggers:

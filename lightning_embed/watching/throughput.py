@@ -83,9 +83,7 @@ class Throughput(L.Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        each = (
-            1 / trainer.accumulate_grad_batches
-        )  # every micro-batch has the global batch's counts
+        each = 1 / trainer.accumulate_grad_batches  # each micro-batch has the global counts
         self._now.tokens += batch.global_targets * each
         self._now.positions += batch.global_positions * each
         self._now.pairs += batch.global_pairs * each
