@@ -26,6 +26,13 @@ UNION = re.compile(
 )
 
 
+RENAMED = {  # in 0.2
+    "model.matrix_lr": "model.muon_lr",
+    "model.rope_base": "model.rope_theta",
+    "model.decay_share": "model.decay_fraction",
+    "model.final_share": "model.final_fraction",
+}
+
 LINK = re.compile(r"Call to compute_fn of link .*? failed: ")  # what follows is our own words
 
 
@@ -76,7 +83,7 @@ class OneLineParser(LightningArgumentParser):
         hint = ""
         if match := UNKNOWN.search(message):
             key = next(group for group in match.groups() if group)
-            hint = nearest(key, known)
+            hint = f" (it is {RENAMED[key]} now)" if key in RENAMED else nearest(key, known)
         text = LINK.sub("", UNION.sub(_cannot_be, one_line(message)))
         if len(text) > 400:
             text = text[:400] + " ..."

@@ -116,6 +116,10 @@ def test_files_and_hub_together(workshop: Workshop) -> None:
         ("--model.schedule", "linear", "cosine"),
         ("--model.d_modle", "3", "did you mean model.d_model?"),
         ("--data.flies", "x.txt", "did you mean data.files?"),
+        ("--model.matrix_lr", "0.1", "it is model.muon_lr now"),
+        ("--model.rope_base", "500", "it is model.rope_theta now"),
+        ("--model.decay_share", "0.1", "it is model.decay_fraction now"),
+        ("--model.final_share", "0.1", "it is model.final_fraction now"),
         ("--ckpt_path", "nowhere.ckpt", "nowhere.ckpt"),
         ("--ckpt_path", "best", "no checkpoint"),
         ("--ckpt_path", "last", "no checkpoint"),
@@ -160,6 +164,7 @@ def test_a_setting_that_cannot_be(workshop: Workshop, option: str, value: str, w
     ("text", "wanted"),
     [
         ("model:\n  d_modle: 3\n", "did you mean model.d_model?"),
+        ("model:\n  matrix_lr: 3\n", "it is model.muon_lr now"),
         ("modle:\n  d_model: 3\n", "did you mean model.d_model?"),
         ("data:\n  maxlength: 3\n", "did you mean data.max_length?"),
         ("trainer:\n  max_epoch: 3\n", "did you mean trainer.max_epochs?"),
