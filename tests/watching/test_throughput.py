@@ -62,7 +62,7 @@ def test_a_global_batch_counts_once_however_it_is_split(clock) -> None:
     counter = Throughput()
     train(counter, clock, [(80, 100), (80, 100), (40, 60), (40, 60)], accumulate=2)
     figures = counter.close_interval()
-    assert (counter.run.tokens, counter.run.positions) == (120, 160)
+    assert (counter.total.tokens, counter.total.positions) == (120, 160)
     assert figures["tokens_per_s"] == pytest.approx(120 / (4 * 3 + 3 * 2))
     assert figures["padding"] == pytest.approx(0.25)
 
