@@ -11,20 +11,10 @@ from typing import Any
 
 from lightning_embed.console import say
 from lightning_embed.errors import UserError
+from lightning_embed.model.decoder import DecoderLM
 
 # Hyperparameters that decide a network's shape: a checkpoint fits no other.
-SHAPE = (
-    "vocab_size",
-    "d_model",
-    "n_layers",
-    "n_heads",
-    "n_kv_heads",
-    "d_ff",
-    "tied",
-    "qk_norm",
-    "scale_embedding",
-    "rope_theta",
-)
+SHAPE = DecoderLM.settings().keys() - set(DecoderLM.FREE)
 FROM_DATA = ("vocab_size", "max_length")
 AS_BEGUN = ("schedule_steps",)  # unset means what the run began with
 TRAINER = (
