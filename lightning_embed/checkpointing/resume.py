@@ -9,7 +9,7 @@ from typing import Any
 
 import lightning as L
 
-from lightning_embed.data.position import Position
+from lightning_embed.checkpointing.position import Position
 
 UNLIMITED = float("inf")
 

@@ -14,7 +14,6 @@ and at the end of one writes that the epoch is over.
 import errno
 import math
 import os
-import shutil
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -26,7 +25,7 @@ import torch.distributed as dist
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
 
-from lightning_embed.checkpointing.files import sweep
+from lightning_embed.atomic import remove, sweep
 from lightning_embed.checkpointing.resume import Resuming
 from lightning_embed.console import say
 from lightning_embed.errors import UserError
@@ -216,14 +215,7 @@ class Checkpoints(Checkpoint):
     def _rotate(self) -> None:
         """Rename from the oldest on, so that every name is free when it is taken."""
         names = self._names()
-        _remove(names[-1])
+        remove(names[-1])
         for newer, older in reversed(list(pairwise([self.folder / NEXT, *names]))):
             if newer.exists():
                 os.replace(newer, older)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

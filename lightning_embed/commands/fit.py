@@ -15,20 +15,15 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from lightning_embed.checkpointing.compatibility import (
-    refuse_impossible,
-    require_complete,
-    settle_model,
-    tell_changes,
-    trainer_settings,
-)
-from lightning_embed.checkpointing.files import AtomicCheckpointIO, read_header
+from lightning_embed.checkpointing.compatibility import DATA, Candidate, check, trainer_settings
+from lightning_embed.checkpointing.files import AtomicCheckpointIO
 from lightning_embed.checkpointing.resume import Resuming
 from lightning_embed.checkpointing.run_folders import choose_run, resume_command
 from lightning_embed.checkpointing.save import Checkpoints
 from lightning_embed.checkpointing.stop import GracefulStop
 from lightning_embed.commands.parser import OneLineParser, require_settings_files
 from lightning_embed.commands.quiet import quiet_libraries
+from lightning_embed.commands.unsupported import refuse_unsupported
 from lightning_embed.console import say
 from lightning_embed.data.datamodule import TextDataModule
 from lightning_embed.errors import UserError
@@ -106,7 +101,7 @@ class EmbedCLI(LightningCLI):
 
     def __init__(self, command: str, args: list[str]) -> None:
         self.command, self.args = command, args
-        self.saved: dict[str, Any] = {}  # header of the checkpoint a command begins from
+        self.checkpoint: dict[str, Any] = {}  # what a command begins from, tensors aside
         quiet_libraries()
         quiet_writer()
         super().__init__(
@@ -187,7 +182,7 @@ class EmbedCLI(LightningCLI):
                 " the padding row into NaN; take 16-mixed, bf16-mixed or bf16-true"
             )
         if self.command == "fit":
-            refuse_impossible(trainer)
+            refuse_unsupported(trainer)
         if trainer.deterministic is None and trainer.accelerator == "cpu":
             trainer.deterministic = True
         # Else determinism writes NaN over all new memory: help for debugging, 1 % of a small step.
@@ -204,26 +199,24 @@ class EmbedCLI(LightningCLI):
         )
         if self.run.checkpoint is not None:
             config.ckpt_path = str(self.run.checkpoint)
-            self._compare_settings(self.run.checkpoint, config)
+            self._check(self.run.checkpoint, config)
 
-    def _compare_settings(self, checkpoint: Path, config: Any) -> None:
+    def _check(self, path: Path, config: Any) -> None:
         """Nothing in a checkpoint overrides what was asked for without a word."""
-        self.saved = saved = read_header(checkpoint)
         parser = self._subcommand_parsers[self.command]
-        training = self.command == "fit"
-        settle_model(
-            config.model,
-            saved["hyper_parameters"],
-            defaults=lambda key: parser.get_default(f"model.{key}"),
-            checkpoint=checkpoint,
-            training=training,
+        candidate = Candidate(
+            path,
+            "train" if self.command == "fit" else "evaluate",
+            model=config.model,
+            default=lambda key: parser.get_default(f"model.{key}"),
+            trainer=trainer_settings(config.trainer),
         )
-        if training:
-            require_complete(saved, checkpoint)
-            epoch = saved[TextDataModule.__qualname__]["epoch"]  # Lightning's own runs ahead
-            say("resume", f"{checkpoint}: step {saved['global_step']}, epoch {epoch}")
-            then = saved["callbacks"].get(Resuming.__qualname__, {}).get("settings", {})
-            tell_changes(then, trainer_settings(config.trainer))
+        check(candidate, "file", "content", "run")
+        self.checkpoint = candidate.checkpoint
+        if candidate.trains:
+            epoch = self.checkpoint[DATA]["epoch"]  # Lightning's own runs ahead
+            say("resume", f"{path}: step {self.checkpoint['global_step']}, epoch {epoch}")
+        check(candidate, "settings")
 
     # Assembly ----------------------------------------------------------------------------------
 
@@ -254,7 +247,7 @@ class EmbedCLI(LightningCLI):
             kwargs["profiler"] = NoProfiler()
         if given["logger"] is None:
             folder = self.run.folder
-            first = self.saved["global_step"] + 1 if self.saved else None
+            first = self.checkpoint["global_step"] + 1 if self.checkpoint else None
             kwargs["logger"] = fit and Curves(str(folder.parent), folder.name, first)
         self.save_config_kwargs = {"path": saved, "save_to_log_dir": False}
         return super().instantiate_trainer(**kwargs)
@@ -263,7 +256,7 @@ class EmbedCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Refuse what cannot be before anything is loaded or written."""
-        data = self.saved.get(TextDataModule.__qualname__)
+        data = self.checkpoint.get(DATA)
         if data is not None:
             self.datamodule.go_on_with(data, training=self.command == "fit")
         self.model.require_possible(self.datamodule)
@@ -276,7 +269,7 @@ class EmbedCLI(LightningCLI):
         if self.trainer.is_global_zero:
             datamodule.prepared.tokenizer.save(self.run.folder / "tokenizer.json")
         self.trainer.fit(model, datamodule, **kwargs | {"weights_only": True})
-        if self.trainer.global_step == self.saved.get("global_step", 0):
+        if self.trainer.global_step == self.checkpoint.get("global_step", 0):
             say(
                 "note",
                 f"nothing was left to train: the run is at step {self.trainer.global_step} already;"

@@ -6,6 +6,7 @@ data module is reached only through `trainer.datamodule`.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import lightning as L
@@ -17,7 +18,8 @@ from torch.nn.utils import clip_grads_with_norm_
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from lightning_embed.checkpointing.files import require_fits, verified
+from lightning_embed.checkpointing.compatibility import FORMAT, FORMAT_KEY, Candidate, check
+from lightning_embed.checkpointing.files import fetched, read_checkpoint
 from lightning_embed.checkpointing.fsdp2 import shard
 from lightning_embed.data.batch import Batch
 from lightning_embed.errors import UserError
@@ -274,25 +276,39 @@ class LanguageModel(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["tokenizer"] = self.tokenizer_json
+        checkpoint[FORMAT_KEY] = FORMAT
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the tokenizer and, unless another was asked for, the schedule's length.
 
         Raises:
-            UserError: the checkpoint's tensors are of another shape than this model's.
+            UserError: its format, or its tensors' names or shapes, are not this model's.
         """
+        training = self._trainer is not None and self.trainer.state.fn == "fit"
+        candidate = Candidate(
+            Path("the checkpoint"), "train" if training else "evaluate", checkpoint
+        )
+        check(candidate, "content")
         self.tokenizer_json = checkpoint.get("tokenizer")
         if self._asked_schedule_steps is None:
-            saved = checkpoint.get("hyper_parameters", {}).get("schedule_steps")
-            self.hparams["schedule_steps"] = saved
+            self.hparams["schedule_steps"] = checkpoint["hyper_parameters"].get("schedule_steps")
         self.configure_model()
-        groups = {group["name"]: group["params"] for group in self._groups()}
-        training = self._trainer is not None and self.trainer.state.fn == "fit"
-        require_fits(checkpoint, self.state_dict(), groups if training else None)
+        candidate.state_dict = self.state_dict()
+        candidate.groups = {group["name"]: group["params"] for group in self._groups()}
+        check(candidate, "tensors")
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:  # type: ignore[override]
         """Lightning's, for sharded checkpoints too and with checksums verified. Pickled code never
         runs, not from a URL either, whatever `weights_only` or the environment says."""
+        is_path = isinstance(checkpoint_path, str | Path)
+        candidate = Candidate(Path(checkpoint_path if is_path else "the checkpoint"), "generate")
+        if is_path and "://" not in str(checkpoint_path):
+            check(candidate, "file")
+        if not candidate.path.is_file():
+            checkpoint_path = fetched(checkpoint_path)
+            candidate.checkpoint = read_checkpoint(checkpoint_path, str(candidate.path))
+            checkpoint_path.seek(0)
+        check(candidate, "content")
         kwargs["weights_only"] = True
-        return super().load_from_checkpoint(verified(checkpoint_path), *args, **kwargs)
+        return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)

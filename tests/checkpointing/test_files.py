@@ -2,7 +2,6 @@
 
 import functools
 import http.server
-import pickle
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,9 @@ import torch
 from workshop import Harm
 
 from lightning_embed import LanguageModel
+from lightning_embed.checkpointing.compatibility import FORMAT, FORMAT_KEY
 from lightning_embed.checkpointing.files import AtomicCheckpointIO, is_whole, read_checkpoint
+from lightning_embed.errors import UserError
 
 STATE = {"weight": torch.arange(1000, dtype=torch.float32), "step": 7, "name": "words"}
 
@@ -111,6 +112,7 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "state_dict": model.state_dict(),
         "hyper_parameters": dict(model.hparams),
         "pytorch-lightning_version": "2.6.6",
+        FORMAT_KEY: FORMAT,
     }
     AtomicCheckpointIO().save_checkpoint(content, path)
     return path
@@ -158,7 +160,7 @@ def test_code_is_not_run_whatever_the_caller_or_the_environment_says(
     if force:
         monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     given = path if form == "path" else f"{served}/evil.ckpt"
-    with pytest.raises(pickle.UnpicklingError):
+    with pytest.raises(UserError, match="could run a program"):
         LanguageModel.load_from_checkpoint(given, weights_only=False)
     with pytest.raises(ValueError, match="could run a program"):
         read_checkpoint(path)
