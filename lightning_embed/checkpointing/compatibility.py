@@ -21,6 +21,7 @@ from torch import Tensor
 from lightning_embed.checkpointing.files import is_whole, read_header
 from lightning_embed.console import say
 from lightning_embed.errors import UserError
+from lightning_embed.model.decoder import DecoderLM
 
 Stage = Literal["file", "content", "run", "settings", "data", "tensors"]
 Purpose = Literal["train", "evaluate", "generate"]
@@ -30,18 +31,7 @@ FORMAT = 2
 FORMAT_KEY = "lightning_embed_format"
 
 # Hyperparameters that decide a network's shape: a checkpoint fits no other.
-SHAPE = (
-    "vocab_size",
-    "d_model",
-    "n_layers",
-    "n_heads",
-    "n_kv_heads",
-    "d_ff",
-    "tied",
-    "qk_norm",
-    "scale_embedding",
-    "rope_theta",
-)
+SHAPE = DecoderLM.settings().keys() - set(DecoderLM.FREE)
 FROM_DATA = ("vocab_size", "max_length")
 AS_BEGUN = ("schedule_steps",)  # unset means what the run began with
 

@@ -32,7 +32,7 @@ from lightning_embed.library_internals import command_parser
 from lightning_embed.padding.guard import PaddingGuard
 from lightning_embed.training.lightning_module import LanguageModel
 from lightning_embed.training.loss_watch import LossWatch
-from lightning_embed.training.run_length import RunLength
+from lightning_embed.training.run_length import RunLength, planned_steps
 from lightning_embed.training.seeding import Seeding
 from lightning_embed.watching.crowding import Crowding
 from lightning_embed.watching.curves import Curves, quiet_writer
@@ -278,7 +278,8 @@ class EmbedCLI(LightningCLI):
             )
         config = self.config_init[self.command]
         resume, steps = self.resume, self.trainer.global_step
-        if steps >= model.planned_steps() and not self.config[self.command].trainer.max_epochs:
+        over = steps >= planned_steps(self.trainer)
+        if over and not self.config[self.command].trainer.max_epochs:
             resume += f" --trainer.max_steps {2 * steps} --model.schedule_steps {2 * steps}"
         say_end(
             self.trainer,

@@ -1,7 +1,6 @@
-"""Finding padded embeddings in any module, and looking at their padding row.
+"""Finds padded embeddings in any module, tied and nested ones included, and their padding rows.
 
-Knows: which modules have a padding row, tied and nested ones included, and which rank holds it.
-Leaves to others: what to do about a row that is not zero (`callbacks/padding_guard.py`).
+Of a matrix sharded by FSDP2 it gives the row on the rank that holds it, and None on the others.
 """
 
 from typing import NamedTuple
@@ -20,7 +19,7 @@ class PaddedEmbedding(NamedTuple):
 
     @property
     def weight(self) -> Tensor:
-        """`(V, D)`; asked anew each time, as a resize may have replaced it."""
+        """`(V, D)`; looked up each time, because a resize replaces it."""
         weight = self.module.weight
         assert isinstance(weight, Tensor)
         return weight
@@ -61,7 +60,7 @@ def row_of(weight: Tensor, index: int) -> Tensor | None:
 
 
 def plain_name(key: str) -> str:
-    """A state dict's key without what `torch.compile(module)` puts round a module."""
+    """A state dict's key without the prefix of `torch.compile(module)`."""
     return key.replace("_orig_mod.", "")
 
 

@@ -17,6 +17,7 @@ from lightning_embed import figures
 from lightning_embed.console import BEGAN, duration, is_main_process, say, short
 from lightning_embed.data.batch import Batch
 from lightning_embed.training.lightning_module import LanguageModel
+from lightning_embed.training.run_length import planned_steps
 from lightning_embed.watching.meters import graphs_compiled
 from lightning_embed.watching.throughput import Throughput
 
@@ -63,7 +64,7 @@ class Progress(L.Callback):
     # Hooks -------------------------------------------------------------------------------------
 
     def on_train_start(self, trainer: L.Trainer, pl_module: LanguageModel) -> None:  # type: ignore[override]
-        self.total_steps = pl_module.planned_steps()
+        self.total_steps = planned_steps(trainer)
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         self.every = max(1, min(every, self.total_steps // LINES))  # short runs have lines too
         self._first_step = self._seen_step = trainer.global_step

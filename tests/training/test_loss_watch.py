@@ -29,7 +29,7 @@ class BreakAt(L.Callback):
 
 def broken(step: int, value: str = "nan") -> tuple[str, ...]:
     name = "--trainer.callbacks"
-    return (f"{name}+=test_loss_watch.BreakAt", f"{name}.step={step}", f"{name}.value={value}")
+    return (f"{name}+={__name__}.BreakAt", f"{name}.step={step}", f"{name}.value={value}")
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
@@ -107,9 +107,9 @@ class Watched(L.Callback):
 def test_gradients_are_clipped_as_lightning_does_it(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch, clip: tuple[str, ...]
 ) -> None:
-    """The norm that is looked at serves clipping too, and one within the limit touches no gradient;
-    without it Lightning takes its own."""
-    told = ("--trainer.gradient_clip_val", *clip, "--trainer.callbacks+=test_loss_watch.Watched")
+    """The norm of `LossWatch` serves clipping too, and gradients within the limit are not touched;
+    in all other cases Lightning clips."""
+    told = ("--trainer.gradient_clip_val", *clip, f"--trainer.callbacks+={__name__}.Watched")
     found, reused = list[list[float]](), list[Tensor]()
 
     def counted(parameters: Any, most: float, norm: Tensor) -> None:
@@ -137,17 +137,17 @@ def test_a_spike_is_told_from_noise() -> None:
     generator = torch.Generator().manual_seed(0)
     for step in range(1, 301):
         noise = float(torch.randn((), generator=generator))
-        watch._take(step, 4 - step / 300 + 0.05 * noise + (1.0 if step == 200 else 0.0))
+        watch._add(step, 4 - step / 300 + 0.05 * noise + (1.0 if step == 200 else 0.0))
     assert watch.spikes == [200]
 
 
 def test_what_was_seen_is_kept_in_checkpoints() -> None:
     watch, other = LossWatch(), LossWatch()
     for step in range(60):
-        watch._take(step, 2.0 + 0.01 * (step % 3))
+        watch._add(step, 2.0 + 0.01 * (step % 3))
     other.load_state_dict(watch.state_dict())
     for each in (watch, other):
-        each._take(60, 9.0)
+        each._add(60, 9.0)
     assert watch.spikes == other.spikes == [60]
 
 
