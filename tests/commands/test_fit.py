@@ -358,7 +358,7 @@ def test_a_run_that_is_over_can_be_made_longer_by_the_line_it_prints(workshop: W
             "validation loss falls no longer",
             ("--early_stopping.patience", "1", "--early_stopping.min_delta", "100"),
         ),
-        ("a callback asked for it", ("--trainer.callbacks+=test_fit.StopAtOnce",)),
+        ("a callback asked for it", (f"--trainer.callbacks+={__name__}.StopAtOnce",)),
     ],
 )
 def test_an_early_end_says_why(workshop: Workshop, why: str, options: tuple[str, ...]) -> None:

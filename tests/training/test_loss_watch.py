@@ -29,7 +29,7 @@ class BreakAt(L.Callback):
 
 def broken(step: int, value: str = "nan") -> tuple[str, ...]:
     name = "--trainer.callbacks"
-    return (f"{name}+=test_loss_watch.BreakAt", f"{name}.step={step}", f"{name}.value={value}")
+    return (f"{name}+={__name__}.BreakAt", f"{name}.step={step}", f"{name}.value={value}")
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
@@ -109,7 +109,7 @@ def test_gradients_are_clipped_as_lightning_does_it(
 ) -> None:
     """The norm that is looked at serves clipping too, and one within the limit touches no gradient;
     without it Lightning takes its own."""
-    told = ("--trainer.gradient_clip_val", *clip, "--trainer.callbacks+=test_loss_watch.Watched")
+    told = ("--trainer.gradient_clip_val", *clip, f"--trainer.callbacks+={__name__}.Watched")
     found, reused = list[list[float]](), list[Tensor]()
 
     def counted(parameters: Any, most: float, norm: Tensor) -> None:
