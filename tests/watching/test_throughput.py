@@ -98,12 +98,13 @@ def test_a_skipped_interval_counts_for_nothing(clock) -> None:
     assert counter.whole_run()["padding"] == pytest.approx(0.2)
 
 
-def test_an_empty_interval_keeps_the_last_figures(clock) -> None:
+def test_an_empty_interval_has_no_figures_and_changes_none(clock) -> None:
     counter = Throughput()
     assert counter.close_interval() == {}
     train(counter, clock, [(80, 100)])
-    figures = dict(counter.close_interval())
-    assert counter.close_interval() == figures
+    figures = counter.close_interval()
+    assert counter.close_interval() == {}
+    assert counter.whole_run() == figures
 
 
 def test_flops_are_those_of_real_tokens_beside_the_measured_rate(clock, monkeypatch) -> None:
