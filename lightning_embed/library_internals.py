@@ -7,6 +7,7 @@ private methods that a class of ours replaces, which can only be done in that cl
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
 from io import BytesIO
 from types import ModuleType
@@ -145,15 +146,13 @@ def cpp_compiler() -> str | None:
         return None
 
 
-def configure_compiler(trust_cpu_flags: bool) -> None:
+def configure_compiler() -> None:
     """Settings of torch.compile without a public name, for the whole process.
 
-    Equal sizes are not taken for the same size (a batch as long as the model is wide would be a
-    graph of its own), and a norm's epsilon stays a number (as an input of the graph it has
-    everything traced twice).
-
-    Args:
-        trust_cpu_flags: of vector instructions; trying each in a program of its own takes 6 s.
+    Dimensions that happen to be equal stay separate symbols: else a batch as long as the model is
+    wide would have a graph of its own. A norm's epsilon stays a constant: as an input of the graph
+    it would have everything traced twice. On x86 trust the CPU's feature flags: trying each vector
+    instruction set in a program of its own takes 6 s.
     """
     import torch._dynamo  # takes seconds to import
     import torch._inductor.config
@@ -162,7 +161,7 @@ def configure_compiler(trust_cpu_flags: bool) -> None:
     torch.fx.experimental._config.use_duck_shape = False
     torch._dynamo.config.specialize_float = True
     kernels = torch._inductor.config.cpp
-    if kernels.vec_isa_ok is None and trust_cpu_flags:
+    if kernels.vec_isa_ok is None and platform.machine() in ("x86_64", "AMD64"):
         kernels.vec_isa_ok = True
 
 

@@ -270,29 +270,32 @@ def test_one_call_for_many_tensors() -> None:
     assert ones[0].tolist() == [1.0, 1.0]
 
 
-def test_the_compiler_that_is_found_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_compiler_that_is_found_is_there() -> None:
     compiler = internals.cpp_compiler()
     assert compiler is None or shutil.which(compiler)
 
 
-def test_the_settings_of_the_compiler_take() -> None:
+@pytest.mark.parametrize(
+    ("machine", "before", "after"),
+    [("x86_64", None, True), ("x86_64", False, False), ("aarch64", None, None)],
+)
+def test_the_compilers_settings_take_and_cpu_flags_are_trusted_unless_the_user_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch, machine: str, before: bool | None, after: bool | None
+) -> None:
     import torch._dynamo
     import torch._inductor.config
     import torch.fx.experimental._config as shapes
 
-    before = shapes.use_duck_shape, torch._dynamo.config.specialize_float
     kernels = torch._inductor.config.cpp
-    kept = kernels.vec_isa_ok
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    kept = shapes.use_duck_shape, torch._dynamo.config.specialize_float, kernels.vec_isa_ok
     try:
-        kernels.vec_isa_ok = None
-        internals.configure_compiler(trust_cpu_flags=False)
-        assert kernels.vec_isa_ok is None
-        internals.configure_compiler(trust_cpu_flags=True)
-        assert kernels.vec_isa_ok is True
+        kernels.vec_isa_ok = before
+        internals.configure_compiler()
+        assert kernels.vec_isa_ok is after
         assert not shapes.use_duck_shape and torch._dynamo.config.specialize_float
     finally:
-        shapes.use_duck_shape, torch._dynamo.config.specialize_float = before
-        kernels.vec_isa_ok = kept
+        shapes.use_duck_shape, torch._dynamo.config.specialize_float, kernels.vec_isa_ok = kept
 
 
 def test_compiled_graphs_are_counted() -> None:

@@ -14,7 +14,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import fsspec
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
@@ -71,26 +70,6 @@ def is_whole(path: Path | BinaryIO) -> bool:
             return archive.testzip() is None
     except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error):
         return False  # zipfile raises any of these, by where the damage is
-
-
-def fetched(place: Any) -> BytesIO:
-    """A checkpoint that is no local file, in memory: shards put together, a URL, an open file.
-
-    Raises:
-        UserError: it is not whole.
-    """
-    content = BytesIO()
-    if isinstance(place, str | Path) and Path(place).is_dir():
-        torch.save(read_checkpoint(Path(place)), content)
-    elif isinstance(place, str | Path):
-        with fsspec.open(str(place), "rb") as file:
-            shutil.copyfileobj(file, content)
-    else:
-        shutil.copyfileobj(place, content)
-    if not is_whole(content):
-        raise UserError(f"{place} is damaged (not a whole archive, or its checksums do not hold)")
-    content.seek(0)
-    return content
 
 
 def read_checkpoint(source: Path | BytesIO, name: str | None = None) -> dict[str, Any]:

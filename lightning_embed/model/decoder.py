@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_embed.errors import UserError
+from lightning_embed.library_internals import configure_compiler
 from lightning_embed.model.attention import Attention, rotary_tables
 from lightning_embed.model.block import Block
-from lightning_embed.model.compiling import set_up_compiler
 from lightning_embed.model.loss import ChunkLoss, Scores, chunk_loss, cross_entropy_sum, score
 from lightning_embed.model.segments import KeyRange, Segments
 from lightning_embed.padding.embedding import InitName, TokenEmbedding
@@ -169,7 +169,7 @@ class DecoderLM(nn.Module):
         """
         if self.compiled:
             return
-        set_up_compiler()
+        configure_compiler()
         self.chunk_loss = torch.compile(chunk_loss, dynamic=True)
         for block in self.blocks:
             block.compile(dynamic=True)

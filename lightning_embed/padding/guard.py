@@ -13,6 +13,7 @@ import torch.distributed as dist
 from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from torch.optim import Optimizer
 
+from lightning_embed import figures
 from lightning_embed.console import say
 from lightning_embed.errors import TrainingStopped, UserError
 from lightning_embed.padding.evidence import Finding, RowWatch
@@ -187,5 +188,4 @@ class PaddingGuard(L.Callback):
                 suffix = "" if len(self.watches) == 1 else f"/{watch.embedding.name}"
                 values[f"padding/norm{suffix}"] = float(row.float().norm())
                 values[f"padding/gradient{suffix}"] = float(watch.gradient)
-        for logger in trainer.loggers:
-            logger.log_metrics(values, step)
+        figures.log(trainer, values, step)

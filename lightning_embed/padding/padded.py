@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Shard
 
+from lightning_embed.library_internals import shard_extent, sparse_parts
+
 
 class PaddedEmbedding(NamedTuple):
     """An embedding, its weight's name, and the id whose vector is for padding."""
@@ -34,8 +36,9 @@ class PaddedEmbedding(NamedTuple):
         if grad is None:
             return None
         if grad.is_sparse:
-            hits = (grad._indices()[0] == self.padding_idx).unsqueeze(1)
-            return grad._values().where(hits, 0.0).sum(dim=0)
+            indices, values = sparse_parts(grad)
+            hits = (indices[0] == self.padding_idx).unsqueeze(1)
+            return values.where(hits, 0.0).sum(dim=0)
         return row_of(grad, self.padding_idx)
 
 
@@ -48,12 +51,11 @@ def row_of(weight: Tensor, index: int) -> Tensor | None:
     local = weight.to_local()
     for dim, placement in enumerate(weight.placements):
         if isinstance(placement, Shard) and placement.dim == 0:
-            size, offset = placement._local_shard_size_and_offset(
-                weight.shape[0],
-                weight.device_mesh.size(dim),
-                weight.device_mesh.get_local_rank(dim),
+            mesh = weight.device_mesh
+            size, offset = shard_extent(
+                placement, weight.shape[0], mesh.size(dim), mesh.get_local_rank(dim)
             )
-            index -= int(offset or 0)
+            index -= offset
             if not 0 <= index < size:
                 return None
     return local[index]

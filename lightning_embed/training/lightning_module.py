@@ -18,12 +18,14 @@ from torch.nn.utils import clip_grads_with_norm_
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from lightning_embed import figures
 from lightning_embed.checkpointing.compatibility import FORMAT, FORMAT_KEY, Candidate, check
-from lightning_embed.checkpointing.files import fetched, read_checkpoint
 from lightning_embed.checkpointing.fsdp2 import shard
+from lightning_embed.checkpointing.load import opened
 from lightning_embed.data.batch import Batch
 from lightning_embed.errors import UserError
 from lightning_embed.hardware import require_memory
+from lightning_embed.library_internals import trainer_of
 from lightning_embed.model.compiling import compiling_pays, why_not_compile
 from lightning_embed.model.decoder import DecoderLM
 from lightning_embed.model.loss import Scores
@@ -93,7 +95,7 @@ class LanguageModel(L.LightningModule):
         """Build the network once the vocabulary is known; called again, does nothing."""
         if self.model is not None:
             return
-        self.require_possible(getattr(self._trainer, "datamodule", None))
+        self.require_possible(getattr(trainer_of(self), "datamodule", None))
         self.model = DecoderLM(self.hparams["vocab_size"], padding_idx=PAD_ID, **self._network)
         if self.device_mesh is not None:
             shard(self.model, self.device_mesh["data_parallel"])
@@ -192,8 +194,7 @@ class LanguageModel(L.LightningModule):
         self.log_dict(values, logger=False)  # its step would be one behind that of the weights
         if self.trainer.sanity_checking:
             return
-        for logger in self.trainer.loggers:
-            logger.log_metrics(values, self.trainer.global_step)
+        figures.log(self.trainer, values)
 
     on_test_epoch_end = on_validation_epoch_end
 
@@ -284,7 +285,8 @@ class LanguageModel(L.LightningModule):
         Raises:
             UserError: its format, or its tensors' names or shapes, are not this model's.
         """
-        training = self._trainer is not None and self.trainer.state.fn == "fit"
+        trainer = trainer_of(self)
+        training = trainer is not None and trainer.state.fn == "fit"
         candidate = Candidate(
             Path("the checkpoint"), "train" if training else "evaluate", checkpoint
         )
@@ -301,14 +303,5 @@ class LanguageModel(L.LightningModule):
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:  # type: ignore[override]
         """Lightning's, for sharded checkpoints too and with checksums verified. Pickled code never
         runs, not from a URL either, whatever `weights_only` or the environment says."""
-        is_path = isinstance(checkpoint_path, str | Path)
-        candidate = Candidate(Path(checkpoint_path if is_path else "the checkpoint"), "generate")
-        if is_path and "://" not in str(checkpoint_path):
-            check(candidate, "file")
-        if not candidate.path.is_file():
-            checkpoint_path = fetched(checkpoint_path)
-            candidate.checkpoint = read_checkpoint(checkpoint_path, str(candidate.path))
-            checkpoint_path.seek(0)
-        check(candidate, "content")
         kwargs["weights_only"] = True
-        return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+        return super().load_from_checkpoint(opened(checkpoint_path), *args, **kwargs)

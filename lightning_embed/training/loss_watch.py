@@ -17,9 +17,11 @@ from torch.distributed.tensor import DTensor
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
+from lightning_embed import figures
 from lightning_embed.console import say
 from lightning_embed.data.batch import Batch
 from lightning_embed.errors import TrainingStopped, UserError
+from lightning_embed.library_internals import is_accumulating
 from lightning_embed.training.lightning_module import LanguageModel
 
 MEMORY = 0.95  # decay of the loss' running mean and variance
@@ -111,7 +113,7 @@ class LossWatch(L.Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        if trainer.fit_loop._should_accumulate():
+        if is_accumulating(trainer):
             return
         index = len(self._pending)
         self._losses[index] = pl_module.step_loss
@@ -127,9 +129,7 @@ class LossWatch(L.Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.read(trainer)
         if self._epoch_targets:
-            value = self._epoch_loss / self._epoch_targets
-            for logger in trainer.loggers:
-                logger.log_metrics({"train/epoch_loss": value}, trainer.global_step)
+            figures.log(trainer, {"train/epoch_loss": self._epoch_loss / self._epoch_targets})
         self._epoch_loss = self._epoch_targets = 0.0
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -177,11 +177,10 @@ class LossWatch(L.Callback):
             self._epoch_loss += loss * targets
             self._epoch_targets += targets
             self._add(step, loss)
-        for logger in trainer.loggers:
-            values = {"train/loss_spikes": float(len(self.spikes))}
-            if self._norm is not None:  # with a gradient scaler no norm is taken
-                values["train/gradient_norm"] = norms[-1]
-            logger.log_metrics(values, pending[-1][0])
+        values = {"train/loss_spikes": float(len(self.spikes))}
+        if self._norm is not None:  # with a gradient scaler no norm is taken
+            values["train/gradient_norm"] = norms[-1]
+        figures.log(trainer, values, pending[-1][0])
 
     def _add(self, step: int, loss: float) -> None:
         """Count a spike, then update the running mean and variance."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import Module
 from torchmetrics import Metric
 
+from lightning_embed.library_internals import metric_defaults
 from lightning_embed.model.loss import Scores
 
 GROUPS = 1024  # sums kept; with more sources than that, some are added up together
@@ -53,9 +54,10 @@ class LanguageModelMetrics(Metric):
     def _apply(self, fn: Callable[..., Any], exclude_state: Sequence[str] = "") -> Module:
         """Move to another device but stay float64: bf16-true converts every module."""
         this = super()._apply(fn, exclude_state)
-        for name in self._defaults:
+        defaults = metric_defaults(self)
+        for name in defaults:
             setattr(self, name, getattr(self, name).double())
-            self._defaults[name] = self._defaults[name].double()  # type: ignore[union-attr]
+            defaults[name] = defaults[name].double()
         return this
 
     def update(self, scores: Scores, real: Tensor, group: Tensor, n_bytes: Tensor) -> None:

@@ -18,6 +18,12 @@ from torch.optim.adamw import adamw
 from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_embed.errors import UserError
+from lightning_embed.library_internals import (
+    foreach_add_,
+    foreach_lerp,
+    foreach_lerp_,
+    foreach_mul_,
+)
 
 # Quintic Newton-Schulz coefficients of Keller Jordan's Muon, as in torch.optim.Muon.
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -147,8 +153,8 @@ class MuonAdamW(Optimizer):
             if self.found_inf is not None:  # the buffers then stay what they are
                 for b, g in zip(map(_local, buffers), map(_local, grads), strict=True):
                     g.copy_(torch.where(self.found_inf > 0, b, g))
-            torch._foreach_lerp_(buffers, grads, 1 - momentum)  # type: ignore[arg-type]
-            nesterov = torch._foreach_lerp(grads, buffers, momentum)  # type: ignore[arg-type]
+            foreach_lerp_(buffers, grads, 1 - momentum)
+            nesterov = foreach_lerp(grads, buffers, momentum)
             whole = [u.full_tensor() if isinstance(u, DTensor) else u for u in nesterov]
             stepped = orthogonalise(torch.stack(whole)).to(same[0].dtype)
             decay: Any = 1 - lr * group["weight_decay"]
@@ -157,9 +163,9 @@ class MuonAdamW(Optimizer):
                 decay = torch.where(self.found_inf > 0, 1.0, decay)
             updates = [_laid_out_as(u, p) for u, p in zip(stepped, same, strict=True)]
             if group["weight_decay"]:
-                torch._foreach_mul_([_local(p) for p in same], decay)
+                foreach_mul_([_local(p) for p in same], decay)
             scale = math.sqrt(max(1.0, shape[0] / shape[1]))
-            torch._foreach_add_(same, updates, alpha=-lr * scale)
+            foreach_add_(same, updates, alpha=-lr * scale)
 
 
 def parameter_groups(
