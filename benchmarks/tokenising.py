@@ -8,7 +8,7 @@ The tokenizer is trained beforehand on the library and given to both. Warm: the 
 system's cache, libraries are loaded. Both in one process, taking turns:
 
 - bare      `encode_batch_fast` over lists of texts that lie in memory, ids thrown away
-- pipeline  `prepare`: fingerprint, reading, copies, split, Arrow, encoding, `tokens.bin` and the
+- pipeline  `prepare`: fingerprint, reading, copies, split, encoding, `tokens.bin` and the
             rest, into an empty cache
 """
 
@@ -18,6 +18,7 @@ import re
 import shutil
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def perturbed(text: str, draw: random.Random) -> str:
 def documents(size: int) -> Iterator[str]:
     """About `size` bytes of documents, the same every time."""
     sources = stdlib.read_sources(stdlib.library_root(), 0)
-    texts = [text for text, _ in stdlib.cut(sources, False).train]
+    texts = [piece.text for piece in stdlib.cut(sources, Counter()) if not piece.held_out]
     draw, made = random.Random(0), 0
     while True:
         for text in texts:
@@ -84,7 +85,6 @@ def main() -> None:
         write_files(texts, folder / "text")
         size = sum(len(text.encode()) for text in texts)
         tokenizer = TextTokenizer.load(name)._tokenizer
-        source = FilesCorpus((str(folder / "text" / "*.jsonl"),))
 
         def bare() -> None:
             for start in range(0, len(texts), AT_ONCE):
@@ -93,6 +93,7 @@ def main() -> None:
 
         def pipeline() -> Path:
             shutil.rmtree(folder / "prepared", ignore_errors=True)
+            source = FilesCorpus((str(folder / "text" / "*.jsonl"),))  # a new one: it hashes once
             return prepare(source, folder / "prepared", tokenizer=name, vocab_size=None)
 
         bare()

@@ -24,7 +24,7 @@ from lightning_embed.checkpointing.stop import GracefulStop
 from lightning_embed.commands.parser import OneLineParser, require_settings_files
 from lightning_embed.commands.quiet import quiet_libraries
 from lightning_embed.commands.unsupported import refuse_unsupported
-from lightning_embed.console import say
+from lightning_embed.console import is_main_process, say
 from lightning_embed.data.datamodule import TextDataModule
 from lightning_embed.errors import UserError
 from lightning_embed.hardware import keep_freed_memory, settle_threads, suggested_precision
@@ -256,7 +256,10 @@ class EmbedCLI(LightningCLI):
     # Commands ----------------------------------------------------------------------------------
 
     def before_fit(self) -> None:
-        """Refuse what cannot be before anything is loaded or written."""
+        """Refuse what cannot be before anything is loaded or written: on the main process, which
+        prepares the text; others learn of it in `TextDataModule.setup`."""
+        if not is_main_process():
+            return
         data = self.checkpoint.get(DATA)
         if data is not None:
             self.datamodule.go_on_with(data, training=self.command == "fit")
@@ -266,8 +269,8 @@ class EmbedCLI(LightningCLI):
 
     def fit(self, model: LanguageModel, datamodule: TextDataModule, **kwargs: Any) -> None:
         say("run", f"{self.run.folder}   seed {datamodule.seed}")
-        say_start(self.trainer, model, datamodule.prepared, self.reason)
-        if self.trainer.is_global_zero:
+        if is_main_process():
+            say_start(self.trainer, model, datamodule.prepared, self.reason)
             datamodule.prepared.tokenizer.save(self.run.folder / "tokenizer.json")
         self.trainer.fit(model, datamodule, **kwargs | {"weights_only": True})
         if self.trainer.global_step == self.checkpoint.get("global_step", 0):
@@ -308,5 +311,5 @@ class EmbedCLI(LightningCLI):
             raise UserError("predict runs in one process; give --trainer.devices 1")
         kwargs |= {"weights_only": True, "return_predictions": True}
         rows: Any = self.trainer.predict(model, datamodule, **kwargs)
-        sources = datamodule.prepared.report["sources"]
+        sources = datamodule.prepared.report.sources
         write_predictions(rows, sources, self.run.folder / "predictions.csv")

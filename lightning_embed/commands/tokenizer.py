@@ -1,10 +1,11 @@
 """The `tokenizer` command: train one on text, adopt a foreign one, or look at one."""
 
 import os
-import tempfile
 from pathlib import Path
 
 from lightning_embed.console import say
+from lightning_embed.data.corpus import choose_source
+from lightning_embed.data.source import About, read
 from lightning_embed.data.tokenizer import TextTokenizer
 from lightning_embed.errors import UserError
 
@@ -57,15 +58,11 @@ def tokenizer(
 def _trained(
     files: str | list[str] | None, text_column: str, vocab_size: int, characters: bool
 ) -> TextTokenizer:
-    from lightning_embed.data.corpus import FilesCorpus, StdlibCorpus
-
-    files = [files] if isinstance(files, str) else files
-    source = FilesCorpus(tuple(files), text_column) if files else StdlibCorpus()
-    with tempfile.TemporaryDirectory() as folder:
-        texts = source.load(Path(folder)).train["text"]
-        if characters:
-            return TextTokenizer.characters(texts)
-        made = TextTokenizer.train(texts, vocab_size)
+    documents = read(choose_source(files, text_column=text_column), About())
+    texts = (document.text for document in documents if not document.held_out)
+    if characters:
+        return TextTokenizer.characters(texts)
+    made = TextTokenizer.train(texts, vocab_size)
     if made.vocab_size < vocab_size:
         say("note", f"the text supports {made.vocab_size:,} ids, not {vocab_size:,}")
     return made

@@ -1,8 +1,7 @@
-"""Renumber somebody else's byte-level BPE: our four ids first, the same cuts, exact text back.
+"""Renumber somebody else's byte-level BPE (GPT-2's, Llama 3's): our four special ids come first,
+texts are cut into the same pieces, and decoding gives the text back exactly.
 
-Knows: the JSON that the `tokenizers` library writes for a GPT-2 or Llama 3 style vocabulary, where
-the ids stand in it, and what makes a tokenizer byte-level BPE. Leaves to others: reading the file
-and using the result (`tokenizer.py`).
+It works on the JSON that the `tokenizers` library writes; the file is read by `tokenizer.py`.
 
 Step by step, on a GPT-2 style file:
 1. vocabulary         {"!": 0, ..., "the": 1169, "<|endoftext|>": 50256}

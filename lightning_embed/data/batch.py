@@ -1,12 +1,10 @@
 """From planned micro-batches to tensors: collate, and the loader that walks a plan.
 
-Knows: how a micro-batch's rows are filled, how its real tokens lie closest together, how a rank
-goes through an epoch. Leaves to others: which windows form a batch (`plan.py`), where tokens come
-from (`datamodule.py`).
+Which windows form a batch is decided in `plan.py`; `datamodule.py` brings both together.
 
 Rows are right-padded with 1 to the batch's width, targets with IGNORE_INDEX. Where the windows
 would fit into fewer or narrower rows, the batch also says how (`repack`), and the network works on
-those rows alone: padding is handed over and hardly computed.
+those rows alone, so that hardly anything is computed for padding.
 """
 
 import time
@@ -52,7 +50,7 @@ class RowLayout(NamedTuple):
 
 
 def lay_out(lengths: np.ndarray, row: np.ndarray, n_rows: int, width: int) -> RowLayout:
-    """Put windows of these lengths into these rows, which must not fall."""
+    """Put windows of these lengths into these rows, sorted ascending."""
     used = np.bincount(row, lengths, minlength=n_rows).astype(np.int64)
     before = np.cumsum(used) - used  # tokens in earlier rows
     begin = row * width + np.cumsum(lengths) - lengths - before[row]

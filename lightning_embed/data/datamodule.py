@@ -1,8 +1,11 @@
 """`TextDataModule`: text in, padded batches out, the same on any number of processes.
 
-Knows: which corpus was asked for, how its tokens become loaders, how far a run has got in them.
-Leaves to others: reading text (`corpus.py`), keeping tokens (`prepared.py`), the order (`plan.py`),
-filling rows (`batching.py`).
+1. a source of documents is chosen           `corpus.py`
+2. they become tokens on disk, once          `prepared.py`
+3. windows are planned as global batches     `plan.py`
+4. each process fills its share of the rows  `batch.py`
+
+How far a run has got in its data is a `Position`, kept in checkpoints.
 """
 
 import os
@@ -18,16 +21,12 @@ from lightning_embed.checkpointing.compatibility import DATA, Candidate, Purpose
 from lightning_embed.checkpointing.position import Position
 from lightning_embed.console import say
 from lightning_embed.data.batch import PaddedRows, PlanLoader
+from lightning_embed.data.corpus import choose_source
 from lightning_embed.data.plan import BatchSettings, Layout, Windows, cut_windows, plan_epoch
-from lightning_embed.data.prepared import (
-    Prepared,
-    Source,
-    Split,
-    data_key,
-    is_prepared,
-    open_prepared,
-    prepare,
-)
+from lightning_embed.data.prepared import Prepared, data_key, open_prepared, prepare
+from lightning_embed.data.source import Source
+from lightning_embed.data.stdlib import StdlibCorpus
+from lightning_embed.data.token_files import Split, is_prepared
 from lightning_embed.errors import UserError
 
 
@@ -44,7 +43,7 @@ def _is_fit(trainer: L.Trainer) -> bool:
 class TextDataModule(L.LightningDataModule):
     """Tokenises a corpus once and serves it in planned, padded batches.
 
-    Without `files` and `hub` the corpus is the source of Python's own standard library.
+    Without `files`, `hub` and `source` the text is the code of Python's own standard library.
 
     Args:
         files: a local file or glob, or a list of them (txt, md, py, jsonl, csv, parquet).
@@ -67,6 +66,7 @@ class TextDataModule(L.LightningDataModule):
         num_workers: data worker processes; on CPU they take cores from training.
         cache_dir: where prepared tokens are kept; unset, `~/.cache/lightning_embed`.
         seed: of the batch order.
+        source: any other text: an object like `lightning_embed.data.source.Source`.
     """
 
     def __init__(
@@ -87,10 +87,10 @@ class TextDataModule(L.LightningDataModule):
         num_workers: int = 0,
         cache_dir: str | None = None,
         seed: int = 42,
+        source: Source | None = None,
     ) -> None:
         super().__init__()
-        if files and hub:
-            raise UserError(f"give --data.files or --data.hub, not both ({files} and {hub})")
+        self.source = choose_source(files, hub, hub_config, text_column, source)
         cut_windows(np.zeros(1, np.int64), max_length, eval_overlap)  # refuses bad lengths now
         if widths is None:
             step = max(1, max_length // 8)
@@ -99,50 +99,49 @@ class TextDataModule(L.LightningDataModule):
             raise UserError(
                 f"the last of --data.widths {widths} must be --data.max_length {max_length}"
             )
-        files = [files] if isinstance(files, str) else files
         self.settings = BatchSettings(tokens_per_batch, tuple(widths), rows_per_batch, layout)
-        self.files, self.hub, self.hub_config, self.text_column = (
-            files,
-            hub,
-            hub_config,
-            text_column,
-        )
         self.tokenizer_name, self.vocab_size = tokenizer, vocab_size
         self.max_length, self.eval_overlap = max_length, eval_overlap
         self.quick_eval_tokens, self.num_workers, self.seed = quick_eval_tokens, num_workers, seed
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
-        self._origin = Position()  # where this process began, and what later places follow from
-        self._kept: Path | None = None  # tokens a run goes on with, though the text has changed
+        self._origin = Position()  # where this process began; later positions follow from it
+        self._folder: Path | None = None  # of the tokens, once they are known
         self._train_loader: PlanLoader | None = None
 
-    @property
-    def source(self) -> Source:
-        # Not at the top: `datasets` takes a second to import, which a prepared corpus never needs.
-        from lightning_embed.data.corpus import FilesCorpus, HubCorpus, StdlibCorpus
-
-        if self.files:
-            return FilesCorpus(tuple(self.files), self.text_column)
-        if self.hub:
-            return HubCorpus(self.hub, self.hub_config, self.text_column)
-        return StdlibCorpus()
+    # Tokens ---------------------------------------------------------------------------------
 
     def prepare_data(self) -> None:
-        self._prepared_path()
+        """Make the tokens, or find them; Lightning calls it on one process of each machine."""
+        if self._folder is None:
+            self._folder = prepare(self.source, self.cache_dir, **self._tokenizer_asked)
 
-    def _prepared_path(self) -> Path:
-        if self._kept is not None:
-            return self._kept
-        return prepare(
-            self.source,
-            self.cache_dir,
-            tokenizer=self.tokenizer_name,
-            vocab_size=self.vocab_size,
-        )
+    def setup(self, stage: str) -> None:
+        """Take the first process' tokens: the text is hashed there and by no other.
+
+        Raises:
+            UserError: this machine does not have them.
+        """
+        assert self.trainer is not None
+        own = self._folder.name if self._folder and self.trainer.is_global_zero else ""
+        folder = self.cache_dir / self.trainer.strategy.broadcast(own)
+        if not is_prepared(folder):
+            raise UserError(
+                f"process {self.trainer.global_rank} has no tokens {folder}: give all machines the"
+                " same text, or a --data.cache_dir that they share"
+            )
+        self._open_from(folder)
+
+    def _open_from(self, folder: Path) -> None:
+        if folder != self._folder:
+            self._folder = folder
+            self.__dict__.pop("prepared", None)
 
     @cached_property
     def prepared(self) -> Prepared:
         """The tokens, prepared on first use."""
-        return open_prepared(self._prepared_path())
+        self.prepare_data()
+        assert self._folder is not None
+        return open_prepared(self._folder)
 
     # Loaders --------------------------------------------------------------------------------
 
@@ -256,13 +255,13 @@ class TextDataModule(L.LightningDataModule):
         }
 
     @property
+    def _tokenizer_asked(self) -> dict[str, Any]:
+        return {"tokenizer": self.tokenizer_name, "vocab_size": self.vocab_size}
+
+    @property
     def _asked(self) -> dict[str, Any]:
         """How the tokens were asked for, the text itself aside."""
-        return {
-            "source": type(self.source).__name__,
-            "tokenizer": self.tokenizer_name,
-            "vocab_size": self.vocab_size,
-        }
+        return {"source": type(self.source).__name__, **self._tokenizer_asked}
 
     def state_dict(self) -> dict[str, Any]:
         """The position, in global batches, and of which data and plan."""
@@ -276,15 +275,18 @@ class TextDataModule(L.LightningDataModule):
         }
 
     def _keep_library(self, state_dict: dict[str, Any]) -> None:
-        """If Python's library was patched since, its prepared tokens serve, where kept."""
-        kept = self.cache_dir / state_dict["data"]
-        if self.files or self.hub or state_dict["asked"] != self._asked or not is_prepared(kept):
+        """If Python's library was patched since, use the tokens of before, where they are kept."""
+        before = self.cache_dir / state_dict["data"]
+        if not isinstance(self.source, StdlibCorpus) or state_dict["asked"] != self._asked:
             return
-        asked: dict[str, Any] = {"tokenizer": self.tokenizer_name, "vocab_size": self.vocab_size}
-        if data_key(self.source, **asked) != state_dict["data"]:
-            say("note", f"the standard library has changed; its tokens of then are used ({kept})")
-            self._kept = kept
-            self.__dict__.pop("prepared", None)
+        if not is_prepared(before) or before == self._folder:
+            return
+        if self._folder or data_key(self.source, **self._tokenizer_asked) != before.name:
+            say(
+                "note",
+                f"the standard library has changed; its tokens of before are used ({before})",
+            )
+        self._open_from(before)
 
     def go_on_with(self, state_dict: dict[str, Any], training: bool) -> None:
         """Use the data a checkpoint was trained on.
@@ -313,6 +315,6 @@ class TextDataModule(L.LightningDataModule):
         split = self.prepared.train
         windows = cut_windows(split.offsets, self.max_length)
         plan = plan_epoch(windows, self.settings, seed=self.seed, epoch=epoch)
-        names = self.prepared.report["sources"]
+        names = self.prepared.report.sources
         documents = np.unique(windows.document[plan.windows_of(batch)])
         return [f"{names[split.source[d]]} (document {d})" for d in documents]

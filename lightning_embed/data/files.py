@@ -1,27 +1,179 @@
-"""A user's own files: finding them, and reading documents out of them one at a time.
+"""A user's own files as a source: finding them, reading each by its suffix, what is held out.
 
-Knows: globs, text files (one document a file), jsonl, csv and parquet (one document a row), and how
-to say in one line which file, line or byte is wrong. Leaves to others: copies, empty documents, the
-split and the storage (`corpus.py`).
-
-Text is kept exactly as it stands: line ends are not translated, only a UTF-8 byte order mark goes.
+A new format is a reader like those of `formats.py`, in a file of its own, and a line in `READERS`.
 """
 
 from __future__ import annotations
 
-import csv
 import glob
 import hashlib
-import json
 import os
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
+from lightning_embed.data.formats import Reader, csv_rows, jsonl_rows, parquet_rows, whole_text
+from lightning_embed.data.source import (
+    About,
+    Document,
+    drained,
+    fingerprint_of,
+    is_held_out,
+    utf8_size,
+)
 from lightning_embed.errors import UserError
 
-BOM = "\ufeff"
-LONGEST_CSV_FIELD = 2**31 - 1  # characters; the csv module's own limit is 131,072
+READERS: dict[str, Reader] = {  # by suffix; any other file is one text
+    ".jsonl": jsonl_rows,
+    ".ndjson": jsonl_rows,
+    ".csv": csv_rows,
+    ".parquet": parquet_rows,
+}
+FEWEST_FILES_TO_SPLIT_BY_NAME = 20
+TRAIN_SHARE = 0.9
+HELD_BYTES = 100_000_000  # of text kept in memory until its whole length is known
+
+
+@dataclass(frozen=True)
+class FilesCorpus:
+    """Local files or globs: a text file is a document; of jsonl, csv and parquet each row is one.
+
+    Below 20 files the last 10 % of the text are held out (in bytes, files in order; the document on
+    the line is cut there, a single one at `int(characters * 0.9)`). From 20 files on, a file is
+    held out when the md5 of its path relative to the folder all share, modulo 10, is 0.
+
+    Args:
+        files: paths and globs.
+        text_column: where rows keep the text.
+    """
+
+    files: tuple[str, ...]
+    text_column: str = "text"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return fingerprint_of("files", digests(find_files(self.files)), self.text_column)
+
+    def documents(self, about: About) -> Iterator[Document]:
+        paths = find_files(self.files)
+        files = dict(zip(relative_names(paths), paths, strict=True))
+        first, last = next(iter(files)), next(reversed(files))
+        about.title = first if len(files) == 1 else f"{len(files)} files, {first} to {last}"
+        about.counts["files"] = len(files)
+        held_out = held_out_by_name(files)
+        if held_out:
+            yield from self._split_by_name(files, held_out, about)
+        else:
+            yield from self._split_by_size(files, about)
+        about.note_set_aside()
+
+    def _split_by_name(
+        self, files: dict[str, Path], held_out: set[str], about: About
+    ) -> Iterator[Document]:
+        found = set[str]()
+        for text, name in self._usable(files, about.counts):
+            found.add(name)
+            yield Document(text, name, name in held_out)
+        about.notes.append(f"held out: {len(found & held_out)} of {len(found)} files, by name")
+
+    def _split_by_size(self, files: dict[str, Path], about: About) -> Iterator[Document]:
+        """The line between the splits is known after the last text: so much is kept in memory, and
+        files with more are read a second time."""
+        kept: deque[tuple[str, str]] = deque()
+        total, all_kept = 0, True
+        for text, name in self._usable(files, about.counts):
+            total += utf8_size(text)
+            all_kept = all_kept and (
+                total <= HELD_BYTES or not kept
+            )  # one text is in memory anyway
+            if all_kept:
+                kept.append((text, name))
+            else:
+                kept.clear()
+        yield from last_tenth(drained(kept) if all_kept else self._usable(files, Counter()), total)
+        why = (
+            "" if len(files) < FEWEST_FILES_TO_SPLIT_BY_NAME else ", as no file's name falls there"
+        )
+        about.notes.append(f"held out: the last 10 % of the text{why}")
+
+    def _usable(self, files: dict[str, Path], counts: Counter[str]) -> Iterator[tuple[str, str]]:
+        """Texts and the names of their files, without empty texts and copies of earlier ones."""
+        seen: set[bytes] = set()  # digests, as the texts may not fit into memory
+        for name, path in files.items():
+            for text in read_texts(path, self.text_column):
+                if not text or text.isspace():
+                    counts["empty documents"] += 1
+                    continue
+                digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
+                if digest in seen:
+                    counts["exact copies"] += 1
+                    continue
+                seen.add(digest)
+                yield text, name
+        if not seen:
+            raise UserError(
+                f"no usable document in the {len(files)} file(s) of --data.files: "
+                f"{counts['empty documents']} empty"
+            )
+
+
+def held_out_by_name(files: dict[str, Path]) -> set[str]:
+    """Which files are for validation; none where the rule by name cannot be applied."""
+    if len(files) < FEWEST_FILES_TO_SPLIT_BY_NAME:
+        return set()
+    names = {name for name, path in files.items() if path.stat().st_size}
+    held_out = set(filter(is_held_out, names))
+    return held_out if held_out < names else set()
+
+
+def last_tenth(texts: Iterable[tuple[str, str]], total: int) -> Iterator[Document]:
+    """Hold out what lies beyond 90 % of `total` bytes; the document on the line is cut in two."""
+    before = 0
+    for text, name in texts:
+        size = utf8_size(text)
+        # rounded, so that a single document is cut at exactly int(characters * 0.9)
+        share = round((TRAIN_SHARE * total - before) / size, 12)
+        line = int(len(text) * min(max(share, 0.0), 1.0))
+        before += size
+        if line > 0:
+            yield Document(text[:line], name)
+        if line < len(text):
+            yield Document(text[line:], name, held_out=True)
+
+
+def read_texts(path: Path, text_column: str) -> Iterator[str]:
+    """The texts of one file, in order; a blank line of jsonl or csv gives an empty one.
+
+    Raises UserError, one line with the file and the line, row or byte, for what is not UTF-8, does
+    not parse, lacks the column, or holds something else than text there.
+    """
+    reader = READERS.get(path.suffix.lower(), whole_text)
+    try:
+        for where, text in reader(path, text_column):
+            if not isinstance(text, str):
+                kind = "null" if text is None else type(text).__name__
+                raise UserError(
+                    f"{where}: column {text_column!r} is {kind}, not text; correct the file or "
+                    "name another column with --data.text_column"
+                )
+            if not _is_unicode(text):
+                raise UserError(f"{where}: half a surrogate pair, which UTF-8 cannot hold")
+            yield text
+    except UnicodeDecodeError:
+        list(whole_text(path, text_column))  # raises, with the byte's position in the file
+        raise
+
+
+def _is_unicode(text: str) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def find_files(patterns: Iterable[str]) -> list[Path]:
@@ -58,121 +210,8 @@ def relative_names(paths: list[Path]) -> list[str]:
 
 def digests(paths: list[Path]) -> list[tuple[str, str]]:
     """Relative name and digest of each file, read in pieces."""
-    digests = []
+    found = []
     for name, path in zip(relative_names(paths) if paths else [], paths, strict=True):
         with open(path, "rb") as file:
-            digests.append((name, hashlib.file_digest(file, "sha256").hexdigest()))
-    return digests
-
-
-def read_documents(path: Path, text_column: str) -> Iterator[str]:
-    """The documents of one file, in order; a blank line of jsonl or csv gives an empty one.
-
-    Raises UserError, one line with the file and the line, row or byte, for what is not UTF-8, does
-    not parse, lacks the column, or holds something else than text there.
-    """
-    readers = {".jsonl": _jsonl, ".ndjson": _jsonl, ".csv": _csv, ".parquet": _parquet}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        yield _whole_text(path)
-        return
-    try:
-        for where, text in reader(path, text_column):
-            if not isinstance(text, str):
-                kind = "null" if text is None else type(text).__name__
-                raise UserError(
-                    f"{where}: column {text_column!r} is {kind}, not text; correct the file or "
-                    "name another column with --data.text_column"
-                )
-            if not _is_unicode(text):
-                raise UserError(f"{where}: half a surrogate pair, which UTF-8 cannot hold")
-            yield text
-    except UnicodeDecodeError:
-        _whole_text(path)  # raises, with the byte's position in the file
-        raise
-
-
-def _whole_text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8").removeprefix(BOM)
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path} is not UTF-8 at byte {error.start:,} ({error.reason}): convert it, or leave "
-            "it out of --data.files"
-        ) from None
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _jsonl(path: Path, column: str) -> Iterator[tuple[str, Any]]:
-    with open(path, encoding="utf-8-sig", newline="\n") as lines:
-        for number, line in enumerate(lines, 1):
-            where = f"{path}:{number}"
-            if not line.strip():
-                yield where, ""
-                continue
-            try:
-                row = json.loads(line)
-            except (json.JSONDecodeError, RecursionError) as error:
-                raise UserError(
-                    f"{where} does not parse as JSON ({error}): correct it, or leave the file out "
-                    "of --data.files"
-                ) from None
-            if not isinstance(row, dict):
-                raise UserError(f"{where} is not a JSON object with a {column!r} in it")
-            _require_column(column, list(row), where)
-            yield where, row[column]
-
-
-def _csv(path: Path, column: str) -> Iterator[tuple[str, Any]]:
-    limit = csv.field_size_limit(LONGEST_CSV_FIELD)
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = csv.reader(file, strict=True)
-            header = next(rows, None)
-            if header is None:  # an empty file has no document, and that is not its column's fault
-                return
-            _require_column(column, header, str(path))
-            place = header.index(column)
-            for row in rows:
-                where = f"{path}:{rows.line_num}"
-                if row and len(row) <= place:
-                    raise UserError(
-                        f"{where} has {len(row)} fields, {column!r} is number {place + 1}"
-                    )
-                yield where, row[place] if row else ""
-    except csv.Error as error:
-        raise UserError(f"{path}:{rows.line_num} does not parse as CSV ({error})") from None
-    finally:
-        csv.field_size_limit(limit)
-
-
-def _parquet(path: Path, column: str) -> Iterator[tuple[str, Any]]:
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        with parquet.ParquetFile(path) as file:
-            _require_column(column, file.schema_arrow.names, str(path))
-            number = 0
-            for batch in file.iter_batches(batch_size=1_000, columns=[column]):
-                for text in batch.column(0).to_pylist():
-                    number += 1
-                    yield f"{path}: row {number}", text
-    except pyarrow.ArrowException as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} does not read as parquet ({reason})") from None
-
-
-def _require_column(column: str, present: list[str], where: str) -> None:
-    if column not in present:
-        raise UserError(
-            f"{where} has no column {column!r}: name one of {', '.join(map(repr, present))} with "
-            "--data.text_column"
-        )
+            found.append((name, hashlib.file_digest(file, "sha256").hexdigest()))
+    return found

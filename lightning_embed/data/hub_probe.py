@@ -1,9 +1,10 @@
-"""Is the Hub there at all? One probe, so that a machine without a network learns it at once.
+"""Is the Hub there at all? One connection, so that a machine without a network learns it at once.
 
-Knows: where the Hub's client would connect (its endpoint, or the proxy in front of it) and how to
-ask in 3 seconds. The client itself retries for more than 20 seconds before it gives up.
-Leaves to others: what is fetched, and what already lies in the local cache (`tokenizer.py`,
-`corpus.py`).
+The Hub's client retries for more than 20 seconds before it gives up, and the time-out of its calls
+is not one of the whole call: `HfApi().dataset_info(name, timeout=3)` (huggingface_hub 2.4) returns
+after 6 s from a host that accepts and never answers, after 33 s from one that sends a line a
+second, and after 40 s where looking up the name hangs. So a connection is tried here, in a thread
+that is waited for no longer than 3 seconds.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def _address() -> tuple[str, int]:
 
 
 def _answers(host: str, port: int) -> bool:
-    """Whether a connection opens in time; in a thread, as looking up a name knows no timeout."""
+    """Whether a connection opens in time; in a thread, as looking up a name has no time-out."""
     answered = threading.Event()
 
     def connect() -> None:

@@ -1,9 +1,9 @@
-"""From documents' lengths to global batches: windows, rows, whose share is what.
+"""From documents' lengths to global batches: how long documents are cut, which windows share a row
+and a batch, and which process has which rows.
 
-Knows: how long documents are cut, which windows share a row and a global batch, which rows are
-whose. Leaves to others: reading tokens and filling rows (`batching.py`).
+A plan knows lengths alone; rows are filled with tokens in `batch.py`.
 
-The way, with max_length 4 and documents of 3 and 6 targets:
+Step by step, with max_length 4 and documents of 3 and 6 targets:
 
 1. windows    doc 0: <s> a b | targets a b </s>          -> one window of 3
               doc 1: <s> c d e f g | targets c d e f g </s> -> windows of 4 and 2
@@ -112,14 +112,14 @@ def _bounds(sizes: np.ndarray) -> np.ndarray:
 
 
 def pack(lengths: np.ndarray, width: int) -> np.ndarray:
-    """The row `(N,)` of each of these lengths, which must fall: each goes where it fits best.
+    """The row `(N,)` of each length, by best fit; `lengths` are sorted descending.
 
-    Best fit, longest first. Lengths that are equal are placed together, so that millions of windows
-    take as long as there are pairs of a length and a free space.
+    Equal lengths are placed together, so that millions of windows take no longer than there are
+    pairs of a length and a free space.
     """
     row = np.empty(len(lengths), np.int64)
     free: dict[int, list[int]] = {}  # rows by their free space
-    spaces: list[int] = []  # its keys, rising
+    spaces: list[int] = []  # its keys, sorted ascending
     made = 0
 
     def keep(space: int, rows: list[int]) -> None:
@@ -160,7 +160,7 @@ class BatchSettings:
 
     Args:
         tokens: positions (rows x width), padding included.
-        widths: the widths rows are padded to, rising; the last is the longest window.
+        widths: the widths rows are padded to, sorted ascending; the last is the longest window.
         rows: rows at most, whatever their width; None leaves it to `tokens`.
         layout: "padded" has one window a row, "packed" as many as fit into the widest row.
     """
@@ -172,7 +172,10 @@ class BatchSettings:
 
     def __post_init__(self) -> None:
         if not self.widths or list(self.widths) != sorted(set(self.widths)) or self.widths[0] < 1:
-            raise UserError(f"widths must rise, not {list(self.widths)}; change --data.widths")
+            raise UserError(
+                f"widths must be positive and sorted ascending, not {list(self.widths)};"
+                " change --data.widths"
+            )
         if self.tokens < self.widths[-1]:
             raise UserError(
                 f"a batch of {self.tokens} tokens cannot hold one row of {self.widths[-1]};"
@@ -302,7 +305,7 @@ def _sums(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
 
 
 def _cut_batches(classes: np.ndarray, settings: BatchSettings) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and width of each batch, when rows come with rising `classes` (numbers of a width)."""
+    """Rows and width of each batch, of rows sorted by `classes`, the numbers of their widths."""
     ends = np.searchsorted(classes, np.arange(len(settings.widths)), side="right")
     sizes: list[int] = []
     widths: list[int] = []

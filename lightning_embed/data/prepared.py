@@ -1,16 +1,19 @@
-"""Tokenised text on disk: made once, found again by fingerprint, memory-mapped.
+"""A corpus as tokens on disk: made in one pass over its text, found again by fingerprint.
 
-Knows: the folder's layout, when a folder may be reused, what was counted while making it. Leaves to
-others: where text comes from (`corpus.py`), windows and batches (`batching.py`).
+    <cache_dir>/<key>/   the files of `token_files.py`
 
-    <cache_dir>/<key>/tokenizer.json  report.json
-                      {train,validation}/tokens.bin  offsets.npy  n_bytes.npy  source.npy
-                                         text.bin (small corpora: what xz is measured on)
-
-The key hashes the corpus' fingerprint, the tokenizer's and the vocabulary asked for, so a changed
+The key hashes the source's fingerprint, the tokenizer's and the vocabulary asked for, so a changed
 text or tokenizer never finds a stale folder; window length is no part of it, because windows are
 cut when batches are planned. A folder appears under its name only when it is whole.
+
+1. read       documents of both splits as the source has them (`source.py`)
+2. tokenizer  if one is to be trained, documents wait in memory until the text it is trained on is
+              complete (at most 100 million characters and a block of documents)
+3. encode     a few batches ahead, in threads, of which the `tokenizers` library starts more
+4. write      each split's ids, lengths, bytes, sources (`token_files.py`)
 """
+
+from __future__ import annotations
 
 import hashlib
 import json
@@ -18,58 +21,30 @@ import os
 import shutil
 import tempfile
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from lightning_embed.data.source import About, Document, Source, drained, read, utf8_size
+from lightning_embed.data.token_files import SPLITS, Report, Split, SplitWriter, is_prepared
 from lightning_embed.data.tokenizer import TextTokenizer
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-    from lightning_embed.data.corpus import Corpus
 
 FORMAT = 1  # raise when the layout or the meaning of a file changes
 DOCUMENTS_AT_ONCE = 500  # more are encoded no faster, and what they leave is freed later
+CHARACTERS_AT_ONCE = 4_000_000  # an encoding takes about 25 bytes of memory for each
 BATCHES_AHEAD = 3  # encoded while earlier ones are written
-KEEP_TEXT_UP_TO = 64_000_000  # bytes; xz looks no further back than 64 MiB
-TOKENIZER_TRAINING_BYTES = 100_000_000  # a longer corpus trains its tokenizer on its beginning
+KEEP_TEXT_UP_TO = 64_000_000  # bytes of training text; xz looks no further back than 64 MiB
 
-
-class Source(Protocol):
-    """Where documents come from: see `corpus.py`."""
-
-    def fingerprint(self) -> str: ...
-
-    def load(self, cache_dir: Path) -> "Corpus": ...
-
-
-@dataclass(frozen=True)
-class Split:
-    """One part of the corpus: ids of all documents in a row, and one entry a document."""
-
-    tokens: np.ndarray  # (tokens,) uint16 or uint32, memory-mapped
-    offsets: np.ndarray  # (documents + 1,) int64
-    n_bytes: np.ndarray  # (documents,) int64, UTF-8 bytes
-    source: np.ndarray  # (documents,) int64, index into the report's source names
-    text_file: Path  # all texts in a row, there if the corpus is small
-
-    @property
-    def documents(self) -> int:
-        return len(self.n_bytes)
-
-    @property
-    def n_bytes_total(self) -> int:
-        return int(self.n_bytes.sum())
-
-    @property
-    def n_targets(self) -> int:
-        """Everything but each document's <s> is predicted once."""
-        return int(self.offsets[-1]) - self.documents
+# Which text trains a tokenizer must never change: whole blocks of the train split's documents, from
+# the first on, up to the block in which so many characters are exceeded.
+TRAINING_CHARACTERS = 100_000_000
+TRAINING_BLOCK = 2_000
+HELD_CHARACTERS = 200_000_000  # of that text kept in memory; long documents may make it more
 
 
 @dataclass(frozen=True)
@@ -77,11 +52,21 @@ class Prepared:
     """An opened folder."""
 
     path: Path
-    key: str
     tokenizer: TextTokenizer
     train: Split
     validation: Split
-    report: dict[str, Any]
+    report: Report
+
+    @property
+    def key(self) -> str:
+        return self.path.name
+
+
+def open_prepared(path: Path) -> Prepared:
+    """Map a folder that `prepare` made; costs no reading of its tokens."""
+    tokenizer = TextTokenizer.load(str(path / "tokenizer.json"))
+    train, validation = (Split.open(path / name, tokenizer.id_type) for name in SPLITS)
+    return Prepared(path, tokenizer, train, validation, Report.load(path))
 
 
 def suggested_vocabulary(n_bytes: int) -> int:
@@ -89,18 +74,10 @@ def suggested_vocabulary(n_bytes: int) -> int:
     return int(2 ** np.clip(np.round(np.log2(max(n_bytes, 1) / 2000)), 9, 15))
 
 
-def is_prepared(folder: Path) -> bool:
-    return (folder / "report.json").is_file()
-
-
-def _given(tokenizer: str) -> TextTokenizer | None:
-    return None if tokenizer in ("bpe", "characters") else TextTokenizer.load(tokenizer)
-
-
 def data_key(source: Source, *, tokenizer: str, vocab_size: int | None) -> str:
     """The name of the folder that `prepare` makes of the same arguments."""
     given = _given(tokenizer)
-    identity = [FORMAT, source.fingerprint(), "" if given else tokenizer, vocab_size]
+    identity = [FORMAT, source.fingerprint, "" if given else tokenizer, vocab_size]
     identity.append(given.fingerprint if given else "")
     return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
 
@@ -114,7 +91,6 @@ def prepare(source: Source, cache_dir: Path, *, tokenizer: str, vocab_size: int 
         tokenizer: "bpe" or "characters" to train one on the training part, else a file or Hub name.
         vocab_size: ids of a trained BPE at most; None takes what suits the size of the text.
     """
-    loaded = _given(tokenizer)
     key = data_key(source, tokenizer=tokenizer, vocab_size=vocab_size)
     target = cache_dir / key
     if is_prepared(target):
@@ -122,8 +98,7 @@ def prepare(source: Source, cache_dir: Path, *, tokenizer: str, vocab_size: int 
     cache_dir.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{key}.tmp-", dir=cache_dir))
     try:
-        _write(source.load(work / "corpus"), work, loaded or tokenizer, vocab_size, key)
-        shutil.rmtree(work / "corpus", ignore_errors=True)
+        _write(source, work, tokenizer, vocab_size, key)
         try:
             os.rename(work, target)
         except OSError:  # another process was first: its folder holds the same
@@ -134,123 +109,111 @@ def prepare(source: Source, cache_dir: Path, *, tokenizer: str, vocab_size: int 
     return target
 
 
-def _write(
-    corpus: "Corpus", folder: Path, tokenizer: TextTokenizer | str, vocab_size: int | None, key: str
-) -> None:
-    size = corpus.counts.get("train bytes") or _text_bytes(corpus.train)
-    if isinstance(tokenizer, str):
-        asked = vocab_size or suggested_vocabulary(size)
-        texts = _texts(corpus.train, TOKENIZER_TRAINING_BYTES)
-        made = (
-            TextTokenizer.train(texts, asked)
-            if tokenizer == "bpe"
-            else TextTokenizer.characters(texts)
-        )
+def _given(tokenizer: str) -> TextTokenizer | None:
+    return None if tokenizer in ("bpe", "characters") else TextTokenizer.load(tokenizer)
+
+
+def _write(source: Source, folder: Path, tokenizer: str, vocab_size: int | None, key: str) -> None:
+    """One pass over the text, from the source to the files."""
+    made, asked = _given(tokenizer), None
+    if made is not None:
+        about = About()
+        documents = read(source, about)
     else:
-        asked, made = None, tokenizer
+        made, asked, about, documents = _with_tokenizer(source, tokenizer, vocab_size)
     made.save(folder / "tokenizer.json")
-    names: dict[str, int] = {}
-    splits = {
-        name: _encode(part, made, folder / name, names, keep_text=size <= KEEP_TEXT_UP_TO)
-        for name, part in (("train", corpus.train), ("validation", corpus.validation))
-    }
-    report = {
-        "key": key,
-        "title": corpus.title,
-        "counts": corpus.counts,
-        "notes": list(getattr(corpus, "notes", [])),
-        "vocabulary": made.vocab_size,
-        "vocabulary asked": asked if tokenizer == "bpe" else None,
-        "splits": splits,
-        "sources": list(names),
-    }
-    (folder / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
+    with (
+        SplitWriter(folder / "train", made.unk_id) as train,
+        SplitWriter(folder / "validation", made.unk_id) as validation,
+    ):
+        for batch, ids in _encoded(documents, made):
+            for writer, held_out in ((train, False), (validation, True)):
+                chosen = [n for n, document in enumerate(batch) if document.held_out is held_out]
+                writer.write([batch[n] for n in chosen], [ids[n] for n in chosen])
+            if train.total_bytes > KEEP_TEXT_UP_TO:
+                train.drop_text()
+                validation.drop_text()
+        names = {name: n for n, name in enumerate(train.names | validation.names)}
+        splits = {"train": train.finish(names), "validation": validation.finish(names)}
+    Report(
+        key=key,
+        title=about.title,
+        counts=dict(about.counts),
+        notes=about.notes,
+        vocabulary=made.vocab_size,
+        vocabulary_asked=asked,
+        splits=splits,
+        sources=list(names),
+    ).save(folder)
 
 
-def _batches(part: "Dataset", column: str, size: int = DOCUMENTS_AT_ONCE) -> Iterator[list[str]]:
-    for start in range(0, len(part), size):
-        yield part[start : start + size][column]
+def _with_tokenizer(
+    source: Source, kind: str, vocab_size: int | None
+) -> tuple[TextTokenizer, int | None, About, Iterator[Document]]:
+    """A tokenizer trained on the beginning of a source; the vocabulary asked for, if that is a
+    choice; and the whole source's documents, to be encoded now."""
+    about = About()
+    documents = read(source, about)
+    training = training_part(documents)
+    held = deque(_at_most(training, HELD_CHARACTERS))
+    beyond = list(islice(training, 1))
+    texts = (d.text for d in chain(held, beyond, training) if not d.held_out)
+    # of a longer text the beginning suffices: the suggestion is as large as it can be
+    size = sum(utf8_size(document.text) for document in held if not document.held_out)
+    asked = vocab_size or suggested_vocabulary(size)
+    made = TextTokenizer.train(texts, asked) if kind == "bpe" else TextTokenizer.characters(texts)
+    if beyond:  # too much to hold was read for the tokenizer alone, so it is all read again
+        held.clear()
+        about = About()
+        documents = read(source, about)
+    return made, asked if kind == "bpe" else None, about, chain(drained(held), documents)
 
 
-def _texts(part: "Dataset", at_most: int) -> Iterator[str]:
-    taken = 0
-    for texts in _batches(part, "text", 2_000):  # which texts train a tokenizer must not change
-        for text in texts:
-            yield text
-            taken += len(text)
-        if taken > at_most:
+def training_part(documents: Iterable[Document]) -> Iterator[Document]:
+    """The beginning of a corpus, up to the last document that its tokenizer is trained on."""
+    number = characters = 0
+    for document in documents:
+        yield document
+        if not document.held_out:
+            number += 1
+            characters += len(document.text)
+            if number % TRAINING_BLOCK == 0 and characters > TRAINING_CHARACTERS:
+                return
+
+
+def _at_most(documents: Iterator[Document], characters: int) -> Iterator[Document]:
+    """Documents until those of the training part have more than so many characters."""
+    for document in documents:
+        yield document
+        characters -= 0 if document.held_out else len(document.text)
+        if characters < 0:
             return
 
 
-def _text_bytes(part: "Dataset") -> int:
-    return sum(len(text.encode()) for texts in _batches(part, "text") for text in texts)
+def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    batch, room = list[Document](), CHARACTERS_AT_ONCE
+    for document in documents:
+        batch.append(document)
+        room -= len(document.text)
+        if len(batch) == DOCUMENTS_AT_ONCE or room <= 0:
+            yield batch
+            batch, room = [], CHARACTERS_AT_ONCE
+    if batch:
+        yield batch
 
 
 def _encoded(
-    part: "Dataset", tokenizer: TextTokenizer
-) -> Iterator[tuple[list[str], list[np.ndarray]]]:
-    """Texts and their ids, batch after batch, a few ahead: while Python makes arrays of one, the
-    library's own threads encode the next."""
+    documents: Iterable[Document], tokenizer: TextTokenizer
+) -> Iterator[tuple[list[Document], list[np.ndarray]]]:
+    """Documents and their ids, batch after batch, a few ahead: while Python reads and writes, the
+    library's own threads encode."""
     with ThreadPoolExecutor(BATCHES_AHEAD) as pool:
-        running: deque[tuple[list[str], Future[Any]]] = deque()
-        for texts in _batches(part, "text"):
-            running.append((texts, pool.submit(tokenizer.encode_documents, texts)))
+        running: deque[tuple[list[Document], Future[Any]]] = deque()
+        for batch in _batches(documents):
+            texts = [document.text for document in batch]
+            running.append((batch, pool.submit(tokenizer.encode_documents, texts)))
             if len(running) > BATCHES_AHEAD:
                 first, future = running.popleft()
                 yield first, future.result()
-        for texts, future in running:
-            yield texts, future.result()
-
-
-def _encode(
-    part: "Dataset",
-    tokenizer: TextTokenizer,
-    folder: Path,
-    names: dict[str, int],
-    *,
-    keep_text: bool,
-) -> dict[str, int]:
-    folder.mkdir()
-    lengths: list[int] = []
-    n_bytes: list[int] = []
-    unknown = 0
-    unk = tokenizer.unk_id
-    with open(folder / "tokens.bin", "wb") as file:
-        for texts, documents in _encoded(part, tokenizer):
-            ids = np.concatenate(documents)
-            file.write(ids.tobytes())
-            lengths.extend(map(len, documents))
-            n_bytes.extend(len(text.encode()) for text in texts)
-            unknown += 0 if unk is None else int((ids == unk).sum())
-    sources = [names.setdefault(s, len(names)) for b in _batches(part, "source") for s in b]
-    np.save(folder / "offsets.npy", np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
-    np.save(folder / "n_bytes.npy", np.array(n_bytes, np.int64))
-    np.save(folder / "source.npy", np.array(sources, np.int64))
-    if keep_text:
-        with open(folder / "text.bin", "wb") as file:
-            file.writelines(text.encode() for texts in _batches(part, "text") for text in texts)
-    return {
-        "documents": len(lengths),
-        "bytes": sum(n_bytes),
-        "tokens": sum(lengths),
-        "unknown": unknown,
-    }
-
-
-def open_prepared(path: Path) -> Prepared:
-    """Map a folder that `prepare` made; costs no reading of its tokens."""
-    tokenizer = TextTokenizer.load(str(path / "tokenizer.json"))
-    dtype = np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32
-    report = json.loads((path / "report.json").read_text(encoding="utf-8"))
-
-    def split(name: str) -> Split:
-        part = path / name
-        return Split(
-            np.memmap(part / "tokens.bin", dtype=dtype, mode="r"),
-            np.load(part / "offsets.npy"),
-            np.load(part / "n_bytes.npy"),
-            np.load(part / "source.npy"),
-            part / "text.bin",
-        )
-
-    return Prepared(path, path.name, tokenizer, split("train"), split("validation"), report)
+        for batch, future in drained(running):
+            yield batch, future.result()

@@ -1,17 +1,14 @@
-"""The default corpus: the source of Python's own standard library, one function or class a piece.
-
-Knows: which files belong to it, how to cut one into documents, which are copies and which are held
-out. Leaves to others: storing the documents and describing them to the user (`corpus.py`).
+"""The default corpus: the source of Python's own standard library, a function or class a document.
 
 1. files       root/json/decoder.py -> "json/decoder.py", chosen by path *relative* to the library
 2. documents   each top-level function and class, decorators included, in order of path and line
-3. copies      a document equal to an earlier one goes, before the split, so that no held-out
+3. copies      a document equal to an earlier one is left out, before the split, so that no held-out
                document has a copy in training (near-copies remain: a known limit)
 4. split       a file is held out when the md5 of its relative path, modulo 10, is 0, and of one
                file at most 20 kB are (otherwise `tarfile` alone would be a third of it)
 
 Code outside functions and classes (30 % of the bytes: imports, tables, one 750 kB file of help
-texts) is counted and left out, or becomes one document a file with `module_code`.
+texts) is left out and counted.
 """
 
 from __future__ import annotations
@@ -20,28 +17,57 @@ import ast
 import gc
 import hashlib
 import os
+import platform
 import sys
 import sysconfig
 import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import decode_source
 from pathlib import Path
-from typing import NamedTuple
 
+from lightning_embed.data.source import About, Document, fingerprint_of, is_held_out, utf8_size
 from lightning_embed.errors import UserError
 
 HELD_OUT_BYTES_PER_FILE = 20_000
 LEFT_OUT = frozenset({"test", "tests", "idlelib", "lib2to3", "site-packages", "__pycache__"})
 
 
-class Pieces(NamedTuple):
-    """The documents of both splits as (text, relative path), and everything counted."""
+@dataclass(frozen=True)
+class StdlibCorpus:
+    """The standard library's own source: on every machine, no network needed.
 
-    train: list[tuple[str, str]]
-    validation: list[tuple[str, str]]
-    counts: Counter[str]
+    Args:
+        root: the library's folder, this Python's own when None.
+        minimum_bytes: UserError when there is less source than that.
+    """
+
+    root: Path | None = None
+    minimum_bytes: int = 3_000_000
+
+    @cached_property
+    def fingerprint(self) -> str:
+        sources = self._sources()
+        contents = [(path, hashlib.sha256(source).hexdigest()) for path, source in sources.items()]
+        # False: an option that is gone; without it tokens prepared before would not be found.
+        return fingerprint_of("stdlib", contents, False)
+
+    def documents(self, about: About) -> Iterator[Document]:
+        sources = self._sources()
+        counts = about.counts
+        counts["files"] = len(sources)
+        version = platform.python_version()
+        about.title = f"standard library of Python {version}: {len(sources)} files"
+        yield from cut(sources, counts)
+        about.note_set_aside()
+        share = counts["module code bytes left out"] / sum(map(len, sources.values()))
+        about.notes.append(f"{share:.0%} of the source is outside functions and classes: left out")
+
+    def _sources(self) -> dict[str, bytes]:
+        return read_sources(self.root or library_root(), self.minimum_bytes)
 
 
 def library_root() -> Path:
@@ -64,44 +90,37 @@ def read_sources(root: Path, minimum_bytes: int) -> dict[str, bytes]:
     return sources
 
 
-def cut(sources: dict[str, bytes], module_code: bool = False) -> Pieces:
-    """Documents of `sources` (posix path -> bytes), without copies, split by file."""
-    pieces = Pieces([], [], Counter(files=len(sources)))
-    counts = pieces.counts
+def cut(sources: dict[str, bytes], counts: Counter[str]) -> Iterator[Document]:
+    """Documents of `sources` (posix path -> bytes), without copies, split by file.
+
+    What is left out is counted in `counts`.
+    """
     seen: set[str] = set()
-    with _trees_without_collection():
-        for path, source in sources.items():
-            try:
-                documents, rest = split_source(source)
-            except (SyntaxError, ValueError, RecursionError):
-                counts["files that do not parse"] += 1
+    for path, source in sources.items():
+        try:
+            with _quick_parsing():
+                texts, rest = split_source(source)
+        except (SyntaxError, ValueError, RecursionError):
+            counts["files that do not parse"] += 1
+            continue
+        if rest.strip():
+            counts["module code bytes left out"] += len(rest.encode())
+        else:
+            counts["files without module code"] += 1
+        held_out, room = is_held_out(path), HELD_OUT_BYTES_PER_FILE
+        for text in texts:
+            size = utf8_size(text)
+            if text in seen:
+                counts["exact copies"] += 1
+                counts["exact copies bytes"] += size
                 continue
-            if not rest.strip():
-                counts["files without module code"] += 1
-            elif module_code:
-                documents.append(rest)
-            else:
-                counts["module code bytes left out"] += len(rest.encode())
-            held_out, room = is_held_out(path), HELD_OUT_BYTES_PER_FILE
-            for text in documents:
-                size = len(text.encode())
-                if text in seen:
-                    counts["exact copies"] += 1
-                    counts["exact copies bytes"] += size
-                    continue
-                seen.add(text)
-                if held_out and size > room:
-                    counts["held-out documents left out"] += 1
-                    counts["held-out bytes left out"] += size
-                    continue
-                room -= size
-                (pieces.validation if held_out else pieces.train).append((text, path))
-    return pieces
-
-
-def is_held_out(path: str) -> bool:
-    """Whether the file at this posix path, relative to its corpus, is for validation: 1 in 10."""
-    return int(hashlib.md5(path.encode(), usedforsecurity=False).hexdigest(), 16) % 10 == 0
+            seen.add(text)
+            if held_out and size > room:
+                counts["held-out documents left out"] += 1
+                counts["held-out bytes left out"] += size
+                continue
+            room -= size
+            yield Document(text, path, held_out)
 
 
 def split_source(source: bytes) -> tuple[list[str], str]:
@@ -137,8 +156,9 @@ def _source_paths(root: Path) -> Iterator[str]:
 
 
 @contextmanager
-def _trees_without_collection() -> Iterator[None]:
-    """Parse quietly and in half the time: a tree is many objects and no garbage."""
+def _quick_parsing() -> Iterator[None]:
+    """Without warnings, and in half the time without garbage collection: a tree is many objects,
+    all of them in use."""
     collecting = gc.isenabled()
     gc.disable()
     try:

@@ -1,14 +1,11 @@
 """Text to ids and back: one thin class around the `tokenizers` library.
 
-Knows: how to train a byte-level BPE or a character vocabulary with our four ids first, how to read
-somebody else's `tokenizer.json`, which specials it must have (`<pad>` is id 1), and that the names
-of special tokens in a user's text are text. Leaves to others: where texts come from (`corpus.py`),
-windows and batches (`datamodule.py`, `batching.py`), and renumbering a foreign vocabulary
-(`adoption.py`).
+A byte-level BPE or a character vocabulary is trained with our four ids first; somebody else's
+`tokenizer.json` is taken if it has the special tokens (`<pad>` is id 1) and is renumbered by
+`adoption.py` if not. The names of special tokens in a user's text are text.
 
-The library forgets three things when a tokenizer is saved, or keeps three it should not: literal
-`<pad>` in a text becomes id 1 again, and foreign truncation and padding stay switched on. So every
-tokenizer passes through `TextTokenizer.__init__`, which settles all three.
+What a `tokenizer.json` does not keep, or keeps and should not: that literal `<pad>` in a text is
+text; truncation and padding of whoever made it. `TextTokenizer.__init__` sets all three.
 """
 
 from __future__ import annotations
@@ -164,6 +161,11 @@ class TextTokenizer:
 
     # -- using it --------------------------------------------------------------------------
 
+    @property
+    def id_type(self) -> type[np.uint16 | np.uint32]:
+        """The smallest type that holds all ids."""
+        return np.uint16 if self.vocab_size <= 2**16 else np.uint32
+
     def encode(self, text: str) -> list[int]:
         """The ids of `text` alone, without `<s>` and `</s>`."""
         (encoding,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
@@ -172,10 +174,9 @@ class TextTokenizer:
 
     def encode_documents(self, texts: list[str]) -> list[NDArray[np.uint16] | NDArray[np.uint32]]:
         """`<s> text </s>` for each text, encoded in parallel; uint16 while the ids fit."""
-        dtype: type[np.uint16 | np.uint32] = np.uint16 if self.vocab_size <= 2**16 else np.uint32
         documents: list[NDArray[np.uint16] | NDArray[np.uint32]] = []
         for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False):
-            document: Any = np.empty(len(encoding) + 2, dtype)
+            document: Any = np.empty(len(encoding) + 2, self.id_type)
             document[0], document[1:-1], document[-1] = self.bos_id, encoding.ids, self.eos_id
             documents.append(document)
         return documents

@@ -29,22 +29,22 @@ def say_start(
 ) -> None:
     """What the run is trained on, and with which numbers."""
     report = prepared.report
-    counts = report["counts"]
+    counts = report.counts
     say(
         "corpus",
-        f"{report['title']}, {counts['documents']:,} documents, {counts['bytes'] / 1e6:.1f} MB"
+        f"{report.title}, {counts['documents']:,} documents, {counts['bytes'] / 1e6:.1f} MB"
         f"  [{prepared.key[:8]}]",
     )
-    for note in report["notes"]:
+    for note in report.notes:
         say("", note)
-    asked, has = report["vocabulary asked"], report["vocabulary"]
+    asked, has = report.vocabulary_asked, report.vocabulary
     fewer = f" (the text supports no more than that; asked {asked:,})" if (asked or 0) > has else ""
     say(
         "tokens",
         f"{short(len(prepared.train.tokens))} to train, {short(len(prepared.validation.tokens))}"
         f" held out; vocabulary {has:,}{fewer}; <pad>=1 checked",
     )
-    unknown = report["splits"]["validation"]["unknown"]
+    unknown = report.splits["validation"].unknown
     if unknown:
         say("", f"{unknown:,} held-out tokens are unknown to the tokenizer")
     processes = f", {trainer.world_size} processes" if trainer.world_size > 1 else ""

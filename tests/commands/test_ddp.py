@@ -54,8 +54,15 @@ def assert_trained_alike(runs: Workshop, name: str) -> None:
     assert padding_is_zero(runs.checkpoint(name, "best"))
 
 
-def test_two_processes_train_as_one(runs: Workshop, alone: Outcome) -> None:
-    told = several(runs, "two", "--config", ROOT / "configs" / "ddp.yaml")
+def test_two_processes_train_as_one(
+    runs: Workshop, alone: Outcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first of them alone hashes the text, once."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
+    source = ("--data.source", "workshop.CountedFiles", "--data.source.files", f"[{runs.files}]")
+    ddp = ("--config", ROOT / "configs" / "ddp.yaml")
+    told = several(runs, "two", *ddp, "--data.files", "null", *source)
+    assert (Path(runs.files).parent / "hashed").read_text() == "0\n"
     assert "2 processes" in told.line("numbers")
     assert figures(told) == pytest.approx(figures(alone), abs=1e-4)
     assert [float(x) for x in losses(told)] == pytest.approx(

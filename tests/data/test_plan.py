@@ -227,7 +227,7 @@ def test_packed_batches_hold_lengths_in_no_order() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"widths": ()}, "widths must rise.*--data.widths"),
+        ({"widths": ()}, "widths must be positive and sorted ascending.*--data.widths"),
         ({"widths": (8, 4)}, r"\[8, 4\]"),
         ({"widths": (4, 4)}, r"\[4, 4\]"),
         ({"widths": (0, 4)}, r"\[0, 4\]"),

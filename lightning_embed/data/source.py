@@ -1,0 +1,118 @@
+"""What every source of text is: something with a fingerprint that yields documents.
+
+A new source is a class like `Source` in a file of its own and a line in `corpus.py`; one that is
+not part of this package is given as `TextDataModule(source=...)`, or on the command line by its
+class, `--data.source my_module.MySource`:
+
+    class Poems:
+        fingerprint = "poems-2"
+
+        def documents(self, about: About) -> Iterator[Document]:
+            about.title = "poems"
+            for number, text in enumerate(all_poems()):
+                yield Document(text, f"poem {number}", held_out=number % 10 == 0)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol, TypeVar
+
+from lightning_embed.errors import UserError
+
+RECIPE = 1  # raise it when the same input would give other documents or another split
+SET_ASIDE = (
+    "exact copies",
+    "empty documents",
+    "held-out documents left out",
+    "files that do not parse",
+)
+
+Item = TypeVar("Item")
+
+
+class Document(NamedTuple):
+    """A text, the name of the file (or the like) it came from, and its split."""
+
+    text: str
+    source: str
+    held_out: bool = False  # for validation, not for training
+
+
+@dataclass
+class About:
+    """What a person should know of a corpus: complete when its documents have been read.
+
+    `counts` has plain words as keys: what a source sets aside ("exact copies"), and what `read`
+    counts, "documents" and "bytes" (UTF-8), in all and for each split ("train bytes").
+    `notes` are finished lines for the screen.
+    """
+
+    title: str = ""
+    counts: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+
+    def note_set_aside(self) -> None:
+        """One line on what was left out, if anything was."""
+        found = [f"{self.counts[what]:,} {what}" for what in SET_ASIDE if self.counts[what]]
+        if found:
+            self.notes.append(f"set aside: {'; '.join(found)}")
+
+
+class Source(Protocol):
+    """Where documents come from."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A short text that changes with names, contents and options; may read all of the text, so
+        it should be a `functools.cached_property`."""
+
+    def documents(self, about: About) -> Iterator[Document]:
+        """Every document of both splits in order, `about` being filled in on the way.
+
+        The same documents every time: a text too large to be held in memory is read again.
+        """
+
+
+def read(source: Source, about: About) -> Iterator[Document]:
+    """The documents of a source, counted; UserError at the end where a split has no text."""
+    counts = about.counts
+    for document in source.documents(about):
+        size = utf8_size(document.text)
+        split = "validation" if document.held_out else "train"
+        counts["documents"] += 1
+        counts["bytes"] += size
+        counts[f"{split} documents"] += 1
+        counts[f"{split} bytes"] += size
+        yield document
+    for split in ("train", "validation"):
+        if not counts[f"{split} bytes"]:
+            raise UserError(
+                f"{about.title} is too small: of {counts['bytes']:,} bytes none are left for "
+                f"{split}; give more with --data.files"
+            )
+
+
+def utf8_size(text: str) -> int:
+    """Bytes of the text in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def drained(items: deque[Item]) -> Iterator[Item]:
+    """The items in order; each is let go of as it is handed over."""
+    while items:
+        yield items.popleft()
+
+
+def is_held_out(path: str) -> bool:
+    """Whether the file at this posix path, relative to its corpus, is for validation: 1 in 10."""
+    return int(hashlib.md5(path.encode(), usedforsecurity=False).hexdigest(), 16) % 10 == 0
+
+
+def fingerprint_of(*parts: object) -> str:
+    """16 hexadecimal digits of names, digests of contents, and options (JSON values)."""
+    return hashlib.sha256(json.dumps([RECIPE, *parts]).encode()).hexdigest()[:16]
