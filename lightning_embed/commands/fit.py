@@ -4,7 +4,6 @@
 checkpoint it begins from, its callbacks.
 """
 
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_embed.checkpointing.compatibility import DATA, Candidate, check, trainer_settings
@@ -68,16 +66,6 @@ def seed_number(given: int | bool) -> int:
     if isinstance(given, bool):
         raise UserError(f"--seed_everything {str(given).lower()}: give a number")
     return given
-
-
-class NoProfiler(PassThroughProfiler):
-    """Lightning enters its profiler round every hook of every callback, a hundred times a step,
-    and the one that does nothing makes a generator each time: 0.3 % of a small step."""
-
-    nothing = nullcontext()
-
-    def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
-        return self.nothing
 
 
 class SaveConfig(SaveConfigCallback):
@@ -244,8 +232,6 @@ class EmbedCLI(LightningCLI):
         ]
         kwargs["plugins"] = [*(given["plugins"] or []), AtomicCheckpointIO()]
         fit = self.command == "fit"
-        if given["profiler"] is None:
-            kwargs["profiler"] = NoProfiler()
         if given["logger"] is None:
             folder = self.run.folder
             first = self.checkpoint["global_step"] + 1 if self.checkpoint else None

@@ -15,7 +15,6 @@ from typing import Any
 
 import lightning as L
 import numpy as np
-import torch
 
 from lightning_embed.checkpointing.compatibility import DATA, Candidate, Purpose, check
 from lightning_embed.checkpointing.position import Position
@@ -207,14 +206,6 @@ class TextDataModule(L.LightningDataModule):
 
     def predict_dataloader(self) -> PlanLoader:
         return self.eval_dataloader()
-
-    def transfer_batch_to_device(
-        self, batch: Any, device: torch.device, dataloader_idx: int
-    ) -> Any:
-        """Lightning's, which takes a batch apart also where all of it stays where it is."""
-        if device.type == "cpu":
-            return batch
-        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     @cached_property
     def _batches_per_epoch(self) -> int:
