@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from lightning_embed.checkpointing.compatibility import FORMAT, FORMAT_KEY
 from lightning_embed.checkpointing.files import AtomicCheckpointIO
 from lightning_embed.checkpointing.run_folders import (
     choose_run,
@@ -72,6 +73,7 @@ def test_a_newest_checkpoint_that_says_nonsense_is_named_and_passed_over(
         "state_dict": {},
         "hyper_parameters": {},
         "pytorch-lightning_version": "2.6.6",
+        FORMAT_KEY: FORMAT,
         "global_step": 4,
     }
     AtomicCheckpointIO().save_checkpoint(good, folder / "previous.ckpt")
