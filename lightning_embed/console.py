@@ -1,15 +1,11 @@
 """Lines for the screen: one aligned line a fact, printed by one process only."""
 
-import os
 import sys
 import time
 
+from lightning_embed.processes import is_main_process
+
 BEGAN = time.perf_counter()  # when the program started: the first module of ours it imports
-
-
-def is_main_process() -> bool:
-    """Whether this is the process that talks, also before torch.distributed is up."""
-    return all(int(os.environ.get(name, 0)) == 0 for name in ("RANK", "LOCAL_RANK", "NODE_RANK"))
 
 
 def say(label: str, text: str) -> None:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from lightning_embed.console import duration, is_main_process, say, short
+from lightning_embed.console import duration, say, short
+from lightning_embed.processes import is_main_process
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ from typing import Any
 import lightning as L
 
 from lightning_embed.checkpointing.position import Position
+from lightning_embed.errors import UserError
 
 UNLIMITED = float("inf")
 
@@ -32,6 +33,15 @@ class Resuming(L.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.validated_step = state_dict["validated_step"]
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Each process looks for the checkpoint by itself: they must have found the same."""
+        first = trainer.strategy.broadcast(str(trainer.ckpt_path))
+        if first != str(trainer.ckpt_path):
+            raise UserError(
+                f"the processes of this run found different checkpoints, {first} and"
+                f" {trainer.ckpt_path}: give --ckpt_path a file that all hosts see"
+            )
 
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]

@@ -1,18 +1,29 @@
-"""Folders of runs: which one a run writes to, and which checkpoint `last` and `best` mean.
+"""Folders of runs: claiming a new one, finding one again, and which checkpoint in it is meant.
 
-runs/NAME/  runs/NAME-2/ ...    one folder a run of that name
-    checkpoints/                last.ckpt, previous.ckpt, best.ckpt
-    config.yaml  tokenizer.json  TensorBoard's event files
+    runs/NAME/  runs/NAME-2/ ...    one folder a run of that name
+        run.json                    whose run this is and when it was started, also anew
+        checkpoints/                last.ckpt, previous.ckpt, best.ckpt
+        config.yaml  tokenizer.json  TensorBoard's event files
+
+A folder is claimed by creating `run.json`, which the file system lets one process do, on another
+host too. A run is known by what stands in that file, wherever its folder was moved or renamed to.
 """
 
-import shlex
+import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
+from typing import Any
 
-from lightning_embed.checkpointing.compatibility import Candidate, check
+from lightning_embed.atomic import remove, replacing
+from lightning_embed.checkpointing.compatibility import Candidate, Purpose, check
 from lightning_embed.console import say
 from lightning_embed.errors import UserError
+
+CLAIM = "run.json"
+ROOT = Path("runs")  # of all runs, unless --trainer.default_root_dir says otherwise
 
 
 @dataclass(frozen=True)
@@ -20,43 +31,152 @@ class Run:
     """Where a run writes, and what it begins from."""
 
     folder: Path
-    checkpoint: Path | None
+    checkpoint: Path | None = None
 
     @property
     def checkpoints(self) -> Path:
         return self.folder / "checkpoints"
 
+    def note_start(self) -> None:
+        """Write down that the run is gone on with now: it is the latest of its name."""
+        about = _about(self.folder)
+        about.setdefault("name", self.folder.name)
+        about["starts"] = [*about.get("starts", []), time.time()]
+        with replacing(self.folder / CLAIM) as file:
+            file.write_text(json.dumps(about), encoding="utf-8")
 
-def runs_named(root: Path, name: str) -> Iterator[Path]:
-    """Folders of the runs called `name`: root/name, root/name-2, ..., oldest first."""
-    number = 1
-    while (folder := root / (name if number == 1 else f"{name}-{number}")).exists():
-        yield folder
-        number += 1
-
-
-def next_folder(root: Path, name: str) -> Path:
-    """The folder a fresh run of this name takes; never one that is in use."""
-    used = sum(any(folder.iterdir()) for folder in runs_named(root, name))
-    return root / (f"{name}-{used + 1}" if used else name)
-
-
-def _progress(candidate: Candidate) -> tuple[int, int]:
-    """Steps done; at equal steps the later file, which may know of a validation."""
-    step: int = candidate.checkpoint.get("global_step", -1)
-    return step, candidate.path.stat().st_mtime_ns
+    def release(self) -> None:
+        """Give a claimed folder back if nothing was written into it."""
+        if self.folder.is_dir() and [file.name for file in self.folder.iterdir()] == [CLAIM]:
+            remove(self.folder)
 
 
-def newest_checkpoint(root: Path, name: str) -> Path:
-    """The newest whole checkpoint of the newest run of this name; damaged ones are named.
+def claim(root: Path, name: str) -> Run:
+    """A folder for a new run: `root/name`, or the first free of `name-2`, `name-3`, ..."""
+    require_plain_name(name)
+    for number in count(1):
+        folder = root / (name if number == 1 else f"{name}-{number}")
+        if _claim(folder, name):
+            if number > 1:
+                say("note", f"{root / name} is in use, this run goes to {folder}")
+            return Run(folder)
+    raise AssertionError("numbers have no end")
+
+
+def _claim(folder: Path, name: str) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            return False
+        with open(folder / CLAIM, "x", encoding="utf-8") as file:
+            json.dump({"name": name, "starts": [time.time()]}, file)
+    except FileExistsError:
+        if folder.parent.is_dir():  # a file of that name, or another process was first
+            return False
+        raise UserError(
+            f"{folder.parent} is a file: give --trainer.default_root_dir a folder"
+        ) from None
+    except NotADirectoryError as error:
+        raise UserError(
+            f"{error.filename} is below a file: give --trainer.default_root_dir a folder"
+        ) from None
+    return True
+
+
+def require_plain_name(name: str) -> None:
+    if not name or Path(name).name != name or name.startswith("."):
+        raise UserError(f"--name {name!r} must be a plain folder name")
+
+
+def runs_named(root: Path, name: str | None) -> Iterator[Path]:
+    """Folders of the runs called `name`, or of all runs, the latest started first."""
+    folders = [path for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
+    found = [path for path in folders if name is None or run_name(path) == name]
+    return iter(sorted(found, key=_started, reverse=True))
+
+
+def run_name(folder: Path) -> str:
+    """The name a run was started under, whatever its folder is called."""
+    about = _about(folder)
+    if "name" in about:
+        return str(about["name"])
+    stem, _, number = folder.name.rpartition("-")  # of a version that wrote no run.json
+    return stem if stem and number.isdecimal() else folder.name
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((folder / CLAIM).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # absent, or of another tool
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _started(folder: Path) -> float:
+    starts = _about(folder).get("starts")
+    if isinstance(starts, list) and starts and isinstance(starts[-1], int | float):
+        return float(starts[-1])
+    return folder.stat().st_mtime
+
+
+# Checkpoints -------------------------------------------------------------------------------------
+
+
+def find_checkpoint(
+    wanted: str, purpose: Purpose, root: Path = ROOT, name: str | None = None
+) -> Path:
+    """The checkpoint that is meant, for every command alike.
+
+    Args:
+        wanted: "last" or "best" of the latest run called `name`; a run's folder, whose newest
+            serves to train on and whose best otherwise; or a checkpoint's own path.
+        purpose: what it is for.
+        root, name: of runs; without a name the latest run of any.
 
     Raises:
         UserError: there is none; never a silent start from scratch.
     """
+    if wanted == "last":
+        return _newest(runs_named(root, name), f"{_called(name)} under {root}")
+    if wanted == "best":
+        for folder in runs_named(root, name):
+            return _best(folder)
+        raise _none(f"{_called(name)} under {root}")
+    path = Path(wanted)
+    folder = path.parent if path.name == "checkpoints" else path
+    if path.is_dir() and (folder / "checkpoints").is_dir():
+        return _newest(iter([folder]), str(folder)) if purpose == "train" else _best(folder)
+    if path.is_dir() and (path / CLAIM).is_file():
+        raise _none(str(path))
+    return path
+
+
+def _called(name: str | None) -> str:
+    return "any run" if name is None else f"a run named {name!r}"
+
+
+def _none(where: str) -> UserError:
+    return UserError(
+        f"no checkpoint of {where}; give a checkpoint or a run's folder, or leave out --ckpt_path"
+        " to start afresh, or name the run with --name"
+    )
+
+
+def _best(folder: Path) -> Path:
+    best = folder / "checkpoints" / "best.ckpt"
+    if best.exists():
+        return best
+    newest = _newest(iter([folder]), str(folder))
+    say("note", f"no validation has chosen a best checkpoint yet: {newest} is taken")
+    return newest
+
+
+def _newest(folders: Iterator[Path], where: str) -> Path:
+    """The newest whole checkpoint of the first run that has one; others are named."""
     passed_over = []
-    for folder in reversed(list(runs_named(root, name))):
+    for folder in folders:
         whole = []
-        files = list((folder / "checkpoints").glob("*.ckpt"))
+        files = [file for file in (folder / "checkpoints").glob("*.ckpt") if file.name[0] != "."]
         for file in files:
             candidate = Candidate(file, "evaluate")
             try:
@@ -69,60 +189,43 @@ def newest_checkpoint(root: Path, name: str) -> Path:
             return max(whole)[1]
         if files:
             break
-    found = f" (passed over: {', '.join(passed_over)})" if passed_over else ""
-    raise UserError(
-        f"no checkpoint of a run named {name!r} under {root}{found}; leave out --ckpt_path to start"
-        " afresh, or name the run with --name"
-    )
+    raise _none(where + (f" (passed over: {', '.join(passed_over)})" if passed_over else ""))
 
 
-SELF_EVIDENT = ("--config", "--name", "--ckpt_path", "--trainer.default_root_dir")
+def _progress(candidate: Candidate) -> tuple[int, int]:
+    """Steps done; at equal steps the later file, which may know of a validation."""
+    step: int = candidate.checkpoint.get("global_step", -1)
+    return step, candidate.path.stat().st_mtime_ns
 
 
-def resume_command(args: list[str], saved_config: Path, name: str, root: Path) -> str:
-    """The command line that goes on with the newest run of this name.
-
-    Args:
-        args: the command line that started it. If it says more than `--config FILE`, the
-            configuration saved with the run is named instead.
-        saved_config: that file.
-        name, root: of the run.
-    """
-    flags = [arg.split("=", 1)[0] for arg in args if arg.startswith("-")]
-    configs = [args[i + 1] for i, arg in enumerate(args[:-1]) if arg == "--config"]
-    plain = len(configs) == 1 and all(flag in SELF_EVIDENT for flag in flags)
-    config = configs[0] if plain else str(saved_config)
-    parts = ["python", "train.py", "fit", "--config", config]
-    if Path(config).stem != name:
-        parts += ["--name", name]
-    if root != Path("runs"):
-        parts += ["--trainer.default_root_dir", str(root)]
-    return shlex.join([*parts, "--ckpt_path", "last"])
+def run_of(checkpoint: Path) -> Path | None:
+    """The run's folder that a checkpoint lies in."""
+    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else None
 
 
-def choose_run(root: Path, name: str, *, ckpt_path: str | None, fresh: bool) -> Run:
-    """The folder and checkpoint a command works with.
+def choose_run(
+    root: Path, name: str, *, given: bool, ckpt_path: str | None, purpose: Purpose, claims: bool
+) -> Run:
+    """The folder and the checkpoint that a command works with.
 
     Args:
         root: folder of all runs.
-        name: the run's name.
-        ckpt_path: "last", "best", a file, or None.
-        fresh: without `ckpt_path`, a new folder is taken; otherwise the best checkpoint is meant.
+        name: of the run.
+        given: the user named it, so that a checkpoint of another run goes on in a new folder.
+        ckpt_path: see `find_checkpoint`; unset, training starts afresh and evaluation takes "best".
+        purpose: "train" claims a folder unless it goes on in one.
+        claims: this process may; the others learn the folder from it (`checkpointing/save.py`).
     """
-    if not name or Path(name).name != name or name.startswith("."):
-        raise UserError(f"--name {name!r} must be a plain folder name")
-    if ckpt_path is None and fresh:
-        folder = next_folder(root, name)
-        if folder.name != name:
-            say("note", f"{root / name} is in use, this run goes to {folder}")
-        return Run(folder, None)
-    runs = list(runs_named(root, name))
-    if ckpt_path == "last":
-        checkpoint = newest_checkpoint(root, name)
-    elif ckpt_path in (None, "best"):
-        checkpoint = (runs[-1] if runs else root / name) / "checkpoints" / "best.ckpt"
-    else:
-        checkpoint = Path(str(ckpt_path))
-    if checkpoint.parent.name == "checkpoints":
-        return Run(checkpoint.parent.parent, checkpoint)
-    return Run(next_folder(root, name), checkpoint)
+    require_plain_name(name)
+    trains = purpose == "train"
+    if ckpt_path is None and trains:
+        return claim(root, name) if claims else Run(root / name)
+    checkpoint = find_checkpoint(ckpt_path or "best", purpose, root, name)
+    folder = run_of(checkpoint)
+    elsewhere = given and folder is not None and name not in (run_name(folder), folder.name)
+    if folder is not None and not (trains and elsewhere):
+        return Run(folder, checkpoint)
+    check(Candidate(checkpoint, purpose), "file")  # before a folder is made for it
+    if not trains:
+        return Run(checkpoint.parent, checkpoint)
+    return Run((claim(root, name) if claims else Run(root / name)).folder, checkpoint)

@@ -13,21 +13,28 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from lightning_embed.checkpointing.compatibility import DATA, Candidate, check, trainer_settings
+from lightning_embed.checkpointing.compatibility import (
+    DATA,
+    Candidate,
+    Purpose,
+    check,
+    trainer_settings,
+)
 from lightning_embed.checkpointing.files import AtomicCheckpointIO
 from lightning_embed.checkpointing.resume import Resuming
-from lightning_embed.checkpointing.run_folders import choose_run, resume_command
+from lightning_embed.checkpointing.run_folders import Run, choose_run, run_name
 from lightning_embed.checkpointing.save import Checkpoints
 from lightning_embed.checkpointing.stop import GracefulStop
-from lightning_embed.commands.parser import OneLineParser, require_settings_files
+from lightning_embed.commands.parser import OneLineParser, expand_paths, require_settings_files
 from lightning_embed.commands.quiet import quiet_libraries
 from lightning_embed.commands.unsupported import refuse_unsupported
-from lightning_embed.console import is_main_process, say
+from lightning_embed.console import say
 from lightning_embed.data.datamodule import TextDataModule
 from lightning_embed.errors import UserError
 from lightning_embed.hardware import keep_freed_memory, settle_threads, suggested_precision
 from lightning_embed.library_internals import command_parser
 from lightning_embed.padding.guard import PaddingGuard
+from lightning_embed.processes import command, is_main_process
 from lightning_embed.training.lightning_module import LanguageModel
 from lightning_embed.training.loss_watch import LossWatch
 from lightning_embed.training.run_length import RunLength, planned_steps
@@ -93,10 +100,19 @@ class EmbedCLI(LightningCLI):
         self.checkpoint: dict[str, Any] = {}  # what a command begins from, tensors aside
         quiet_libraries()
         quiet_writer()
+        try:
+            self._start()
+        except BaseException:
+            run: Run | None = getattr(self, "run", None)
+            if run is not None and is_main_process():
+                run.release()  # if nothing was written there
+            raise
+
+    def _start(self) -> None:
         super().__init__(
             LanguageModel,
             TextDataModule,
-            args=[command, *args],
+            args=[self.command, *self.args],
             parser_class=OneLineParser,
             parser_kwargs={"prog": "train.py"},
             seed_everything_default=42,
@@ -109,10 +125,14 @@ class EmbedCLI(LightningCLI):
                 "use_distributed_sampler": False,  # the plan deals out rows itself
                 "inference_mode": False,  # its tensors cannot enter the graph of training
             },
-            save_config_callback=SaveConfig if command == "fit" else None,
+            save_config_callback=SaveConfig if self.command == "fit" else None,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
         )
+
+    @property
+    def purpose(self) -> Purpose:
+        return "train" if self.command == "fit" else "evaluate"
 
     # Parsing ---------------------------------------------------------------------------------
 
@@ -156,6 +176,7 @@ class EmbedCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.command]
+        expand_paths(config)
         trainer = config.trainer
         if trainer.accelerator == "auto":  # on macOS MPS must be asked for
             trainer.accelerator = "cuda" if torch.cuda.is_available() else "cpu"
@@ -179,13 +200,15 @@ class EmbedCLI(LightningCLI):
         files = config.get("config") or []
         self.config_path = str(files[0]) if files else None
         stem = Path(self.config_path).stem if self.config_path else "run"
-        name = self.run_name = config.name or stem
         self.run = choose_run(
             Path(trainer.default_root_dir),
-            name,
+            config.name or stem,
+            given=config.name is not None,
             ckpt_path=config.ckpt_path,
-            fresh=self.command == "fit",
+            purpose=self.purpose,
+            claims=is_main_process(),
         )
+        config.name = run_name(self.run.folder) if is_main_process() else config.name or stem
         if self.run.checkpoint is not None:
             config.ckpt_path = str(self.run.checkpoint)
             self._check(self.run.checkpoint, config)
@@ -195,7 +218,7 @@ class EmbedCLI(LightningCLI):
         parser = command_parser(self, self.command)
         candidate = Candidate(
             path,
-            "train" if self.command == "fit" else "evaluate",
+            self.purpose,
             model=config.model,
             default=lambda key: parser.get_default(f"model.{key}"),
             trainer=trainer_settings(config.trainer),
@@ -216,8 +239,7 @@ class EmbedCLI(LightningCLI):
         throughput = Throughput()
         resumed = len(list(self.run.folder.glob("config*.yaml"))) if self.run.checkpoint else 0
         saved = self.run.folder / (f"config-resume-{resumed}.yaml" if resumed else "config.yaml")
-        root = self.config[self.command].trainer.default_root_dir
-        self.resume = resume_command(self.args, saved, self.run_name, Path(root))
+        self.resume = ("fit", "--config", saved, "--ckpt_path", self.run.folder)
         checkpoints = config["checkpoints"]
         checkpoints.folder = self.run.checkpoints
         given["callbacks"] = [
@@ -227,7 +249,7 @@ class EmbedCLI(LightningCLI):
             throughput,
             Progress(throughput),
             Crowding(),
-            GracefulStop(checkpoints, self.resume),
+            GracefulStop(checkpoints, command(*self.resume)),
             Resuming(trainer_settings(self.config[self.command].trainer)),
         ]
         kwargs["plugins"] = [*(given["plugins"] or []), AtomicCheckpointIO()]
@@ -256,6 +278,8 @@ class EmbedCLI(LightningCLI):
     def fit(self, model: LanguageModel, datamodule: TextDataModule, **kwargs: Any) -> None:
         say("run", f"{self.run.folder}   seed {datamodule.seed}")
         if is_main_process():
+            if self.run.checkpoint is not None:
+                self.run.note_start()
             say_start(self.trainer, model, datamodule.prepared, self.reason)
             datamodule.prepared.tokenizer.save(self.run.folder / "tokenizer.json")
         self.trainer.fit(model, datamodule, **kwargs | {"weights_only": True})
@@ -266,20 +290,26 @@ class EmbedCLI(LightningCLI):
                 " raise --trainer.max_steps or --trainer.max_time",
             )
         config = self.config_init[self.command]
-        resume, steps = self.resume, self.trainer.global_step
-        over = steps >= planned_steps(self.trainer)
-        if over and not self.config[self.command].trainer.max_epochs:
-            resume += f" --trainer.max_steps {2 * steps} --model.schedule_steps {2 * steps}"
         say_end(
             self.trainer,
             model,
             datamodule,
             root=self.run.folder.parent,
-            resume=resume,
+            resume=command(*self.resume, *self._longer()),
             checkpoints=config["checkpoints"],
             samples=config["samples"],
             config=self.config_path,
         )
+
+    def _longer(self) -> tuple[str, ...]:
+        """What a run that has reached its limits needs to go on."""
+        given, steps = self.config[self.command].trainer, self.trainer.global_step
+        if steps < planned_steps(self.trainer):
+            return () if given.max_time is None else ("--trainer.max_time", "null")
+        schedule = ("--model.schedule_steps", str(2 * steps))
+        if given.max_epochs and given.max_epochs > 0:
+            return ("--trainer.max_epochs", str(2 * given.max_epochs), *schedule)
+        return ("--trainer.max_steps", str(2 * steps), *schedule)
 
     def validate(self, model: LanguageModel, datamodule: TextDataModule, **kwargs: Any) -> None:
         self.trainer.validate(

@@ -2,6 +2,7 @@
 
 import torch
 
+from lightning_embed.checkpointing.run_folders import find_checkpoint
 from lightning_embed.commands.quiet import quiet_libraries
 from lightning_embed.errors import UserError
 from lightning_embed.training.generate import generate_texts
@@ -21,7 +22,7 @@ def generate(
     """Continue a prompt with a trained checkpoint.
 
     Args:
-        checkpoint: a .ckpt file written by fit.
+        checkpoint: a run's folder, whose best is taken; a .ckpt; or best or last of the latest run.
         prompt: text to continue; empty begins a document.
         max_new_tokens: tokens at most.
         temperature: 0 takes the most likely token, higher is more varied.
@@ -41,8 +42,9 @@ def generate(
     if not 0 < top_p <= 1:
         raise UserError(f"--top_p must be above 0 and at most 1, not {top_p}")
     quiet_libraries()
+    path = find_checkpoint(checkpoint, "generate")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    module = LanguageModel.load_from_checkpoint(checkpoint, map_location=device)
+    module = LanguageModel.load_from_checkpoint(path, map_location=device)
     texts = generate_texts(
         module,
         [prompt] * samples,

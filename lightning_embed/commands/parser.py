@@ -2,11 +2,12 @@
 
 import difflib
 import inspect
+import os
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser
@@ -33,6 +34,13 @@ RENAMED = {  # in 0.2
     "model.final_share": "model.final_fraction",
 }
 
+# Options that name files and folders, by the last part of their names: `~` and `$VARIABLES` in them
+# mean what a shell makes of them, also in a YAML file and behind `--option=`.
+PATHS = {
+    *("adopt", "cache_dir", "checkpoint", "ckpt_path", "default_root_dir", "files", "hub"),
+    *("init_from", "output", "path", "show", "tokenizer"),
+}
+
 LINK = re.compile(r"Call to compute_fn of link .*? failed: ")  # what follows is our own words
 
 
@@ -49,7 +57,7 @@ def require_settings_files(args: list[str]) -> None:
     """
     for flag, value in zip(args, [*args[1:], ""], strict=True):
         name, _, joined = flag.partition("=")
-        path = Path(joined or value)
+        path = Path(expand(joined or value))
         if name not in ("--config", "-c") or not path.is_file():
             continue
         try:
@@ -62,6 +70,20 @@ def require_settings_files(args: list[str]) -> None:
             section = (settings or {}).get(key)
             if section is not None and not isinstance(section, dict):
                 raise UserError(f"{path}: {key} is {section!r}, but needs settings below it")
+
+
+def expand(value: Any) -> Any:
+    """A path or a list of them with `~` and variables as a shell would replace them."""
+    if isinstance(value, str):
+        return os.path.expandvars(os.path.expanduser(value))
+    return [expand(each) for each in value] if isinstance(value, list) else value
+
+
+def expand_paths(options: Any) -> None:
+    """Do so, in place, for every option of `PATHS`."""
+    for name in list(options.keys()):  # of nested ones too, with dots between
+        if name.rpartition(".")[2] in PATHS:
+            options[name] = expand(options[name])
 
 
 def nearest(word: str, words: list[str]) -> str:
@@ -96,19 +118,20 @@ def call_with_options(
 ) -> int | None:
     """Call a function with options named like its parameters, types and help from its signature
     and docstring. A parameter called `path` stands on the command line without its name."""
-    from jsonargparse import auto_cli
+    from jsonargparse import auto_parser
 
     parameters = inspect.signature(function).parameters
     switches = {f"--{name}" for name, p in parameters.items() if p.annotation is bool}
-    status: int | None = auto_cli(
+    parser = auto_parser(
         function,
-        args=_with_values(args, switches),
         as_positional="path" in parameters,
         parser_class=OneLineParser,
         prog=prog,
         description=(inspect.getdoc(function) or "").partition("\n")[0],
     )
-    return status
+    options = parser.parse_args(_with_values(args, switches))
+    expand_paths(options)
+    return function(**{name: options[name] for name in parameters})
 
 
 def _with_values(args: list[str], switches: set[str]) -> list[str]:

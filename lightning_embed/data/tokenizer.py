@@ -23,6 +23,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 
 from lightning_embed.data.hub_probe import require_hub
 from lightning_embed.errors import UserError
+from lightning_embed.processes import command
 from lightning_embed.special_tokens import PAD_ID, SPECIAL_TOKENS, UNK
 
 if TYPE_CHECKING:
@@ -253,7 +254,7 @@ def _first(names: tuple[str, ...], vocabulary: dict[str, int]) -> str | None:
 
 def _check_specials(vocabulary: dict[str, int], name: str) -> tuple[int, int]:
     """The ids of begin and end; raises unless both exist and padding is id 1."""
-    way_out = f"renumber it first: python train.py tokenizer --adopt {name}"
+    way_out = f"renumber it first: {command('tokenizer', '--adopt', name)}"
     pad = _first(PAD_NAMES, vocabulary)
     if pad is None:
         raise UserError(f"{name} has no padding token (`<pad>` must be id {PAD_ID}); {way_out}")

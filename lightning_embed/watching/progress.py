@@ -14,8 +14,9 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
 from lightning_embed import figures
-from lightning_embed.console import BEGAN, duration, is_main_process, say, short
+from lightning_embed.console import BEGAN, duration, say, short
 from lightning_embed.data.batch import Batch
+from lightning_embed.processes import is_main_process
 from lightning_embed.training.lightning_module import LanguageModel
 from lightning_embed.training.run_length import planned_steps
 from lightning_embed.watching.meters import graphs_compiled

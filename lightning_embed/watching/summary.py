@@ -5,6 +5,7 @@ Results are set beside what `xz -9e` makes of the same text.
 
 import json
 import lzma
+import shlex
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from lightning_embed.console import say, short
 from lightning_embed.data.datamodule import TextDataModule
 from lightning_embed.data.prepared import Prepared
 from lightning_embed.padding.padded import row_of
+from lightning_embed.processes import command
 from lightning_embed.training.lightning_module import LanguageModel
 from lightning_embed.training.metrics import Evaluation, bits_per_byte_interval
 from lightning_embed.watching.samples import Samples
@@ -144,12 +146,12 @@ def say_end(
         _say_sample(samples.prompts[0] + samples.texts(model)[0])
     size = f"   {_megabytes(checkpoints.best_path):.0f} MB" if best else ""
     say("best", (best or "none, no validation ran; see last.ckpt beside") + size)
-    say("watch", f"tensorboard --logdir {root}")
+    say("watch", shlex.join(["tensorboard", "--logdir", str(root)]))
     say("go on", resume)
     if best:
-        say("more", f'python train.py generate --checkpoint {best} --prompt "def "')
-    own = f"--config {config} " if config else ""
-    say("own text", f'python train.py fit {own}--name mine --data.files "notes/*.md"')
+        say("more", command("generate", "--checkpoint", best, "--prompt", "def "))
+    own = ("--config", config) if config else ()
+    say("own text", command("fit", *own, "--name", "mine", "--data.files", "notes/*.md"))
 
 
 def _megabytes(path: Path) -> float:
