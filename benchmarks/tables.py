@@ -32,57 +32,18 @@ TABLES = {  # in this order
 IN_README = (  # table, row, and what its ratio is
     (
         "step_speed",
-        "a product in bfloat16 to float32",
-        "what the processor gives: speed of a matrix product in bfloat16, to float32's",
-    ),
-    ("step_speed", "a step, AdamW, to nanoGPT eager", "speed of a step with AdamW, to nanoGPT's"),
-    ("step_speed", "a step, Muon, to nanoGPT eager", "the same with Muon, our default"),
-    (
-        "step_speed",
-        "whole program, a Llama with AdamW, to the Trainer",
-        "speed of the whole program, a Llama with AdamW, to Hugging Face's Trainer",
+        "a step, AdamW, to nanoGPT compiled",
+        "speed of a step with AdamW, to nanoGPT's compiled",
     ),
     (
         "variable_length",
         "cut documents, the default, to random",
-        "speed on documents cut at 256 tokens, ours by default, to the Trainer in random order",
+        "speed on documents cut at 256 tokens, to Hugging Face's Trainer in random order",
     ),
-    (
-        "time_to_loss",
-        "from command to loss, empty caches",
-        "speed to nanoGPT's loss on Tiny Shakespeare, from the command on",
-    ),
-    ("layouts", "75% padding to packed", "speed with three quarters of padding, to full rows"),
     (
         "lightning_overhead",
         "Lightning's time per step to a bare loop's",
-        "time of a step with Lightning and our callbacks, to a bare loop's",
-    ),
-    (
-        "compiling",
-        "compiled to eager",
-        "speed on a processor compiled, to eager",
-    ),
-    (
-        "tokenising",
-        "the pipeline's speed to the bare tokenizer's",
-        "speed from text files to tokens on disk, to the bare tokenizer's",
-    ),
-    ("guard_cost", "the guard's time to a step's", "time in `PaddingGuard`, to a step's"),
-    (
-        "default_run",
-        "held-out bits per byte, seed 42",
-        "bits per byte of the default run, to `xz -9e` with the training text as its dictionary",
-    ),
-    (
-        "shakespeare",
-        "validation loss to nanoGPT's",
-        "loss on Tiny Shakespeare by characters, to nanoGPT's 1.886 at the same size and steps",
-    ),
-    (
-        "quality",
-        "rows of like length (default)",
-        "loss in rows of like length after equal real tokens, to random order",
+        "time of a step in Lightning's loop with all callbacks, to a bare loop's",
     ),
 )
 
