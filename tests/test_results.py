@@ -39,7 +39,7 @@ class Copy:
 
     def a_step(self) -> dict[str, Any]:
         """A record that the README shows too."""
-        return next(r for r in self.records if r["what"] == "a step, AdamW, to nanoGPT eager")
+        return next(r for r in self.records if r["what"] == "a step, AdamW, to nanoGPT compiled")
 
 
 @pytest.fixture
