@@ -1,7 +1,7 @@
 """Whatever the batch, the lengths, the width and the side that is padded: padding changes nothing.
 
-`test_model.py` has the cases that training makes (rows padded on the right, no mask); here rows are
-padded on either side, by random amounts, and beside rows that are padding alone.
+`test_decoder.py` has the cases that training makes (rows padded on the right, no mask); here rows
+are padded on either side, by random amounts, and beside rows that are padding alone.
 """
 
 import math
