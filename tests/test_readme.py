@@ -1,4 +1,4 @@
-"""Commands that the pages show parse, links lead somewhere, the map lists the files there are."""
+"""Commands that the pages show parse, links lead somewhere, files they name are there."""
 
 import functools
 import inspect
@@ -15,7 +15,8 @@ from lightning_embed import cli
 from lightning_embed.commands.fit import EmbedCLI
 
 README = ROOT / "README.md"
-TEXTS = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+LONGEST_README = 150  # lines; the rest is in docs/
 OURS = (["python", "train.py"], ["python", "-m", "lightning_embed"], ["lightning-embed"])
 
 
@@ -74,18 +75,29 @@ def test_each_command_parses(
     assert status == 0 and arguments[-1] == "--help", capsys.readouterr().err
 
 
-def test_the_map_is_the_tree() -> None:
-    """A line for each folder and file of the package, two spaces deeper than its folder's."""
-    (tree,) = (b for text in TEXTS for b in blocks(text) if re.search("^lightning_embed/", b, re.M))
-    named, path = [], [""]
-    for line in tree.splitlines():
-        name, depth = line.split()[0], (len(line) - len(line.lstrip())) // 2
-        path[depth:] = [name]
-        if path[0] == "lightning_embed/" and not name.endswith("/"):
-            named.append("".join(path))
-    package = ROOT / "lightning_embed"
-    present = {p for p in package.rglob("*.py") if p.name != "__init__.py" or p.parent == package}
-    assert sorted(named) == sorted(p.relative_to(ROOT).as_posix() for p in present)
+def test_the_readme_is_short() -> None:
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= LONGEST_README
+
+
+def test_what_the_readme_shows_in_python_runs() -> None:
+    (block,) = re.findall(r"^```python\n(.*?)^```$", README.read_text("utf-8"), re.M | re.S)
+    exec(compile(block, "README.md", "exec"), {})
+
+
+def named_files() -> list[tuple[str, str]]:
+    """The page and a Python file or page that it names in prose or tables."""
+    found = []
+    for text in TEXTS:
+        prose = re.sub(r"^```.*?^```", "", text.read_text(encoding="utf-8"), flags=re.M | re.S)
+        names = re.findall(r"`(?:[^`]*\s)?([\w./]+\.(?:py|md))(?:\s[^`]*)?`", prose)
+        found += [(text.relative_to(ROOT).as_posix(), name) for name in dict.fromkeys(names)]
+    return found
+
+
+@pytest.mark.parametrize(("page", "name"), named_files())
+def test_files_named_are_there(page: str, name: str) -> None:
+    """From the project's folder or, shorter, from the package's."""
+    assert any((folder / name).is_file() for folder in (ROOT, ROOT / "lightning_embed"))
 
 
 def test_each_configuration_is_described() -> None:
