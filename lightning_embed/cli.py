@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from lightning_embed import console, processes
 from lightning_embed.errors import TrainingStopped, UserError
 
 # A command is a function whose parameters are its options, or one of `args`, the rest of the
@@ -25,16 +26,25 @@ COMMANDS = {
     "audit": "lightning_embed.commands.audit:audit",
     "consolidate": "lightning_embed.commands.consolidate:consolidate",
     "tokenizer": "lightning_embed.commands.tokenizer:tokenizer",
+    "version": "lightning_embed.commands.version:version",
 }
+
+REPORT = (
+    "bug: this is a fault of lightning_embed, not of yours; please report it with the traceback"
+    " below, the command line, the run's config.yaml, and what `{version}` prints"
+)
 
 
 def main(args: list[str] | None = None) -> int:
     """Run a command; returns the exit status and never shows a traceback for a user's mistake."""
     arguments = sys.argv[1:] if args is None else list(args)
+    console.prepare()
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_usage())
         return 0
     command, rest = arguments[0], arguments[1:]
+    if "--version" in arguments[:2] or command == "-V":  # `fit --version` too
+        command, rest = "version", []
     if command not in COMMANDS:
         return _unknown(command)
     before = _end_on_signals()
@@ -43,10 +53,13 @@ def main(args: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        console.mute()
         return 1
     except Exception as error:
-        if not _is_for_users(error) or os.environ.get("LIGHTNING_EMBED_TRACEBACK"):
+        if not _is_for_users(error):
+            print(REPORT.format(version=processes.command("--version")), file=sys.stderr)
+            raise
+        if os.environ.get("LIGHTNING_EMBED_TRACEBACK"):
             raise
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1

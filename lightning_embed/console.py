@@ -1,5 +1,8 @@
 """Lines for the screen: one aligned line a fact, printed by one process only."""
 
+import contextlib
+import io
+import os
 import sys
 import time
 
@@ -8,11 +11,30 @@ from lightning_embed.processes import is_main_process
 BEGAN = time.perf_counter()  # when the program started: the first module of ours it imports
 
 
+def prepare() -> None:
+    """Make both streams fit to be written to: a closed one swallows what is written, and letters
+    that the terminal's encoding lacks are replaced."""
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def mute() -> None:
+    """Nobody reads any more (`head` has seen enough): what comes now goes nowhere."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def say(label: str, text: str) -> None:
     """Print `label    text` at once, on the main process."""
     if is_main_process():
-        sys.stdout.write(f"{label:<9}{text}\n")
-        sys.stdout.flush()
+        try:
+            sys.stdout.write(f"{label:<9}{text}\n")
+            sys.stdout.flush()
+        except BrokenPipeError:  # training goes on to its checkpoint
+            mute()
 
 
 def duration(seconds: float) -> str:

@@ -31,14 +31,57 @@ def suggested_precision(accelerator: str) -> Numbers:
     return Numbers("32-true", "no fast bfloat16 found")
 
 
-def core_quota() -> float | None:
-    """Cores' worth of time that a container may use (Linux control groups, version 2), which
-    nothing else in Python or torch knows of; None without a limit."""
+def core_quota(
+    cgroups: Path = Path("/sys/fs/cgroup"), process: Path = Path("/proc/self")
+) -> float | None:
+    """Cores' worth of time that a container may use, which nothing else in Python or torch knows
+    of; None without a limit.
+
+    Linux control groups of both versions, this process' own and all around it: the least counts.
+
+    Args:
+        cgroups, process: where the kernel tells of them.
+    """
+    found = []
+    for line in _read(process / "cgroup").splitlines():
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if number == "0":  # version 2 has one tree
+            tree, quota = cgroups, _quota_of_version_2
+        elif "cpu" in controllers.split(","):
+            tree, quota = cgroups / controllers, _quota_of_version_1
+            tree = tree if tree.is_dir() else cgroups / "cpu"
+        else:
+            continue
+        inner = tree / path.lstrip("/")
+        for folder in (inner, *inner.parents):
+            if folder == tree or tree in folder.parents:
+                found.append(quota(folder))
+    return min((cores for cores in found if cores is not None), default=None)
+
+
+def _quota_of_version_2(folder: Path) -> float | None:
+    quota, _, period = _read(folder / "cpu.max").partition(" ")
+    return _cores(quota, period)
+
+
+def _quota_of_version_1(folder: Path) -> float | None:
+    return _cores(_read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us"))
+
+
+def _cores(quota: str, period: str) -> float | None:
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        return None if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError):
+        cores = int(quota) / int(period)
+    except (ValueError, ZeroDivisionError):  # "max", or no such file
         return None
+    return cores if cores > 0 else None  # version 1 says -1 for no limit
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii")
+    except (OSError, ValueError):
+        return ""
 
 
 def settle_threads(processes: int = 1) -> None:
@@ -52,7 +95,7 @@ def settle_threads(processes: int = 1) -> None:
     if "OMP_NUM_THREADS" not in os.environ:
         threads = torch.get_num_threads()
         quota = core_quota()
-        cores = threads if quota is None else min(threads, round(quota))
+        cores = threads if quota is None else min(threads, int(quota))
         torch.set_num_threads(max(1, cores // processes))
 
 

@@ -1,6 +1,7 @@
 """What the machine can do, with machines made up."""
 
 import ctypes
+from pathlib import Path
 
 import pytest
 import torch
@@ -64,17 +65,63 @@ def test_a_platform_that_does_not_tell_is_trusted(monkeypatch, error) -> None:
     require_memory(10**15)
 
 
+def kernel(root: Path, cgroup: str, files: dict[str, str]) -> tuple[Path, Path]:
+    """Folders as the kernel shows them: control groups, and this process' own."""
+    (root / "self").mkdir()
+    (root / "self" / "cgroup").write_text(cgroup)
+    for name, text in files.items():
+        path = root / "cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root / "cgroup", root / "self"
+
+
+V1 = "5:cpuset:/\n4:cpu,cpuacct:/docker/x\n"
+
+
 @pytest.mark.parametrize(
-    ("text", "cores"), [("max 100000", None), ("150000 100000", 1.5), ("nonsense", None)]
+    ("cgroup", "files", "cores"),
+    [
+        ("0::/\n", {"cpu.max": "max 100000\n"}, None),
+        ("0::/\n", {"cpu.max": "150000 100000\n"}, 1.5),
+        ("0::/\n", {"cpu.max": "nonsense"}, None),
+        ("0::/\n", {}, None),
+        # the group around this process' own has the limit, or the smaller one
+        ("0::/pod/app\n", {"pod/cpu.max": "200000 100000", "pod/app/cpu.max": "max 100000"}, 2),
+        ("0::/pod/app\n", {"pod/cpu.max": "400000 100000", "pod/app/cpu.max": "300000 100000"}, 3),
+        (
+            V1,
+            {"cpu/docker/x/cpu.cfs_quota_us": "50000", "cpu/docker/x/cpu.cfs_period_us": "100000"},
+            0.5,
+        ),
+        (
+            V1,
+            {"cpu,cpuacct/cpu.cfs_quota_us": "-1", "cpu,cpuacct/cpu.cfs_period_us": "100000"},
+            None,
+        ),
+        (
+            V1,
+            {"cpu,cpuacct/cpu.cfs_quota_us": "250000", "cpu,cpuacct/cpu.cfs_period_us": "100000"},
+            2.5,
+        ),
+        ("", {"cpu.max": "100000 100000"}, None),
+    ],
 )
-def test_a_containers_quota(monkeypatch, text, cores) -> None:
-    monkeypatch.setattr(hardware.Path, "read_text", lambda path, **_: text)
-    assert core_quota() == cores
+def test_a_containers_quota(tmp_path: Path, cgroup: str, files: dict[str, str], cores) -> None:
+    assert core_quota(*kernel(tmp_path, cgroup, files)) == cores
 
 
 @pytest.mark.parametrize(
     ("quota", "asked", "threads"),
-    [(None, False, 8), (2.0, False, 2), (0.5, False, 1), (64.0, False, 8), (2.0, True, 8)],
+    [
+        (None, False, 8),
+        (2.0, False, 2),
+        (1.5, False, 1),
+        (2.9, False, 2),
+        (0.5, False, 1),
+        (64.0, False, 8),
+        (2.0, True, 8),
+    ],
 )
 def test_no_more_threads_than_there_is_time_for(monkeypatch, quota, asked, threads) -> None:
     set_to = [8]

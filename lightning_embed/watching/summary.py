@@ -72,12 +72,9 @@ def say_evaluation(found: Evaluation | None, xz: tuple[float, float] | None = No
         low, high = bits_per_byte_interval(found.nll, found.n_bytes)
         say("", f"95 % over held-out files {low:.3f}-{high:.3f}")
     if xz is not None:
-        alone, after = xz
-        say(
-            "",
-            f"xz -9e needs {alone:.3f} alone, {after:.4f} after the training text:"
-            f" ratio {found.bits_per_byte / after:.3f}",
-        )
+        alone, after = xz  # the second is 0 where the training text holds all of it
+        ratio = f": ratio {found.bits_per_byte / after:.3f}" if after > 0 else ""
+        say("", f"xz -9e needs {alone:.3f} alone, {after:.4f} after the training text{ratio}")
 
 
 def xz_bits_per_byte(prepared: Prepared) -> tuple[float, float] | None:
