@@ -5,7 +5,7 @@
 The same short run, in turn with `--model.compile false` and `true`, each a command of its own; the
 compiled ones begin with empty caches, the compiler's headers included. The run's own figures are
 taken: seconds of compiling, and FLOP/s of the steps after. `--model.compile auto` decides by
-`PAYS_FROM` in `lightning_embed/compiling.py`.
+`PAYS_FROM` in `lightning_embed/model/compiling.py`.
 """
 
 import re
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from peers import ROOT, environment, parse, parser, publish, scratch
+from results import Measured, Row
 
 from lightning_embed.model.compiling import PAYS_FROM
 
@@ -70,21 +71,25 @@ def main() -> None:
     eager, fast = (statistics.median(run.rate for run in runs[compiled]) for compiled in runs)
     took = statistics.median(run.compiling for run in runs[True])
     saved = 1000 / eager - 1000 / fast  # seconds for each 10**12 operations
-    publish(
-        "What compiling takes and gives",
-        [
-            "| | GFLOP/s | compiling |",
-            "| --- | --- | --- |",
-            f"| eager | {eager:.0f} | |",
-            f"| compiled, cold | {fast:.0f} | {took:.0f} s |",
-            "",
-            f"Saved: {saved:.1f} s for each 10^12 operations, so compiling pays from"
-            f" {took / saved:.0f} * 10^12 on; the rule's threshold for {options.threads} threads is"
-            f" {PAYS_FROM * options.threads / 1e12:.0f} * 10^12. {options.config}, {steps} steps;"
-            f" {options.repeats} rounds, interleaved, medians.",
-        ],
-        options,
+    row = Row(
+        "compiled to eager",
+        Measured(
+            "--model.compile true, empty caches",
+            {
+                "GFLOP/s": fast,
+                "s of compiling": took,
+                "10^12 operations it pays from": took / saved,
+            },
+        ),
+        Measured("--model.compile false", {"GFLOP/s": eager}),
+        fast / eager,
     )
+    how = (
+        f"{options.config}, {steps} steps; {options.repeats} rounds, interleaved, medians."
+        f" Compiling takes {took:.0f} s and pays from {took / saved:.0f} * 10^12 operations on; the"
+        f" rule's threshold here is {PAYS_FROM * options.threads / 1e12:.0f} * 10^12."
+    )
+    publish("compiling", how, [row], options)
 
 
 if __name__ == "__main__":

@@ -9,13 +9,15 @@ unfinished end (at most three lines) is cut off.
 
 import ast
 import os
+import re
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from pathlib import Path
 
-from results import record
+from results import Measured, Row, record
 
 from lightning_embed.training.generate import generate_texts
 from lightning_embed.training.lightning_module import LanguageModel
@@ -54,7 +56,7 @@ def main() -> None:
             assert process.stdout is not None
             for line in process.stdout:
                 print(line, end="", flush=True)
-                lines.append(line.rstrip().replace(folder, "."))
+                lines.append(line.rstrip())
                 if "first loss" in line:
                     first_loss = time.perf_counter() - began
         if process.returncode:
@@ -67,18 +69,45 @@ def main() -> None:
             for seed in range(SAMPLES)
         ]
     good = sum(map(parses, texts))
-    shown = "\n\n".join(
-        f"Sample {number} ({'parses' if parses(text) else 'does not parse'}):\n\n"
-        + "\n".join(f"    {line}".rstrip() for line in text.splitlines())
-        for number, text in enumerate(texts)
+    for number, text in enumerate(texts):
+        verdict = "parses" if parses(text) else "does not parse"
+        print(f"\nSample {number} ({verdict}):\n\n{textwrap.indent(text, '    ')}")
+    took_row = Row(
+        "from the command to the end",
+        Measured("empty caches", {"s": took, "s to the first loss": first_loss}),
     )
-    transcript = "\n".join(f"    {line}" for line in lines)
-    record(
-        "The default run",
-        f"From command to end {took:.0f} s, first loss after {first_loss:.1f} s, {len(lines)}"
-        f" lines. {good} of {SAMPLES} samples parse (temperature 0.8, top-k 50, 200 tokens).\n\n"
-        f"{transcript}\n\n{shown}",
+    samples = Row(
+        f"{SAMPLES} samples",
+        Measured("temperature 0.8, top-k 50, 200 tokens", {"parse as Python": good}),
     )
+    how = " ".join(["configs/stdlib.yaml", *sys.argv[1:]])
+    record("default_run", f"{how}.", [*rows(lines), took_row, samples])
+
+
+def rows(lines: list[str]) -> list[Row]:
+    """The run's own figures, out of what it printed."""
+
+    def figure(pattern: str) -> float:
+        found = next(filter(None, (re.search(pattern, line) for line in lines)))
+        return float(found[1].replace(",", ""))
+
+    bits, xz = figure(r"bits per byte ([\d.]+)"), figure(r"([\d.]+) after the training text")
+    seed = figure(r"^run .* seed (\d+)")
+    loss = figure(r"validation loss ([\d.]+)")
+    return [
+        Row(
+            f"held-out bits per byte, seed {seed:.0f}",
+            Measured("the best checkpoint", {"bits per byte": bits, "validation loss": loss}),
+            Measured(
+                "xz -9e with the whole training text as its dictionary", {"bits per byte": xz}
+            ),
+            bits / xz,
+        ),
+        Row(
+            "speed over the whole run",
+            Measured("", {"real tokens/s": 1000 * figure(r"^speed +([\d.]+) k real tok/s")}),
+        ),
+    ]
 
 
 if __name__ == "__main__":

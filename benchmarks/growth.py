@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import torch
+from results import Measured, Row, record
 from torch import Tensor
 
 from lightning_embed import TokenEmbedding
@@ -95,30 +96,39 @@ def row(
     sizes: Sequence[int],
     case: Callable[[int], Callable[[], object]],
     expected: str,
-) -> str:
-    """A line of the table: medians over rounds, of costs and of the exponents fitted to them."""
+) -> Row:
+    """Medians over rounds, of costs and of the exponents fitted to them."""
     cases = [case(size) for size in sizes]
     rounds = [times(cases) for _ in range(ROUNDS)]
     middle = [statistics.median(column) for column in zip(*rounds, strict=True)]
     fitted = statistics.median(exponent(sizes, costs) for costs in rounds)
-    shown = f"{1e6 * middle[0]:.0f} to {1e6 * middle[-1]:.0f} µs"
-    against = f"{by} from {sizes[0]:,} to {sizes[-1]:,}"
-    return f"| {what} | {against} | {shown} | {fitted:.2f} | {expected} |"
+    return grown(what, by, sizes, fitted, expected, "µs", [1e6 * cost for cost in middle])
+
+
+def grown(
+    what: str,
+    by: str,
+    sizes: Sequence[int],
+    fitted: float,
+    expected: str,
+    unit: str,
+    costs: Sequence[float],
+) -> Row:
+    values = {"the exponent": fitted, f"{unit} at first": costs[0], f"{unit} at last": costs[-1]}
+    against = f"{what} against {by} from {sizes[0]:,} to {sizes[-1]:,}, expected {expected}"
+    return Row(against, Measured("", values))
 
 
 def main() -> None:
-    from results import record
-
     torch.manual_seed(0)
+    torch.set_num_threads(1)
     keep_freed_memory()
     # Outputs of 8 to 64 MiB: below, the call itself (some 80 µs) is part of what is measured, and
     # from 2,048 positions on the exponent comes out at 0.75 to 0.98.
     positions = [8_192, 16_384, 32_768, 65_536]
     widths = [64, 128, 256, 512, 768]
     vocabularies = [4_000, 8_000, 16_000, 32_000, 64_000]
-    table = [
-        "| cost | against | measured | exponent | expected |",
-        "| --- | --- | --- | --- | --- |",
+    rows = [
         row("forward", "B·S", positions, lambda n: forward(2_000, 256, n), "1"),
         row("forward", "D", widths, lambda d: forward(2_000, d, 8192), "1"),
         row("forward, same ids", "V", vocabularies, lambda v: forward(v, 256, 4096), "0"),
@@ -134,13 +144,11 @@ def main() -> None:
         ("V", vocabularies, [held(v, 256) for v in vocabularies]),
         ("D", widths, [held(2_000, d) for d in widths]),
     ):
-        table.append(
-            f"| memory | {by} from {sizes[0]:,} to {sizes[-1]:,} | {kept[0] / 2**20:.1f} to"
-            f" {kept[-1] / 2**20:.1f} MiB | {exponent(sizes, kept):.2f} | 1 |"
-        )
-    table.append(row("dense backward", "V", vocabularies, backward, "grows, towards 1"))
-    table.append(row("AdamW step", "V", vocabularies, step, "grows, towards 1"))
-    record("Growth of TokenEmbedding's cost", "\n".join(table))
+        mib = [size / 2**20 for size in kept]
+        rows.append(grown("memory", by, sizes, exponent(sizes, kept), "1", "MiB", mib))
+    rows.append(row("dense backward", "V", vocabularies, backward, "growth, towards 1"))
+    rows.append(row("AdamW step", "V", vocabularies, step, "growth, towards 1"))
+    record("growth", f"Medians of {ROUNDS} rounds, each the quickest of {REPEATS} calls.", rows)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from typing import Any
 import lightning as L
 import torch
 import yaml
+from results import Measured, Row, record
 from torch.utils.data import DataLoader
 
 from lightning_embed import LanguageModel, PaddingGuard
@@ -82,8 +83,6 @@ def batch() -> Batch:
 
 
 def main() -> None:
-    from results import record
-
     torch.manual_seed(0)
     config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
     assert config["data"]["tokens_per_batch"] == ROWS * LENGTH
@@ -111,13 +110,15 @@ def main() -> None:
     steps, inside = laps.steps[WARM:], laps.guard[WARM:]
     step, spent = statistics.median(steps), statistics.median(inside)
     share = statistics.median(a / b for a, b in zip(inside, steps, strict=True))
-    record(
-        "Time inside PaddingGuard's hooks",
-        f"{ROWS} rows of {LENGTH}, {VOCABULARY} words, the default model, bf16-mixed, compiled,"
-        f" Muon; {len(steps)} steps after {WARM} to warm up, medians.\n\n"
-        "| step | inside the guard | share | limit |\n| --- | --- | --- | --- |\n"
-        f"| {1000 * step:.1f} ms | {1e6 * spent:.0f} µs | {100 * share:.2f} % | 0.5 % |",
+    row = Row(
+        "the guard's time to a step's",
+        Measured("PaddingGuard's hooks", {"µs": 1e6 * spent}),
+        Measured("the default model, bf16-mixed, compiled, Muon", {"ms a step": 1000 * step}),
+        share,
+        at_most=0.005,
     )
+    how = f"{ROWS} rows of {LENGTH}, {VOCABULARY:,} words; medians of {len(steps)} steps."
+    record("guard_cost", how, [row])
 
 
 if __name__ == "__main__":

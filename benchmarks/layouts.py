@@ -8,7 +8,7 @@ windows, in the same batches, in full rows that hold several. Real tokens a seco
 """
 
 import yaml
-from peers import ROOT, VERDICTS, Side, Sides, parse, parser, publish, scratch, verdict
+from peers import ROOT, Side, Sides, parse, parser, publish, rounds, scratch
 
 from lightning_embed import TextDataModule
 from lightning_embed.hardware import suggested_precision
@@ -27,7 +27,7 @@ def main() -> None:
 
         def side(layout: str, share: float) -> Side:
             return sides.add(
-                f"{layout}, {share:.0%} of one-window rows is padding",
+                f"{layout}, where {share:.0%} of one-window rows would be padding",
                 "side_ours.py",
                 form="layout",
                 layout=layout,
@@ -43,18 +43,11 @@ def main() -> None:
 
         pairs = [(share, side("padded", share), side("packed", share)) for share in SHARES]
         sides.measure()
-        table = sides.table()
-    table += [
-        *VERDICTS,
-        *(
-            verdict(f"{share:.0%} padding to packed", padded.faster_than(packed), 0.97, 1)
-            for share, padded, packed in pairs
-        ),
-        "",
-        f"{CONFIG}, {precision}, {options.threads} threads; {options.repeats} rounds of"
-        f" {options.steps} steps after {options.warm} to warm up, medians.",
+    rows = [
+        padded.compared(f"{share:.0%} padding to packed", packed, 0.97)
+        for share, padded, packed in pairs
     ]
-    publish("What padding costs", table, options)
+    publish("layouts", f"{CONFIG}, {precision}. {rounds(options)}", rows, options)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""Side by side: the driving side of the benchmarks that compare with somebody else's program.
+"""Side by side: starts the programs that a benchmark compares, and lets them take turns.
 
-Knows: how sides are started and called in turn, what a median and a ratio of turns are, the options
-all such scripts share, text and tokens both sides train on. Leaves to others: the sides
-(`side_ours.py`, `side_nanogpt.py`, `side_transformers.py`), what is compared (the scripts).
+The programs are `side_ours.py`, `side_nanogpt.py` and `side_transformers.py`, which wait and time
+with `turns.py`. Here too are the options all such scripts share, and text that both sides train on.
 
 How to get the peers, which are no part of this project:
 
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from results import Measured, Row, record
 from turns import MARK
 
 # Our whole program as it is, and as what the Trainer's side trains.
@@ -63,7 +63,15 @@ class Turn(NamedTuple):
 
 
 class Side:
-    """A program that warms up, then times a turn whenever it is asked to."""
+    """A program that warms up, then times a turn whenever it is asked to.
+
+    Args:
+        name: what it is and its settings, in words.
+        script: in this folder.
+        settings: what the script is asked.
+        python: that runs it.
+        threads: that it computes with.
+    """
 
     def __init__(
         self, name: str, script: str, settings: dict[str, Any], *, python: str, threads: int
@@ -124,6 +132,15 @@ class Side:
     def step(self) -> float:
         return statistics.median(turn.step for turn in self.turns)
 
+    def measured(self) -> Measured:
+        values = {
+            "real tokens/s": self.rate,
+            "ms a step": 1000 * self.step,
+            "real tokens for a second of processor": self.thrift,
+            "parameters": self.about["parameters"],
+        }
+        return Measured(self.name, values)
+
     def faster_than(self, other: "Side") -> float:
         """Median over the rounds of our rate to theirs: turns of one round are neighbours."""
         pairs = zip(self.turns, other.turns, strict=True)
@@ -134,9 +151,14 @@ class Side:
         pairs = zip(self.turns, other.turns, strict=True)
         return statistics.median(a.step / b.step for a, b in pairs)
 
+    def compared(self, what: str, other: "Side", at_least: float) -> Row:
+        """A row that says how much faster this is than the other."""
+        ratio = self.faster_than(other)
+        return Row(what, self.measured(), other.measured(), ratio, at_least)
+
 
 class Sides:
-    """The programs of one table; each is warmed up alone, then they take turns.
+    """The programs of one table: each is warmed up alone, then they take turns.
 
     Args:
         options: of `parse`.
@@ -174,19 +196,6 @@ class Sides:
             rates = ", ".join(f"{side.name} {side.turns[-1].rate:,.0f}" for side in self._all)
             print(f"round {number + 1}, real tokens/s: {rates}", flush=True)
 
-    def table(self) -> list[str]:
-        """A row a side."""
-        rows = [
-            "| program | parameters | a step | real tokens/s | a second of processor |",
-            "| --- | --- | --- | --- | --- |",
-        ]
-        for side in self._all:
-            rows.append(
-                f"| {side.name} | {side.about['parameters']:,} | {1000 * side.step:.1f} ms |"
-                f" {side.rate:,.0f} | {side.thrift:,.0f} |"
-            )
-        return rows
-
 
 def parser(doc: str | None, *, warm: int = 0, steps: int = 0) -> argparse.ArgumentParser:
     """The options all scripts share; a script adds its own and calls `parse`. Those whose sides
@@ -209,30 +218,18 @@ def parse(made: argparse.ArgumentParser) -> argparse.Namespace:
         options.repeats = 2
         if "steps" in options:
             options.warm, options.steps = min(options.warm, 6), 5
-    torch.set_num_threads(options.threads)  # what `record` writes down
+    torch.set_num_threads(options.threads)  # what a record says
     return options
 
 
-def publish(title: str, lines: list[str], options: argparse.Namespace) -> None:
-    """Record the section, or only print it when it was a try."""
-    from results import record
-
-    if options.quick:
-        print(f"\n## {title} (quick, not recorded)\n", *lines, sep="\n")
-    else:
-        record(title, "\n".join(lines))
+def publish(table: str, how: str, rows: list[Row], options: argparse.Namespace) -> None:
+    """Record the rows, or only show them when it was a try."""
+    record(table, how, rows, keep=not options.quick)
 
 
-def verdict(what: str, ratio: float, least: float, aim: float, *, below: bool = False) -> str:
-    """A table's row: the ratio, its bar and whether it is met."""
-    met = ratio <= least if below else ratio >= least
-    sign = "at most" if below else "at least"
-    said = "met" if met else "missed"
-    digits = 4 if 0.9 < least < 1.1 else 3  # bars near 1 are missed or met by thousandths
-    return f"| {what} | {ratio:#.{digits}g} | {sign} {least:g}, aim {aim:g} | {said} |"
-
-
-VERDICTS = ["", "| ratio of | measured | bar | |", "| --- | --- | --- | --- |"]
+def rounds(options: argparse.Namespace) -> str:
+    """How often it was measured, in words."""
+    return f"Medians of {options.repeats} rounds of {options.steps} steps after {options.warm}."
 
 
 @contextmanager

@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 import yaml
-from peers import HERE, ROOT, VERDICTS, environment, parse, parser, publish, scratch, verdict
+from peers import HERE, ROOT, environment, parse, parser, publish, scratch
+from results import Measured, Row
 
 from lightning_embed import TextDataModule
 
@@ -77,9 +78,9 @@ def main() -> None:
 
         width = config["max_length"]
         windows = TextDataModule(**config | cache).train_dataloader().rows.windows
-        rows = round(a_batch({}) / float(np.mean(windows.length)))
+        n_rows = round(a_batch({}) / float(np.mean(windows.length)))
         ways: dict[str, dict[str, Any]] = {
-            PLAIN: {"widths": [width], "tokens_per_batch": rows * width},
+            PLAIN: {"widths": [width], "tokens_per_batch": n_rows * width},
             "rows of like length (default)": {},
             "packed": {"layout": "packed"},
         }
@@ -89,33 +90,25 @@ def main() -> None:
             for name, way in ways.items():
                 losses[name].append(loss_of(way, steps[name], seed, folder, options))
                 print(f"seed {seed}, {name}: {losses[name][-1]:.4f}", flush=True)
-    table = ["| batches | real targets a batch | steps | loss, mean | of each seed |"]
-    table += ["| --- | --- | --- | --- | --- |"]
-    for name, found in losses.items():
-        shown = ", ".join(f"{loss:.4f}" for loss in found)
-        mean = statistics.fmean(found)
-        table.append(
-            f"| {name} | {tokens / steps[name]:.0f} | {steps[name]} | {mean:.4f} | {shown} |"
-        )
-    plain = statistics.fmean(losses[PLAIN])
-    table += [
-        *VERDICTS,
-        *(
-            verdict(
-                f"loss, {name}, to the plain way",
-                statistics.fmean(found) / plain,
-                1.005,
-                1,
-                below=True,
-            )
-            for name, found in losses.items()
-            if name != PLAIN
-        ),
-        "",
-        f"{CONFIG}, {tokens:,} real targets a run, {options.repeats} seeds, {options.threads}"
-        " threads; loss over all held-out text after the last step.",
-    ]
-    publish("Loss after equal real tokens", table, options)
+
+    def measured(name: str) -> Measured:
+        values: dict[str, float] = {"loss": statistics.fmean(losses[name])}
+        values |= {f"with seed {seed}": loss for seed, loss in enumerate(losses[name])}
+        values |= {"real targets a batch": tokens / steps[name], "steps": steps[name]}
+        return Measured(name, values)
+
+    plain = measured(PLAIN)
+    rows = []
+    for name in ways:
+        if name != PLAIN:
+            ours = measured(name)
+            ratio = ours.values["loss"] / plain.values["loss"]
+            rows.append(Row(name, ours, plain, ratio, at_most=1.005))
+    how = (
+        f"{CONFIG}, {tokens:,} real targets a run, {options.repeats} seeds; loss over all held-out"
+        " text after the last step."
+    )
+    publish("quality", how, rows, options)
 
 
 if __name__ == "__main__":

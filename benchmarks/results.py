@@ -1,43 +1,160 @@
-"""Appending a measured table to RESULTS.md, with when, on what and with which versions."""
+"""Figures as data: scripts append records here, and what people read is made from them.
 
+    python benchmarks/results.py            write RESULTS.md and the README's figures
+    python benchmarks/results.py --check    only say whether they are what results.jsonl gives
+
+Each line of `results.jsonl` is one record, a comparison or a measurement:
+
+- `table`, `script`, `what`: where it belongs; `what` names the row and stays the same
+- `ours`, `beside`: the settings of each side in words, and its measured values, named by their unit
+- `ratio` of the two, and the bar it is held to (`at_least` or `at_most`)
+- `how`: what both sides had in common, and how often it was repeated
+- `machine`: its class, which is number format, width of its vectors in bits and threads (of a GPU,
+  its name), and its name; records of one class replace each other, classes stand side by side
+- `versions`, `python`, `date`
+
+Shown is the newest record of each table, row and class. To take a row back, delete its lines.
+"""
+
+import argparse
 import datetime
+import json
 import platform
+import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, NamedTuple
 
-import torch
+from tables import Record, readme_text, results_text, section
 
-RESULTS = Path(__file__).with_name("RESULTS.md")
+HERE = Path(__file__).resolve().parent
+RECORDS, RESULTS, README = HERE / "results.jsonl", HERE / "RESULTS.md", HERE.parent / "README.md"
 PACKAGES = ("torch", "lightning", "torchmetrics", "tokenizers", "datasets")
 
 
-def machine() -> str:
-    """The processor or GPU, cores and threads."""
+class Measured(NamedTuple):
+    """A side: its settings in words, and values by unit, such as `{"ms a step": 149.8}`. The first
+    value is the one that tables show."""
+
+    settings: str
+    values: dict[str, float]
+
+
+class Row(NamedTuple):
+    """A comparison, or a measurement with nothing beside it."""
+
+    what: str
+    ours: Measured
+    beside: Measured | None = None
+    ratio: float | None = None
+    at_least: float | None = None
+    at_most: float | None = None
+
+
+def machine() -> dict[str, Any]:
+    """The class and the name of what this process computes on."""
+    import torch
+
     if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    name = platform.processor() or platform.machine()
+        name = torch.cuda.get_device_name()
+        return {"format": name, "name": name}
+    capability = torch.backends.cpu.get_cpu_capability()
+    low = [
+        name
+        for name, test in (
+            ("amx", "_is_amx_tile_supported"),
+            ("avx512-bf16", "_is_avx512_bf16_supported"),
+        )
+        if getattr(torch.cpu, test, lambda: False)()
+    ]
+    return {
+        "format": (low or [capability.lower()])[0],
+        "vector_bits": {"AVX512": 512, "AVX2": 256}.get(capability, 128),
+        "threads": torch.get_num_threads(),
+        "name": processor_name(),
+    }
+
+
+def processor_name() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         for line in cpuinfo.read_text().splitlines():
             if line.startswith("model name"):
-                name = line.split(":", 1)[1].strip()
-                break
-    features = [
-        label
-        for label, test in (
-            ("AMX", "_is_amx_tile_supported"),
-            ("AVX512-BF16", "_is_avx512_bf16_supported"),
-        )
-        if getattr(torch.cpu, test, lambda: False)()
-    ]
-    return f"{name}, {torch.get_num_threads()} threads, {' '.join(features) or 'no bfloat16'}"
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
 
 
-def record(title: str, text: str) -> None:
-    """Print a section and append it to RESULTS.md."""
-    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-    head = f"{datetime.date.today()}, {machine()}, Python {platform.python_version()}, {versions}"
-    section = f"\n## {title}\n\n{head}\n\n{text.rstrip()}\n"
-    print(section)
-    with open(RESULTS, "a", encoding="utf-8") as file:
-        file.write(section)
+def record(table: str, how: str, rows: Sequence[Row], *, keep: bool = True) -> None:
+    """Show a table, and append its rows to results.jsonl.
+
+    Args:
+        table: a key of `tables.TABLES`.
+        how: what both sides had in common, and how often it was repeated.
+        rows: of the table.
+        keep: False only shows them, for a quick try.
+    """
+    about = {
+        "machine": machine(),
+        "versions": {name: version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "date": str(datetime.date.today()),
+    }
+    script = f"benchmarks/{Path(sys.argv[0]).name}"
+    found = []
+    for row in rows:
+        line: Record = {"table": table, "script": script, "what": row.what}
+        line["ours"] = side(row.ours)
+        if row.beside is not None:
+            line["beside"] = side(row.beside)
+        for name in ("ratio", "at_least", "at_most"):
+            if (value := getattr(row, name)) is not None:
+                line[name] = rounded(value)
+        found.append(line | {"how": how} | about)
+    print("", *section(table, found), "" if keep else "(a quick try, not recorded)", sep="\n")
+    if keep:
+        with open(RECORDS, "a", encoding="utf-8") as file:
+            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in found)
+        write()
+
+
+def side(measured: Measured) -> Record:
+    values = {name: rounded(value) for name, value in measured.values.items()}
+    return {"settings": measured.settings, "values": values}
+
+
+def rounded(value: float) -> float:
+    """Five digits: what is measured has no more."""
+    return value if isinstance(value, int) else float(f"{value:.5g}")
+
+
+def read() -> list[Record]:
+    return [json.loads(line) for line in RECORDS.read_text(encoding="utf-8").splitlines()]
+
+
+def made() -> dict[Path, str]:
+    """Each file that is made, and what it should hold."""
+    records = read()
+    return {
+        RESULTS: results_text(records),
+        README: readme_text(records, README.read_text(encoding="utf-8")),
+    }
+
+
+def write() -> None:
+    for path, text in made().items():
+        path.write_text(text, encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing, leave with 1 if stale")
+    if not parser.parse_args().check:
+        return write()
+    stale = [path.name for path, text in made().items() if path.read_text("utf-8") != text]
+    if stale:
+        raise SystemExit(f"{' and '.join(stale)}: not what results.jsonl gives; run me")
+
+
+if __name__ == "__main__":
+    main()

@@ -21,7 +21,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from peers import VERDICTS, WAYS, Sides, library_text, parse, parser, publish, scratch, verdict
+from peers import WAYS, Sides, library_text, parse, parser, publish, rounds, scratch
+from results import Measured, Row
 
 from lightning_embed import TextDataModule
 from lightning_embed.model.decoder import DecoderLM
@@ -64,7 +65,7 @@ def main() -> None:
         tokens = {"tokens": str(prepared.path / "train" / "tokens.bin"), "rows": rows}
         ours = {
             optimizer: sides.add(
-                f"ours, a step, {optimizer}",
+                f"a step, {optimizer}, bf16-mixed, compiled blocks, clip 1",
                 "side_ours.py",
                 form="step",
                 vocab_size=VOCABULARY,
@@ -78,7 +79,8 @@ def main() -> None:
         }
         nanogpt = {
             compiled: sides.add(
-                f"nanoGPT, a step, float32, {'compiled' if compiled else 'eager'}",
+                f"nanoGPT, a step, float32, {'compiled' if compiled else 'eager'}, AdamW (not fused"
+                " on CPU, as in its script), dropout 0, clip 1",
                 "side_nanogpt.py",
                 nanogpt=str(Path(options.nanogpt).resolve()),
                 device="cpu",
@@ -102,7 +104,7 @@ def main() -> None:
         }
         program = {
             way: sides.add(
-                f"ours, the whole program, {way}",
+                f"the whole program, {way}, bf16-mixed, compiled, guard, logger",
                 "side_ours.py",
                 form="fit",
                 arguments=[
@@ -114,7 +116,8 @@ def main() -> None:
             for way, flags in WAYS.items()
         }
         trainer = sides.add(
-            "Hugging Face Trainer, bf16, eager, the whole program",
+            "Hugging Face's Trainer, the whole program, bf16=True, eager, fused AdamW, clip 1, its"
+            " default attention",
             "side_transformers.py",
             options.peers_python,
             folder=str(folder / "trainer"),
@@ -125,37 +128,42 @@ def main() -> None:
             **tokens,
         )
         sides.measure()
-        table = sides.table()
     low, full = (
         matrix_rate(torch.device("cpu"), kind, 20) for kind in (torch.bfloat16, torch.float32)
     )
     with torch.device("meta"):
         network = DecoderLM(VOCABULARY, **SHAPE)
     bound = low * LENGTH / network.training_flops(LENGTH, LENGTH * (LENGTH + 1) / 2)
-    eager, compiled = nanogpt[False], nanogpt[True]
-    table += [
-        *VERDICTS,
-        verdict("a step, AdamW, to nanoGPT eager", ours["adamw"].faster_than(eager), 2.5, 4),
-        verdict("a step, AdamW, to nanoGPT compiled", ours["adamw"].faster_than(compiled), 2.5, 4),
-        verdict("a step, Muon, to nanoGPT eager", ours["muon"].faster_than(eager), 2.5, 4),
-        verdict("a step, Muon, to nanoGPT compiled", ours["muon"].faster_than(compiled), 2.5, 4),
-        *(
-            verdict(f"whole program, {way}, to the Trainer", side.faster_than(trainer), 2, 3)
-            for way, side in program.items()
-        ),
-        "",
-        f"{rows} rows of {LENGTH}, {options.threads} threads; {options.repeats} rounds of"
-        f" {options.steps} steps after {options.warm} to warm up, medians. nanoGPT: float32,"
-        " AdamW (not fused on CPU, as in its script), dropout 0, clip 1. Trainer: bf16=True, fused"
-        " AdamW, clip 1, its default attention. Ours: bf16-mixed, compiled blocks, clip 1.",
-        "",
-        f"The bound: a large product runs at {low / 1e9:,.0f} GFLOP/s in bfloat16 and"
-        f" {full / 1e9:,.0f} in float32. A step of nothing but the model's products at that rate"
-        f" would be {bound:,.0f} real tokens/s: {bound / eager.rate:.2f} of nanoGPT eager,"
-        f" {bound / compiled.rate:.2f} compiled, {bound / trainer.rate:.2f} of the Trainer. Our"
-        f" AdamW step is at {ours['adamw'].rate / bound:.2f} of it.",
+    names = {"adamw": "AdamW", "muon": "Muon"}
+    compared = [
+        side.compared(f"a step, {names[optimizer]}, to nanoGPT {how}", nanogpt[compiled], 2.5)
+        for optimizer, side in ours.items()
+        for how, compiled in (("eager", False), ("compiled", True))
     ]
-    publish("The speed of a step", table, options)
+    compared += [
+        side.compared(f"whole program, {way}, to the Trainer", trainer, 2)
+        for way, side in program.items()
+    ]
+    compared.append(
+        Row(
+            "a product in bfloat16 to float32",
+            Measured("a large matrix product in bfloat16", {"GFLOP/s": low / 1e9}),
+            Measured("the same in float32", {"GFLOP/s": full / 1e9}),
+            low / full,
+        )
+    )
+    shares = {
+        "nanoGPT eager": nanogpt[False],
+        "nanoGPT compiled": nanogpt[True],
+        "the Trainer": trainer,
+    }
+    how = (
+        f"{rows} rows of {LENGTH}. {rounds(options)} The bound: a step of nothing but the model's"
+        f" products in bfloat16 would be {bound:,.0f} real tokens/s, "
+        + ", ".join(f"{bound / side.rate:.2f} of {name}" for name, side in shares.items())
+        + f"; our AdamW step is at {ours['adamw'].rate / bound:.2f} of it."
+    )
+    publish("step_speed", how, compared, options)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from peers import HERE, ROOT, VERDICTS, environment, parse, parser, publish, scratch, verdict
+from peers import HERE, ROOT, environment, parse, parser, publish, scratch
+from results import Measured, Row
 
 PUBLISHED = 1.886  # nanoGPT's, over the whole validation part
 MOST_PARAMETERS = 810_000
@@ -58,6 +59,7 @@ class Run(NamedTuple):
     steps: int
     whole: float  # seconds from command to loss
     parameters: int
+    compiled: bool
 
 
 def run_nanogpt(source: Path, text: Path, folder: Path, options: argparse.Namespace) -> Run:
@@ -89,7 +91,7 @@ def run_nanogpt(source: Path, text: Path, folder: Path, options: argparse.Namesp
     )
     found = json.loads(evaluated.stdout.splitlines()[-1])
     mean = statistics.fmean(taken)
-    return Run(found["loss"], mean * steps, steps, whole, found["parameters"])
+    return Run(found["loss"], mean * steps, steps, whole, found["parameters"], compiled=False)
 
 
 def run_ours(text: Path, folder: Path, caches: Path, seed: int, options: argparse.Namespace) -> Run:
@@ -129,7 +131,14 @@ def run_ours(text: Path, folder: Path, caches: Path, seed: int, options: argpars
     in_steps = sum(seconds)
     if found["compiled"]:  # in the second step
         in_steps += statistics.median(seconds) - seconds[1]
-    return Run(found["loss"], in_steps, len(seconds), found["whole"], found["parameters"])
+    return Run(
+        found["loss"],
+        in_steps,
+        len(seconds),
+        found["whole"],
+        found["parameters"],
+        bool(found["compiled"]),
+    )
 
 
 def main() -> None:
@@ -155,53 +164,44 @@ def main() -> None:
             print("ours, cold", cold[-1], flush=True)
             warm.append(run_ours(text, folder / f"warm-{number}", caches, number, options))
             print("ours, warm", warm[-1], flush=True)
-    publish(
-        "Time to nanoGPT's loss on Tiny Shakespeare", table(theirs, cold, warm, options), options
+    publish("time_to_loss", reached(theirs, cold, warm), compared(theirs, cold, warm), options)
+
+
+def compared(theirs: list[Run], cold: list[Run], warm: list[Run]) -> list[Row]:
+    def row(what: str, ours: list[Run], column: str, at_least: float) -> Row:
+        us, them = (measured(runs, column) for runs in (ours, theirs))
+        return Row(what, us, them, them.values["s"] / us.values["s"], at_least)
+
+    return [
+        row("seconds in steps", [*cold, *warm], "in_steps", 5),
+        row("from command to loss, empty caches", cold, "whole", 2),
+        row("from command to loss, again", warm, "whole", 3),
+    ]
+
+
+def measured(runs: list[Run], column: str) -> Measured:
+    """Medians; of the losses the worst."""
+    run = runs[0]
+    how = "compiled" if run.compiled else "not compiled"
+    return Measured(
+        f"{run.steps:,} planned steps of {run.parameters:,} parameters, {how}",
+        {
+            "s": statistics.median(getattr(run, column) for run in runs),
+            "loss, whole validation part, the worst": max(run.loss for run in runs),
+        },
     )
 
 
-def table(
-    theirs: list[Run], cold: list[Run], warm: list[Run], options: argparse.Namespace
-) -> list[str]:
-    rows = [
-        "| program | parameters | planned steps | loss, whole validation part | seconds in steps |"
-        " from command to loss |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for name, runs in (
-        ("nanoGPT's README, CPU", theirs),
-        ("ours, empty caches", cold),
-        ("ours, again", warm),
-    ):
-        in_steps = statistics.median(run.in_steps for run in runs)
-        whole = statistics.median(run.whole for run in runs)
-        worst = max(run.loss for run in runs)
-        rows.append(
-            f"| {name} | {runs[0].parameters:,} | {runs[0].steps:,} | {worst:.4f} |"
-            f" {in_steps:.2f} s | {whole:.1f} s |"
-        )
-
-    def faster(ours: list[Run], column: str) -> float:
-        them = statistics.median(getattr(run, column) for run in theirs)
-        return them / statistics.median(getattr(run, column) for run in ours)
-
+def reached(theirs: list[Run], cold: list[Run], warm: list[Run]) -> str:
+    """Whether the comparison is fair."""
     target = min(PUBLISHED, *(run.loss for run in theirs))
-    reached = max(run.loss for run in (*cold, *warm)) <= target
-    how = "Compiled." if options.compile else "Not compiled: so short a run is sooner over without."
+    all_did = max(run.loss for run in (*cold, *warm)) <= target
     small = max(run.parameters for run in (*cold, *warm)) <= MOST_PARAMETERS
-    return [
-        *rows,
-        *VERDICTS,
-        verdict("seconds in steps", faster([*cold, *warm], "in_steps"), 5, 10),
-        verdict("from command to loss, empty caches", faster(cold, "whole"), 2, 5),
-        verdict("from command to loss, again", faster(warm, "whole"), 3, 5),
-        "",
-        f"Loss to reach: {target:.4f}, {'reached' if reached else 'NOT REACHED'} in every run of"
-        f" ours (the worst of each row is shown); parameters at most {MOST_PARAMETERS:,}:"
-        f" {'yes' if small else 'NO'}. {how} {options.threads}"
-        f" threads; {len(theirs)} runs of nanoGPT,"
-        f" {len(cold)} each of ours, interleaved, medians.",
-    ]
+    return (
+        f"Loss to reach: {target:.4f}, {'reached' if all_did else 'NOT REACHED'} in every run of"
+        f" ours; parameters at most {MOST_PARAMETERS:,}: {'yes' if small else 'NO'}. {len(theirs)}"
+        f" runs of nanoGPT's README for CPUs, {len(cold)} each of ours, interleaved, medians."
+    )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,8 @@
-"""Programs that take turns: the measured side of a side-by-side benchmark.
-
-Knows: how a training loop of anybody's warms up, waits to be called, times some steps and reports.
-Leaves to others: which loop that is (`side_*.py`) and who calls whom (`peers.py`).
+"""Lets the training loop of a `side_*.py` warm up, wait to be called by `peers.py`, and time steps.
 
 Needs torch alone, so that it also works in a peer's virtual environment. All sides stay loaded and
-compiled while they wait, so A B A B costs no more than A A B B, and a neighbour's burst or a warm
-processor meets both.
+compiled while they wait, so A B A B costs no more than A A B B, and a short load on the machine or
+a warm processor meets both.
 """
 
 import json

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from peers import ROOT, VERDICTS, WAYS, Side, Sides, parse, parser, publish, scratch, verdict
+from peers import ROOT, WAYS, Side, Sides, parse, parser, publish, rounds, scratch
 
 from lightning_embed import TextDataModule
 
@@ -53,7 +53,7 @@ def main() -> None:
             )
             mine = [
                 sides.add(
-                    f"{name}: ours, {way}",
+                    f"{name}, {way}, as {CONFIG} has it (compiled, guard, logger)",
                     "side_ours.py",
                     form="fit",
                     arguments=[
@@ -74,7 +74,8 @@ def main() -> None:
             np.save(windows / "lengths.npy", length)
             trainers = {
                 sampling: sides.add(
-                    f"{name}: Hugging Face Trainer, {sampling}",
+                    f"{name}, Hugging Face's Trainer, {sampling}, bf16=True, eager, fused AdamW,"
+                    " clip 1",
                     "side_transformers.py",
                     options.peers_python,
                     folder=str(folder / "trainer"),
@@ -89,20 +90,13 @@ def main() -> None:
             }
             compared.append((name, mine, trainers))
         sides.measure()
-        table = sides.table()
-    table += VERDICTS
-    for name, mine, trainers in compared:
-        for side, way in zip(mine, WAYS, strict=True):
-            for sampling, bar, aim in (("random", 3.5, 5), ("group_by_length", 1.8, 2.5)):
-                what = f"{name}, {way}, to {sampling}"
-                table.append(verdict(what, side.faster_than(trainers[sampling]), bar, aim))
-    table += [
-        "",
-        f"{'. '.join(notes)}. {options.threads} threads; {options.repeats} rounds of"
-        f" {options.steps} steps after {options.warm} to warm up, medians. Trainer: bf16=True,"
-        f" eager, fused AdamW, clip 1. Ours: {CONFIG} as it is (compiled, guard, logger).",
+    table = [
+        side.compared(f"{name}, {way}, to {sampling}", trainers[sampling], bar)
+        for name, mine, trainers in compared
+        for side, way in zip(mine, WAYS, strict=True)
+        for sampling, bar in (("random", 3.5), ("group_by_length", 1.8))
     ]
-    publish("Real tokens a second on documents of all lengths", table, options)
+    publish("variable_length", f"{'. '.join(notes)}. {rounds(options)}", table, options)
 
 
 def write_cut_documents(data: TextDataModule, path: Path) -> Path:

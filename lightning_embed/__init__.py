@@ -7,7 +7,7 @@ needs torch alone.
 from importlib import import_module
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "TokenEmbedding": "padding.embedding",

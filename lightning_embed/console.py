@@ -1,7 +1,4 @@
-"""What a person reads while a program runs: one aligned line a fact, from one process only.
-
-Knows: the shape of a line. Leaves to others: what is worth saying.
-"""
+"""Lines for the screen: one aligned line a fact, printed by one process only."""
 
 import os
 import sys

@@ -1,8 +1,4 @@
-"""What this machine can do: number formats, cores, memory.
-
-Knows: how to ask before it fails, and what the C library and the scheduler must be told. Leaves to
-others: when.
-"""
+"""What this machine has: fast number formats, cores, memory; and settings that follow from it."""
 
 import ctypes
 import os
@@ -12,6 +8,7 @@ from typing import NamedTuple
 import torch
 
 from lightning_embed.errors import UserError
+from lightning_embed.library_internals import fast_bfloat16
 
 BYTES_PER_PARAMETER = 16  # float32 weight, gradient and two moments
 
@@ -29,14 +26,8 @@ def suggested_precision(accelerator: str) -> Numbers:
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return Numbers("bf16-mixed", "the GPU has bfloat16")
         return Numbers("16-mixed", "the GPU has float16 only")
-    if accelerator == "cpu":
-        for feature, name in (
-            ("_is_amx_tile_supported", "AMX"),
-            ("_is_avx512_bf16_supported", "AVX512-BF16"),
-        ):
-            supported = getattr(torch.cpu, feature, None)
-            if supported is not None and supported():
-                return Numbers("bf16-mixed", f"the processor has {name}")
+    if accelerator == "cpu" and (units := fast_bfloat16()):
+        return Numbers("bf16-mixed", f"the processor has {units}")
     return Numbers("32-true", "no fast bfloat16 found")
 
 

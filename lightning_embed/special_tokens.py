@@ -1,7 +1,4 @@
-"""The four special ids every part of the package agrees on.
-
-Knows: the numbers and their names. Leaves to others: what a tokenizer does with them
-(`tokenizer.py`) and what a model does with them (`embedding.py`, `loss.py`).
+"""The four special tokens and their ids, which every part of the package agrees on.
 
 The order is that of fairseq, RoBERTa, BART, XLM-R and OPT, so their tokenizers work unchanged.
 """

@@ -1,8 +1,6 @@
 """What the machine can do, with machines made up."""
 
-import platform
-import subprocess
-import sys
+import ctypes
 
 import pytest
 import torch
@@ -92,24 +90,28 @@ def test_no_more_threads_than_there_is_time_for(monkeypatch, quota, asked, threa
     assert set_to[-1] == (8 if asked else max(1, threads // 2))
 
 
-@pytest.mark.skipif("glibc" not in "".join(platform.libc_ver()), reason="glibc only")
-def test_freed_memory_costs_no_faults() -> None:
-    def faults(before: str) -> int:
-        program = (
-            "import resource, torch\n"
-            "from lightning_embed.hardware import keep_freed_memory\n"
-            f"{before}\n"
-            "begin = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
-            "for _ in range(10): [torch.ones(2**20) for _ in range(16)]\n"  # 16,384 pages
-            "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - begin)"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True, check=True
-        )
-        return int(done.stdout)
+class Mallinfo(ctypes.Structure):
+    """glibc's `struct mallinfo2`."""
 
-    # measured: 21,503 to 24,575 and 33,807 to 50,161, as the C library happens to lay them out
-    assert faults("keep_freed_memory()") < 29_000 < faults("")
+    names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
+    _fields_ = [(name, ctypes.c_size_t) for name in names.split()]
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="glibc 2.33 or later")
+def test_freed_memory_is_kept() -> None:
+    keep_freed_memory()
+    libc = ctypes.CDLL(None)
+    libc.mallinfo2.restype, libc.malloc.restype = Mallinfo, ctypes.c_void_p
+    before = libc.mallinfo2()
+    blocks = []
+    while libc.mallinfo2().arena == before.arena:  # until what is free has been taken
+        blocks.append(libc.malloc(ctypes.c_size_t(16 * 2**20)))
+        assert libc.mallinfo2().hblks == before.hblks  # not mapped, as from 128 kB on otherwise
+    held = libc.mallinfo2()
+    assert held.arena > before.arena + 64 * 2**20  # more than was needed, in one go
+    for block in blocks:
+        libc.free(ctypes.c_void_p(block))
+    assert libc.mallinfo2().arena == held.arena  # nothing is given back
 
 
 def test_a_c_library_without_mallopt_is_left_alone(monkeypatch) -> None:

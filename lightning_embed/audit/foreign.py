@@ -1,8 +1,6 @@
-"""What somebody else's model says of its padding: config, tokenizer, checkpoint, names of tensors.
+"""What the files of somebody else's model say of its padding: config, tokenizer, tensors' names.
 
-Knows: the files of a Hugging Face folder, what checkpoints keep beside the weights, what token
-embeddings are called. Leaves to others: reading tensors without running code (`tensors.py`), which
-of this is a finding (`audit.py`).
+Nothing is judged here (`judge.py`), and no code in the files is run (`tensors.py`).
 """
 
 import re
@@ -56,7 +54,7 @@ class Subject:
 
 
 def examine(path: Path, padding_idx: int | None) -> Subject:
-    """Read a folder or a file; raises UserError or FileNotFoundError where that cannot be done."""
+    """Read a folder or a file; raises UserError where that cannot be done."""
     tensors = open_tensors(path)
     folder = path if path.is_dir() else None
     config = read_json(folder / "config.json") if folder else {}

@@ -1,8 +1,7 @@
 """Tensors out of somebody else's files, without running any code in them.
 
-Knows: safetensors, what `torch.save` writes (zip and the older form), shards with their index, and
-how to refuse in one line what is truncated, foreign or would run code. Leaves to others: what the
-tensors and the settings beside them mean (`audit.py`).
+Read are safetensors, what `torch.save` writes (zip and the older form) and shards with their index;
+what is truncated, foreign or would run code is refused in one line.
 
 A pickle is a program: loading one can call any function. Here every `torch.load` says
 `weights_only=True` itself, which the environment variable TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD cannot
@@ -63,13 +62,12 @@ def open_tensors(path: Path) -> Tensors:
     """The tensors of a Hugging Face folder, a checkpoint or a file of weights.
 
     Raises:
-        FileNotFoundError: nothing is there.
-        UserError: it is truncated, another kind of file, or would run code.
+        UserError: nothing is there, or it is truncated, another kind of file, or would run code.
     """
     if path.is_dir():
         return _open_folder(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no file or folder at {path}")
+        raise UserError(f"no file or folder at {path}")
     if path.name.endswith(".index.json"):
         return Tensors("sharded weights", _open_shards(path))
     return _open_file(path)
@@ -117,7 +115,7 @@ def _open_shards(index: Path) -> dict[str, Entry]:
         if Path(shard).name != shard:  # an index must not make us open files elsewhere
             raise UserError(f"{index} names {shard!r}, which is not a file beside it")
         if not (index.parent / shard).is_file():
-            raise FileNotFoundError(f"{index} names {shard}, which is missing")
+            raise UserError(f"{index} names {shard}, which is missing")
         opened[shard] = _open_file(index.parent / shard).entries
     for name, shard in weight_map.items():
         if name not in opened[str(shard)]:

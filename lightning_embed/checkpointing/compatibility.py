@@ -1,32 +1,41 @@
-"""Settings of then and now: what a checkpoint fixes, what may change, what a person is told of it.
+"""The one gate a checkpoint passes before it is used: all that can refuse it, or change with it.
 
-Knows: which settings decide a network's shape, which of the trainer's change a run. Leaves to
-others: data (`datamodule.py`), applying a change (`lightning_module.py`, Lightning).
+`CHECKS` lists the checks by stage, in the order in which they are made. Each looks at a
+`Candidate`, which knows more from stage to stage, and raises `UserError`, one sentence.
+
+    file      there, whole, free of code          as soon as its path is known
+    content   ours, of this format                what stands in it beside tensors
+    run       more than weights, to go on
+    settings  same shape; what else differs       before anything is built
+    data      same text, tokenizer, batches       once the text is prepared
+    tensors   same names and shapes               before any of them is copied
 """
 
-from collections.abc import Callable
-from datetime import timedelta
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from torch import Tensor
+
+from lightning_embed.checkpointing.files import is_whole, read_header
 from lightning_embed.console import say
 from lightning_embed.errors import UserError
+from lightning_embed.model.decoder import DecoderLM
+
+Stage = Literal["file", "content", "run", "settings", "data", "tensors"]
+Purpose = Literal["train", "evaluate", "generate"]
+
+# Raise it when a checkpoint of today could not be read as one of yesterday. 0.1 wrote none.
+FORMAT = 2
+FORMAT_KEY = "lightning_embed_format"
 
 # Hyperparameters that decide a network's shape: a checkpoint fits no other.
-SHAPE = (
-    "vocab_size",
-    "d_model",
-    "n_layers",
-    "n_heads",
-    "n_kv_heads",
-    "d_ff",
-    "tied",
-    "qk_norm",
-    "scale_embedding",
-    "rope_theta",
-)
+SHAPE = DecoderLM.settings().keys() - set(DecoderLM.FREE)
 FROM_DATA = ("vocab_size", "max_length")
 AS_BEGUN = ("schedule_steps",)  # unset means what the run began with
+
+# What of the trainer's settings changes a run's figures or its division.
 TRAINER = (
     "strategy",
     "devices",
@@ -42,16 +51,19 @@ TRAINER = (
     "limit_train_batches",
     "limit_val_batches",
 )
-NEEDED = {
+
+DATA = "TextDataModule"  # its state's key in a checkpoint
+ANY_MODEL = {"state_dict": dict, "hyper_parameters": dict, "pytorch-lightning_version": str}
+NUMBERS = {"global_step": int, "epoch": int}
+RUN = {
+    **NUMBERS,
     "loops": dict,
     "optimizer_states": list,
     "lr_schedulers": list,
     "callbacks": dict,
-    "global_step": int,
-    "epoch": int,
-    "TextDataModule": dict,
+    DATA: dict,
 }
-NEEDED_OF_DATA = {
+RUN_DATA = {
     "step": int,
     "epoch": int,
     "consumed": int,
@@ -62,122 +74,163 @@ NEEDED_OF_DATA = {
 }
 
 
-def refuse_impossible(trainer: Any) -> None:
-    """Raises UserError, one line, for settings of a fit that Lightning would meet with a traceback
-    or with something else than was asked for."""
-    interval, strategy = trainer.val_check_interval, trainer.strategy
-    nothing = [n for n in ("max_steps", "max_epochs", "limit_train_batches") if trainer[n] == 0]
-    for refused, why in (
-        (nothing, f"--trainer.{nothing and nothing[0]} 0 trains nothing"),
-        (
-            trainer.max_epochs == -1 and trainer.max_steps == -1,
-            "--trainer.max_epochs -1 leaves the learning rate's schedule without an end: give"
-            " --trainer.max_steps; --trainer.max_time may end the run before",
-        ),
-        (
-            trainer.accumulate_grad_batches < 1,
-            "--trainer.accumulate_grad_batches must be at least 1, not"
-            f" {trainer.accumulate_grad_batches}",
-        ),
-        (
-            interval == 0 or trainer.check_val_every_n_epoch == 0,
-            "--trainer.val_check_interval and --trainer.check_val_every_n_epoch must not be 0;"
-            " --trainer.limit_val_batches 0 trains without validation",
-        ),
-        (
-            isinstance(interval, str | dict | timedelta),
-            f"--trainer.val_check_interval {interval} is a time: give optimizer steps or a share of"
-            " an epoch",
-        ),
-        (
-            trainer.fast_dev_run,
-            "--trainer.fast_dev_run is not supported: take --trainer.max_steps 1"
-            " --trainer.limit_val_batches 1",
-        ),
-        (
-            trainer.overfit_batches,
-            "--trainer.overfit_batches is not supported: give a small text with --data.files",
-        ),
-        (
-            trainer.enable_checkpointing is False,
-            "--trainer.enable_checkpointing false is not supported: --checkpoints.every_n_steps 0"
-            " --checkpoints.every_n_minutes 0 saves the best and the last alone",
-        ),
-        (
-            isinstance(strategy, str) and strategy.startswith(("fsdp", "deepspeed")),
-            f"--trainer.strategy {strategy} is not supported: take --config configs/fsdp.yaml",
-        ),
-    ):
-        if refused:
-            raise UserError(why)
+@dataclass
+class Candidate:
+    """A checkpoint, what is wanted with it, and what it is to go together with.
 
-
-def settle_model(
-    asked: Any,
-    saved: dict[str, Any],
-    *,
-    defaults: Callable[[str], Any],
-    checkpoint: Path,
-    training: bool,
-) -> None:
-    """Compare `--model.*` with a checkpoint's: nothing in one overrides the other without a word.
-
-    Args:
-        asked: the command's model settings; a shape nobody asked for is taken from the checkpoint
-            unless the command trains.
-        saved: hyperparameters of the checkpoint.
-        defaults: a setting's default.
-        checkpoint: its path, for messages.
-        training: the command goes on training.
-
-    Raises:
-        UserError: the shapes differ.
+    Attributes:
+        path: of the checkpoint, as messages name it.
+        purpose: "train" goes on with the run, "evaluate" scores text, "generate" continues prompts.
+        checkpoint: what it holds; without tensors before the last stage.
+        model: `--model.*` as asked for; evaluation writes the checkpoint's shape into it.
+        default: a model setting's default, which nobody asked for.
+        trainer: `trainer_settings` of today.
+        data: the prepared data: `key`, `tokenizer` (fingerprint), `plan` (what decides a batch).
+        state_dict: the model's, of today.
+        groups: parameters of each of the optimizer's groups, in order.
     """
-    for key, then in saved.items():
-        now = asked.get(key)
-        if key in FROM_DATA or (key in AS_BEGUN and now is None) or _listed(now) == _listed(then):
-            continue
-        if key in SHAPE and not training and now == defaults(key):
-            asked[key] = then
-        elif key in SHAPE:
-            raise UserError(
-                f"--model.{key} is {now}, but {checkpoint} was trained with {then}: a checkpoint"
-                " fits no other shape; leave it as it was or start a new run"
-            )
-        elif training:
-            say("changed", f"model.{key} {then} -> {now}, applied from here on")
+
+    path: Path
+    purpose: Purpose
+    checkpoint: dict[str, Any] = field(default_factory=dict)
+    model: Any = None
+    default: Callable[[str], Any] = lambda key: None
+    trainer: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    state_dict: Mapping[str, Tensor] = field(default_factory=dict)
+    groups: Mapping[str, Sequence[Tensor]] = field(default_factory=dict)
+
+    @property
+    def trains(self) -> bool:
+        return self.purpose == "train"
 
 
-def require_complete(saved: dict[str, Any], checkpoint: Path) -> None:
-    """Raises UserError: weights alone are not enough to go on training."""
-    data = saved.get("TextDataModule")
-    missing = [key for key, kind in NEEDED.items() if not isinstance(saved.get(key), kind)]
-    if isinstance(data, dict):
-        missing += [k for k, kind in NEEDED_OF_DATA.items() if not isinstance(data.get(k), kind)]
-    if "loops" not in missing and "fit_loop" not in saved["loops"]:
+def check(candidate: Candidate, *stages: Stage) -> None:
+    """Make the checks of these stages; the first that fails raises `UserError`."""
+    for stage in stages:
+        for look in CHECKS[stage]:
+            look(candidate)
+
+
+# file --------------------------------------------------------------------------------------------
+
+
+def is_there(candidate: Candidate) -> None:
+    """There is a file or a folder at its path."""
+    if not candidate.path.exists():
+        raise UserError(
+            f"no checkpoint at {candidate.path}; give --ckpt_path (generate: --checkpoint) a file,"
+            " or to fit, validate, test and predict also last or best"
+        )
+
+
+def is_undamaged(candidate: Candidate) -> None:
+    """It is complete and its checksums hold; torch.load would not notice flipped bits."""
+    if not is_whole(candidate.path):
+        raise UserError(
+            f"{candidate.path} is damaged (not a whole archive, or its checksums do not hold); give"
+            " another, or --ckpt_path last for the newest whole one"
+        )
+
+
+def is_plain(candidate: Candidate) -> None:
+    """It holds tensors and plain values, nothing that would run a program when it is loaded."""
+    candidate.checkpoint = read_header(candidate.path)  # refuses
+
+
+# content -----------------------------------------------------------------------------------------
+
+
+def is_of_fit(candidate: Candidate) -> None:
+    """It is a checkpoint of a LightningModule with hyperparameters, not just any archive."""
+    found = candidate.checkpoint
+    numbers = {name: found.get(name, 0) for name in NUMBERS}  # not every saved model was trained
+    if _lacking(found, ANY_MODEL) or _lacking(numbers, NUMBERS):
+        raise UserError(f"{candidate.path} is not a checkpoint that fit wrote")
+
+
+def is_of_this_format(candidate: Candidate) -> None:
+    """Its settings are named as today."""
+    found = candidate.checkpoint.get(FORMAT_KEY, 1)
+    if found != FORMAT:
+        writer = "0.1" if found == 1 else "a later version"
+        raise UserError(
+            f"{candidate.path} was written by lightning_embed {writer} (format {found}, this one"
+            f" reads {FORMAT}): use that version, or train anew"
+        )
+
+
+# run ---------------------------------------------------------------------------------------------
+
+
+def is_complete(candidate: Candidate) -> None:
+    """To go on with a run, it holds more than weights."""
+    if not candidate.trains:
+        return
+    found = candidate.checkpoint
+    missing = _lacking(found, RUN)
+    if DATA not in missing:
+        missing += _lacking(found[DATA], RUN_DATA)
+    if "loops" not in missing and "fit_loop" not in found["loops"]:
         missing.append("fit_loop")
     if missing:
         raise UserError(
-            f"{checkpoint} has no {', '.join(missing)}: it can be evaluated, but no run can"
+            f"{candidate.path} has no {', '.join(missing)}: it can be evaluated, but no run can"
             " go on from it"
         )
 
 
-def trainer_settings(trainer: Any) -> dict[str, Any]:
-    """What of the trainer's settings changes a run's figures or its division, as plain values."""
-    return {key: _plain(trainer.get(key)) for key in TRAINER}
+def _lacking(found: Mapping[str, Any], wanted: Mapping[str, type]) -> list[str]:
+    return [name for name, kind in wanted.items() if not isinstance(found.get(name), kind)]
 
 
-def tell_changes(then: dict[str, Any], now: dict[str, Any]) -> None:
-    """Say which of the trainer's settings differ; Lightning takes today's."""
-    for key, value in now.items():
-        if key in then and then[key] != value:
-            say("changed", f"trainer.{key} {then[key]} -> {value}, applied from here on")
+# settings ----------------------------------------------------------------------------------------
+
+
+def has_the_shape_asked_for(candidate: Candidate) -> None:
+    """Its network is the one asked for; evaluation takes the checkpoint's shape if none was."""
+    for key, then, now in _different_settings(candidate):
+        if key not in SHAPE:
+            continue
+        if not candidate.trains and now == candidate.default(key):
+            candidate.model[key] = then
+            continue
+        raise UserError(
+            f"--model.{key} is {now}, but {candidate.path} was trained with {then}: a checkpoint"
+            " fits no other shape; leave it as it was or start a new run"
+        )
+
+
+def tell_changed_settings(candidate: Candidate) -> None:
+    """Other settings may change when a run goes on: today's are taken, and said."""
+    if not candidate.trains:
+        return
+    for key, then, now in _different_settings(candidate):
+        if key not in SHAPE:
+            say("changed", f"model.{key} {then} -> {now}, applied from here on")
+    before = candidate.checkpoint["callbacks"].get("Resuming", {}).get("settings", {})
+    for key, now in candidate.trainer.items():
+        if key in before and before[key] != now:
+            say("changed", f"trainer.{key} {before[key]} -> {now}, applied from here on")
+
+
+def _different_settings(candidate: Candidate) -> Iterator[tuple[str, Any, Any]]:
+    """Model settings as (name, the checkpoint's value, today's)."""
+    for key, then in candidate.checkpoint["hyper_parameters"].items():
+        now = candidate.model.get(key)
+        same = _listed(now) == _listed(then)
+        if not same and key not in FROM_DATA and not (key in AS_BEGUN and now is None):
+            yield key, then, now
 
 
 def _listed(value: Any) -> Any:
     """Tuples come back from YAML and checkpoints as lists."""
     return list(value) if isinstance(value, tuple) else value
+
+
+def trainer_settings(trainer: Any) -> dict[str, Any]:
+    """What a later resume compares with its own, as plain values; `trainer` as configured."""
+    return {key: _plain(trainer.get(key)) for key in TRAINER}
 
 
 def _plain(value: Any) -> Any:
@@ -186,3 +239,89 @@ def _plain(value: Any) -> Any:
         return value
     path = getattr(value, "class_path", None)
     return path.rsplit(".", 1)[-1] if isinstance(path, str) else str(value)
+
+
+# data --------------------------------------------------------------------------------------------
+
+
+def has_the_same_text(candidate: Candidate) -> None:
+    """A run goes on with the text it began with: its place in another one means nothing."""
+    then, now = candidate.checkpoint[DATA]["data"], candidate.data["key"]
+    if candidate.trains and then != now:
+        raise UserError(
+            f"this checkpoint was trained on data {then}, not on {now}: give the same --data.*"
+            " settings and text as then, or start a new run without --ckpt_path"
+        )
+
+
+def has_the_same_tokenizer(candidate: Candidate) -> None:
+    """Its ids mean what the data's ids mean."""
+    if candidate.checkpoint[DATA]["tokenizer"] != candidate.data["tokenizer"]:
+        raise UserError(
+            "this checkpoint was trained with another tokenizer than this data's: give the"
+            " --data.* settings of then, or its tokenizer.json as --data.tokenizer"
+        )
+
+
+def has_the_same_batches(candidate: Candidate) -> None:
+    """Batch number n holds the same windows as when the run began."""
+    if not candidate.trains:
+        return
+    for name, now in candidate.data["plan"].items():
+        then = candidate.checkpoint[DATA]["plan"][name]
+        if now != then:
+            flag = "--seed_everything" if name == "seed" else f"--data.{name}"
+            raise UserError(
+                f"{flag} is {now}, but this checkpoint was trained with {then}: its place in"
+                " the text would be another; leave it as it was or start a new run"
+            )
+
+
+# tensors -----------------------------------------------------------------------------------------
+
+
+def has_the_same_tensors(candidate: Candidate) -> None:
+    """Weights have today's names and shapes, and moments too where training goes on."""
+    own = candidate.state_dict
+    theirs = candidate.checkpoint.get("state_dict") or own  # shards are compared by who reads them
+    differ = [
+        name
+        for name in sorted(own.keys() | theirs.keys())
+        if getattr(own.get(name), "shape", None) != getattr(theirs.get(name), "shape", ())
+    ]
+    if candidate.trains and "optimizer_states" in candidate.checkpoint:
+        try:
+            differ += _unfit_moments(candidate.checkpoint["optimizer_states"], candidate.groups)
+        except (KeyError, TypeError, AttributeError, ValueError):
+            differ.append("the optimizer's state")
+    if differ:
+        raise UserError(
+            f"the checkpoint does not fit this model: {', '.join(differ[:3])}"
+            f"{' and more' if len(differ) > 3 else ''} have other shapes or are on one side only;"
+            " give the --model.* settings it was trained with"
+        )
+
+
+def _unfit_moments(
+    states: list[dict[str, Any]], groups: Mapping[str, Sequence[Tensor]]
+) -> Iterator[str]:
+    (state,) = states
+    theirs = {group["name"]: group["params"] for group in state["param_groups"]}
+    for name in theirs.keys() | groups.keys():
+        keys, parameters = theirs.get(name, ()), groups.get(name, ())
+        if len(keys) != len(parameters):
+            yield f"optimizer group {name}"
+        for key, parameter in zip(keys, parameters, strict=False):
+            moments = state["state"].get(key, {})
+            if not moments or any(m.ndim and m.shape != parameter.shape for m in moments.values()):
+                yield f"a moment in group {name}"
+
+
+CHECKS: dict[Stage, tuple[Callable[[Candidate], None], ...]] = {
+    "file": (is_there, is_undamaged, is_plain),
+    "content": (is_of_fit, is_of_this_format),
+    "run": (is_complete,),
+    "settings": (has_the_shape_asked_for, tell_changed_settings),
+    "data": (has_the_same_text, has_the_same_tokenizer, has_the_same_batches),
+    "tensors": (has_the_same_tensors,),
+}

@@ -1,12 +1,11 @@
-"""`FSDP2Strategy`: Lightning's sharded strategy, with checkpoints that can be trusted.
+"""`FSDP2Strategy`: Lightning's strategy for sharded models, with checkpoints that are whole.
 
-Knows: what is sharded and by how many processes, when a folder of shards takes an older one's
-place. Leaves to others: the shards' files (`sharded.py`).
+A folder of shards takes an older one's place only once every process has written its part; what is
+in the folder is the business of `shards.py`.
 """
 
 import errno
 import os
-import shutil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,15 +21,12 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
-from lightning_embed.checkpointing.files import (
-    TEMPORARY,
-    is_disk_full,
-    read_checkpoint,
-    require_fits,
-    sync_folder,
-)
+from lightning_embed.atomic import put_in_place, remove, temporary_name
+from lightning_embed.checkpointing.compatibility import Candidate, check
+from lightning_embed.checkpointing.files import is_disk_full, read_checkpoint
 from lightning_embed.checkpointing.shards import is_sharded, load_into, read_meta, save_sharded
 from lightning_embed.hardware import settle_threads
+from lightning_embed.library_internals import use_every_process_as_shard
 from lightning_embed.model.decoder import DecoderLM
 
 
@@ -39,7 +35,7 @@ def shard(model: DecoderLM, mesh: DeviceMesh) -> None:
     for block in model.blocks:
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
-    for name in ("loss", "score", "hidden", "logits"):  # ways in besides forward
+    for name in ("loss", "score", "hidden", "logits"):  # they, too, need the parameters gathered
         register_fsdp_forward_method(model, name)
 
 
@@ -63,16 +59,15 @@ class FSDP2Strategy(ModelParallelStrategy):
         tensor_parallel_size: int = 1,
         **kwargs: Any,
     ) -> None:
+        self.writes_shards = save_distributed_checkpoint
         super().__init__(
             data_parallel_size, tensor_parallel_size, save_distributed_checkpoint, **kwargs
         )
 
     def setup_environment(self) -> None:
-        if self._data_parallel_size == "auto":
-            processes = self.num_nodes * self.num_processes
-            self._data_parallel_size = processes // int(self._tensor_parallel_size)
+        use_every_process_as_shard(self)
         super().setup_environment()
-        if self.root_device.type == "cpu":  # Lightning tells the first process alone
+        if self.root_device.type == "cpu":  # Lightning limits threads in the first process alone
             settle_threads(self.num_processes)
 
     def save_checkpoint(
@@ -83,12 +78,12 @@ class FSDP2Strategy(ModelParallelStrategy):
         Raises:
             OSError: on every process, where one of them found the disk full.
         """
-        if not self._save_distributed_checkpoint:
+        if not self.writes_shards:
             super().save_checkpoint(checkpoint, filepath, storage_options)
             return
         target = Path(self.broadcast(filepath))
         pid = self.broadcast(os.getpid())
-        work = target.with_name(f".{target.name}{TEMPORARY}{pid}")
+        work = temporary_name(target, pid)
         problem = ""
         try:
             save_sharded(checkpoint, work, self.is_global_zero)
@@ -98,9 +93,9 @@ class FSDP2Strategy(ModelParallelStrategy):
         if self.is_global_zero:
             if problem:
                 full = is_disk_full(target.parent)
-                shutil.rmtree(work, ignore_errors=True)
+                remove(work)
             else:
-                _put_in_place(work, target)
+                put_in_place(work, target)
         problem, full = self.broadcast((problem, full))
         if full:
             raise OSError(errno.ENOSPC, f"disk full; {target} is not written")
@@ -120,7 +115,7 @@ class FSDP2Strategy(ModelParallelStrategy):
             state = {key: get_optimizer_state_dict(self.model, optimizer)}
             load_into(state, path)
             set_optimizer_state_dict(self.model, optimizer, optim_state_dict=state[key])
-        return read_meta(path)
+        return read_meta(path) | {"state_dict": {}}  # its tensors are in their places already
 
     def _load_file(self, path: Path) -> dict[str, Any]:
         """A single file, of which every process takes its part.
@@ -135,7 +130,10 @@ class FSDP2Strategy(ModelParallelStrategy):
         own = [
             {group["name"]: group["params"] for group in o.param_groups} for o in self.optimizers
         ]
-        require_fits(checkpoint, self.model.state_dict(), own[0] if own else None)
+        candidate = Candidate(path, "train" if own else "evaluate", checkpoint)
+        candidate.state_dict = self.model.state_dict()
+        candidate.groups = own[0] if own else {}
+        check(candidate, "tensors")
         set_model_state_dict(self.model, checkpoint["state_dict"], options=whole)
         for optimizer, groups, saved in zip(
             self.optimizers, own, checkpoint["optimizer_states"], strict=True
@@ -148,14 +146,5 @@ class FSDP2Strategy(ModelParallelStrategy):
                     if key in saved["state"]:
                         state["state"][name] = saved["state"][key]
             set_optimizer_state_dict(self.model, optimizer, state, options=whole)
-        return {k: v for k, v in checkpoint.items() if k not in ("state_dict", "optimizer_states")}
-
-
-def _put_in_place(work: Path, target: Path) -> None:
-    """Rename, with an older checkpoint of that name out of the way until then."""
-    old = target.with_name(f".{target.name}{TEMPORARY}old")
-    if target.exists():
-        os.replace(target, old)
-    os.replace(work, target)
-    sync_folder(target.parent)
-    shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink(missing_ok=True)
+        rest = {k: v for k, v in checkpoint.items() if k != "optimizer_states"}
+        return rest | {"state_dict": {}}

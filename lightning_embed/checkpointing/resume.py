@@ -1,15 +1,16 @@
-"""`Resuming`: a run goes on where it was, however it is divided now.
+"""`Resuming`: brings Lightning to the position where a run stopped, on any number of processes.
 
-Knows: what a checkpoint must carry beside weights, how Lightning is brought to the place, which
-validation is still due. Leaves to others: the arithmetic of places (`position.py`), data
-(`datamodule.py`), what of it a person is told (`run.py`).
+Lightning counts a process' micro-batches, and its counters depend on where in its loop a checkpoint
+was written. They are therefore written anew from the position (`position.py`), as they would be at
+the start of the next optimizer step. Whether a checkpoint may be resumed at all is decided in
+`compatibility.py`.
 """
 
 from typing import Any
 
 import lightning as L
 
-from lightning_embed.data.position import Position
+from lightning_embed.checkpointing.position import Position
 
 UNLIMITED = float("inf")
 

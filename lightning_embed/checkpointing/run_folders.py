@@ -1,7 +1,8 @@
-"""Folders of runs: which one a run takes, which checkpoint it begins from, how to go on with it.
+"""Folders of runs: which one a run writes to, and which checkpoint `last` and `best` mean.
 
-Knows: `runs/<name>`, `<name>-2`, what `last` and `best` mean. Leaves to others: files that are
-whole (`checkpoints.py`).
+runs/NAME/  runs/NAME-2/ ...    one folder a run of that name
+    checkpoints/                last.ckpt, previous.ckpt, best.ckpt
+    config.yaml  tokenizer.json  TensorBoard's event files
 """
 
 import shlex
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightning_embed.checkpointing.files import read_header, require_whole
+from lightning_embed.checkpointing.compatibility import Candidate, check
 from lightning_embed.console import say
 from lightning_embed.errors import UserError
 
@@ -40,34 +41,36 @@ def next_folder(root: Path, name: str) -> Path:
     return root / (f"{name}-{used + 1}" if used else name)
 
 
-def _progress(path: Path) -> tuple[int, int]:
+def _progress(candidate: Candidate) -> tuple[int, int]:
     """Steps done; at equal steps the later file, which may know of a validation."""
-    return int(read_header(path).get("global_step", -1)), path.stat().st_mtime_ns
+    step: int = candidate.checkpoint.get("global_step", -1)
+    return step, candidate.path.stat().st_mtime_ns
 
 
 def newest_checkpoint(root: Path, name: str) -> Path:
     """The newest whole checkpoint of the newest run of this name; damaged ones are named.
 
     Raises:
-        FileNotFoundError: there is none; never a silent start from scratch.
+        UserError: there is none; never a silent start from scratch.
     """
-    damaged = []
+    passed_over = []
     for folder in reversed(list(runs_named(root, name))):
         whole = []
         files = list((folder / "checkpoints").glob("*.ckpt"))
         for file in files:
+            candidate = Candidate(file, "evaluate")
             try:
-                require_whole(file)
-                whole.append((_progress(file), file))
-            except ValueError as error:
+                check(candidate, "file", "content")
+                whole.append((_progress(candidate), file))
+            except UserError as error:
                 say("warning", f"passed over {file}: {error}")
-                damaged.append(str(file))
+                passed_over.append(str(file))
         if whole:
             return max(whole)[1]
         if files:
             break
-    found = f" (damaged: {', '.join(damaged)})" if damaged else ""
-    raise FileNotFoundError(
+    found = f" (passed over: {', '.join(passed_over)})" if passed_over else ""
+    raise UserError(
         f"no checkpoint of a run named {name!r} under {root}{found}; leave out --ckpt_path to start"
         " afresh, or name the run with --name"
     )
@@ -120,11 +123,6 @@ def choose_run(root: Path, name: str, *, ckpt_path: str | None, fresh: bool) -> 
         checkpoint = (runs[-1] if runs else root / name) / "checkpoints" / "best.ckpt"
     else:
         checkpoint = Path(str(ckpt_path))
-    if not checkpoint.exists():
-        raise FileNotFoundError(
-            f"no checkpoint at {checkpoint}; give --ckpt_path a file, last or best"
-        )
-    require_whole(checkpoint)
     if checkpoint.parent.name == "checkpoints":
         return Run(checkpoint.parent.parent, checkpoint)
     return Run(next_folder(root, name), checkpoint)

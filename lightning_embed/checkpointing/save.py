@@ -1,20 +1,15 @@
 """`Checkpoints`: when a run is saved, and which of its checkpoints are kept.
 
-Knows: steps and minutes between saves, rotation, the best so far, what to do on a full disk or an
-exception. Leaves to others: how one is written (`checkpoints.py`, `fsdp.py`), signals
-(`signals.py`), which one a resume takes (`runs.py`).
-
     checkpoints/last.ckpt  previous.ckpt  previous-2.ckpt ...   the newest first
                 best.ckpt                                       lowest validation loss
 
-Lightning's ModelCheckpoint saves by steps or by minutes but not both, ends the run on a full disk,
-and at the end of one writes that the epoch is over.
+In place of Lightning's ModelCheckpoint, which saves by steps or by minutes but not both, ends the
+run on a full disk, and at the end of a run writes that the epoch is over.
 """
 
 import errno
 import math
 import os
-import shutil
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -26,14 +21,15 @@ import torch.distributed as dist
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
 
-from lightning_embed.checkpointing.files import sweep
+from lightning_embed.atomic import remove, sweep
 from lightning_embed.checkpointing.resume import Resuming
 from lightning_embed.console import say
 from lightning_embed.errors import UserError
+from lightning_embed.library_internals import dump_checkpoint, is_accumulating
 from lightning_embed.padding.guard import PaddingVectorChanged
 
-ASK_EVERY = 10  # steps between looks at the first process' clock
-NEXT = "next.ckpt"  # a whole one whose name is not yet last.ckpt
+ASK_EVERY = 10  # steps after which all processes ask the first one's clock
+NEXT = "next.ckpt"  # written whole, about to become last.ckpt
 
 
 class Checkpoints(Checkpoint):
@@ -90,7 +86,7 @@ class Checkpoints(Checkpoint):
     # When --------------------------------------------------------------------------------------
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        # A process that looked later may have found the first one's folder in use.
+        # Another process may have seen this run's folder and taken the next number.
         self.folder = Path(trainer.strategy.broadcast(str(self.folder)))
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -99,7 +95,9 @@ class Checkpoints(Checkpoint):
         self._saved_step = self._tried_step = trainer.global_step
         self._saved_at = time.monotonic()
         if trainer.world_size > 1 and self.every_n_minutes:
-            self._group = dist.new_group(backend="gloo")  # asking must not wait for a GPU
+            self._group = dist.new_group(
+                backend="gloo"
+            )  # on CPU tensors, so that no GPU is waited for
 
     def on_before_optimizer_step(self, *args: Any) -> None:
         self._in_step = True
@@ -108,7 +106,7 @@ class Checkpoints(Checkpoint):
         self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any
     ) -> None:
         self._in_step = False
-        if trainer.fit_loop._should_accumulate():
+        if is_accumulating(trainer):
             return  # a checkpoint here would lose gradients
         # Where validation follows, the save waits for it, so that a resume does not repeat it.
         if self._is_due(trainer) and not Resuming.validates_now(trainer):
@@ -161,13 +159,13 @@ class Checkpoints(Checkpoint):
         if isinstance(exception, PaddingVectorChanged) or trainer.global_step <= self._saved_step:
             return
         if isinstance(trainer.strategy, ModelParallelStrategy) or not trainer.is_global_zero:
-            return  # other processes may not come to help
+            return  # the other processes may have failed elsewhere, and saving needs all
         try:
-            checkpoint = trainer._checkpoint_connector.dump_checkpoint(False)
+            checkpoint = dump_checkpoint(trainer)
             trainer.strategy.save_checkpoint(checkpoint, self.folder / NEXT)
             self._rotate()
             say("saved", f"{self.last_path} (step {trainer.global_step})")
-        except Exception as error:  # the first exception is the one to tell
+        except Exception as error:  # the exception that ends the run matters more
             say("warning", f"not saved: {' '.join(str(error).split())}")
 
     # How ---------------------------------------------------------------------------------------
@@ -187,7 +185,7 @@ class Checkpoints(Checkpoint):
         return True
 
     def _write(self, trainer: L.Trainer, path: Path) -> bool:
-        for logger in trainer.loggers:  # curves up to here must not be lost by a kill
+        for logger in trainer.loggers:  # so that a kill loses no figures up to here
             logger.save()
         problem = ""
         try:
@@ -216,14 +214,7 @@ class Checkpoints(Checkpoint):
     def _rotate(self) -> None:
         """Rename from the oldest on, so that every name is free when it is taken."""
         names = self._names()
-        _remove(names[-1])
+        remove(names[-1])
         for newer, older in reversed(list(pairwise([self.folder / NEXT, *names]))):
             if newer.exists():
                 os.replace(newer, older)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

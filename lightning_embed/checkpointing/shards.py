@@ -1,9 +1,5 @@
 """Checkpoints in shards: a folder to which every process wrote its part, whole or not there.
 
-Knows: torch's distributed checkpoints, the mark that says one is whole, reading one without running
-code that may be in it. Leaves to others: whose parts they are (`fsdp.py`), single files
-(`checkpoints.py`).
-
     x.ckpt/  __0_0.distcp  __1_0.distcp ...  .metadata   written by torch.distributed.checkpoint
              meta.pt       all that is no tensor of the model or of the optimizer
              whole.json    size and CRC-32 of each file, written last
@@ -17,22 +13,18 @@ import json
 import os
 import pickle
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from torch.distributed.checkpoint.default_planner import (
-    DefaultLoadPlanner,
-    _EmptyStateDictLoadPlanner,
-)
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.checkpoint.planner import ReadItem
-from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
 
 from lightning_embed.errors import UserError
+from lightning_embed.library_internals import read_every_value
 
 META, MARK = "meta.pt", "whole.json"
 OPTIMIZER = "optimizer_"  # Lightning's key for the state of optimizer 0, 1, ...
@@ -141,21 +133,16 @@ def _opened(folder: Path) -> _PlainReader:
     return reader
 
 
-def _load_plainly(planner: Any, item: ReadItem, value: io.BytesIO, default: Callable) -> None:
+def _load_plainly(planner: Any, item: ReadItem, value: io.BytesIO) -> None:
     """Let torch's own planner place a value, once it is known to be a plain one."""
     torch.load(value, weights_only=True)
     value.seek(0)
-    default(planner, item, value)
+    DefaultLoadPlanner.load_bytes(planner, item, value)
 
 
 class _PlainPlanner(DefaultLoadPlanner):
     def load_bytes(self, read_item: ReadItem, value: io.BytesIO) -> None:
-        _load_plainly(self, read_item, value, DefaultLoadPlanner.load_bytes)
-
-
-class _WholePlanner(_EmptyStateDictLoadPlanner):
-    def load_bytes(self, read_item: ReadItem, value: io.BytesIO) -> None:
-        _load_plainly(self, read_item, value, DefaultLoadPlanner.load_bytes)
+        _load_plainly(self, read_item, value)
 
 
 def load_into(state: dict[str, Any], folder: Path) -> None:
@@ -185,9 +172,8 @@ def read_meta(folder: Path) -> dict[str, Any]:
 
 def read_whole(folder: Path) -> dict[str, Any]:
     """A folder as the dict a single file would hold, put together in this process' memory."""
-    whole: dict[str, Any] = {}
     try:
-        _load_state_dict(whole, _opened(folder), planner=_WholePlanner(), no_dist=True)
+        whole = read_every_value(_opened(folder), _load_plainly)
     except (pickle.UnpicklingError, dcp.CheckpointException) as error:
         raise _refusal(folder, error) from None
     states = sorted(key for key in whole if key.startswith(OPTIMIZER))

@@ -1,10 +1,8 @@
 """`GracefulStop`: SIGTERM, SIGUSR1 and Ctrl-C finish the step, save, and say how to go on.
 
-Knows: flag-only handlers, agreement between processes, exit codes. Leaves to others: saving
-(`checkpointing.py`), signals before training (`cli.py`).
-
-Lightning's own handlers end with exit status 0 or hang when one rank alone is told; these take
-their place once training starts.
+Lightning's own handlers end with exit status 0, or hang when one process alone gets the signal;
+these take their place once training starts. They only note the signal: processes agree on it at the
+end of a step.
 """
 
 import signal
@@ -17,6 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from lightning_embed.checkpointing.save import Checkpoints
 from lightning_embed.console import say
+from lightning_embed.library_internals import ask_no_rank_for_sigterm, is_accumulating
 
 NAMES = ("SIGINT", "SIGTERM", "SIGUSR1")  # the last is missing on Windows
 
@@ -53,13 +52,13 @@ class GracefulStop(Checkpoint):
         for number in (getattr(signal, name) for name in NAMES if hasattr(signal, name)):
             self._before[number] = signal.signal(number, self._handle)
         if trainer.world_size > 1 and self._group is None:
-            self._group = dist.new_group(backend="gloo")  # agreeing must not wait for a GPU
+            self._group = dist.new_group(
+                backend="gloo"
+            )  # on CPU tensors, so that no GPU is waited for
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._install(trainer)
-        # Before each batch Lightning asks rank 0 for a SIGTERM that its handlers would have noted:
-        # a broadcast and, on a GPU, a wait for it. Ours agree without.
-        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+        ask_no_rank_for_sigterm(trainer)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._install(trainer)
@@ -77,7 +76,7 @@ class GracefulStop(Checkpoint):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any
     ) -> None:
-        if trainer.fit_loop._should_accumulate():
+        if is_accumulating(trainer):
             return  # a checkpoint here would lose gradients
         if received := self._agreed():
             self._stop(trainer, received, save=True)

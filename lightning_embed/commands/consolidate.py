@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from lightning_embed.checkpointing.files import AtomicCheckpointIO, read_checkpoint, require_whole
+from lightning_embed.checkpointing.compatibility import Candidate, check
+from lightning_embed.checkpointing.files import AtomicCheckpointIO
+from lightning_embed.checkpointing.shards import read_whole
 from lightning_embed.console import say
 from lightning_embed.errors import UserError
 
@@ -16,11 +18,10 @@ def consolidate(checkpoint: str, output: str) -> None:
     """
     source, target = Path(checkpoint), Path(output)
     if not source.is_dir():
-        raise FileNotFoundError(
-            f"no folder of shards at {source}; give --checkpoint a .ckpt folder"
-        )
+        raise UserError(f"no folder of shards at {source}; give --checkpoint a .ckpt folder")
     if target.exists():
         raise UserError(f"{target} is there already; give --output another name")
-    require_whole(source)
-    AtomicCheckpointIO().save_checkpoint(read_checkpoint(source), target)
+    candidate = Candidate(source, "evaluate")
+    check(candidate, "file", "content")
+    AtomicCheckpointIO().save_checkpoint(read_whole(source), target)
     say("saved", f"{target}   {target.stat().st_size / 1e6:.0f} MB")

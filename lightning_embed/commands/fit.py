@@ -4,7 +4,6 @@
 checkpoint it begins from, its callbacks.
 """
 
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,31 +11,26 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from lightning_embed.checkpointing.compatibility import (
-    refuse_impossible,
-    require_complete,
-    settle_model,
-    tell_changes,
-    trainer_settings,
-)
-from lightning_embed.checkpointing.files import AtomicCheckpointIO, read_header
+from lightning_embed.checkpointing.compatibility import DATA, Candidate, check, trainer_settings
+from lightning_embed.checkpointing.files import AtomicCheckpointIO
 from lightning_embed.checkpointing.resume import Resuming
 from lightning_embed.checkpointing.run_folders import choose_run, resume_command
 from lightning_embed.checkpointing.save import Checkpoints
 from lightning_embed.checkpointing.stop import GracefulStop
 from lightning_embed.commands.parser import OneLineParser, require_settings_files
 from lightning_embed.commands.quiet import quiet_libraries
+from lightning_embed.commands.unsupported import refuse_unsupported
 from lightning_embed.console import is_main_process, say
 from lightning_embed.data.datamodule import TextDataModule
 from lightning_embed.errors import UserError
 from lightning_embed.hardware import keep_freed_memory, settle_threads, suggested_precision
+from lightning_embed.library_internals import command_parser
 from lightning_embed.padding.guard import PaddingGuard
 from lightning_embed.training.lightning_module import LanguageModel
 from lightning_embed.training.loss_watch import LossWatch
-from lightning_embed.training.run_length import RunLength
+from lightning_embed.training.run_length import RunLength, planned_steps
 from lightning_embed.training.seeding import Seeding
 from lightning_embed.watching.crowding import Crowding
 from lightning_embed.watching.curves import Curves, quiet_writer
@@ -74,16 +68,6 @@ def seed_number(given: int | bool) -> int:
     return given
 
 
-class NoProfiler(PassThroughProfiler):
-    """Lightning enters its profiler round every hook of every callback, a hundred times a step,
-    and the one that does nothing makes a generator each time: 0.3 % of a small step."""
-
-    nothing = nullcontext()
-
-    def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
-        return self.nothing
-
-
 class SaveConfig(SaveConfigCallback):
     """Writes the whole configuration to `path`, whatever logger there is."""
 
@@ -106,7 +90,7 @@ class EmbedCLI(LightningCLI):
 
     def __init__(self, command: str, args: list[str]) -> None:
         self.command, self.args = command, args
-        self.saved: dict[str, Any] = {}  # header of the checkpoint a command begins from
+        self.checkpoint: dict[str, Any] = {}  # what a command begins from, tensors aside
         quiet_libraries()
         quiet_writer()
         super().__init__(
@@ -187,7 +171,7 @@ class EmbedCLI(LightningCLI):
                 " the padding row into NaN; take 16-mixed, bf16-mixed or bf16-true"
             )
         if self.command == "fit":
-            refuse_impossible(trainer)
+            refuse_unsupported(trainer)
         if trainer.deterministic is None and trainer.accelerator == "cpu":
             trainer.deterministic = True
         # Else determinism writes NaN over all new memory: help for debugging, 1 % of a small step.
@@ -204,26 +188,24 @@ class EmbedCLI(LightningCLI):
         )
         if self.run.checkpoint is not None:
             config.ckpt_path = str(self.run.checkpoint)
-            self._compare_settings(self.run.checkpoint, config)
+            self._check(self.run.checkpoint, config)
 
-    def _compare_settings(self, checkpoint: Path, config: Any) -> None:
+    def _check(self, path: Path, config: Any) -> None:
         """Nothing in a checkpoint overrides what was asked for without a word."""
-        self.saved = saved = read_header(checkpoint)
-        parser = self._subcommand_parsers[self.command]
-        training = self.command == "fit"
-        settle_model(
-            config.model,
-            saved["hyper_parameters"],
-            defaults=lambda key: parser.get_default(f"model.{key}"),
-            checkpoint=checkpoint,
-            training=training,
+        parser = command_parser(self, self.command)
+        candidate = Candidate(
+            path,
+            "train" if self.command == "fit" else "evaluate",
+            model=config.model,
+            default=lambda key: parser.get_default(f"model.{key}"),
+            trainer=trainer_settings(config.trainer),
         )
-        if training:
-            require_complete(saved, checkpoint)
-            epoch = saved[TextDataModule.__qualname__]["epoch"]  # Lightning's own runs ahead
-            say("resume", f"{checkpoint}: step {saved['global_step']}, epoch {epoch}")
-            then = saved["callbacks"].get(Resuming.__qualname__, {}).get("settings", {})
-            tell_changes(then, trainer_settings(config.trainer))
+        check(candidate, "file", "content", "run")
+        self.checkpoint = candidate.checkpoint
+        if candidate.trains:
+            epoch = self.checkpoint[DATA]["epoch"]  # Lightning's own runs ahead
+            say("resume", f"{path}: step {self.checkpoint['global_step']}, epoch {epoch}")
+        check(candidate, "settings")
 
     # Assembly ----------------------------------------------------------------------------------
 
@@ -250,11 +232,9 @@ class EmbedCLI(LightningCLI):
         ]
         kwargs["plugins"] = [*(given["plugins"] or []), AtomicCheckpointIO()]
         fit = self.command == "fit"
-        if given["profiler"] is None:
-            kwargs["profiler"] = NoProfiler()
         if given["logger"] is None:
             folder = self.run.folder
-            first = self.saved["global_step"] + 1 if self.saved else None
+            first = self.checkpoint["global_step"] + 1 if self.checkpoint else None
             kwargs["logger"] = fit and Curves(str(folder.parent), folder.name, first)
         self.save_config_kwargs = {"path": saved, "save_to_log_dir": False}
         return super().instantiate_trainer(**kwargs)
@@ -266,7 +246,7 @@ class EmbedCLI(LightningCLI):
         prepares the text; others learn of it in `TextDataModule.setup`."""
         if not is_main_process():
             return
-        data = self.saved.get(TextDataModule.__qualname__)
+        data = self.checkpoint.get(DATA)
         if data is not None:
             self.datamodule.go_on_with(data, training=self.command == "fit")
         self.model.require_possible(self.datamodule)
@@ -279,7 +259,7 @@ class EmbedCLI(LightningCLI):
             say_start(self.trainer, model, datamodule.prepared, self.reason)
             datamodule.prepared.tokenizer.save(self.run.folder / "tokenizer.json")
         self.trainer.fit(model, datamodule, **kwargs | {"weights_only": True})
-        if self.trainer.global_step == self.saved.get("global_step", 0):
+        if self.trainer.global_step == self.checkpoint.get("global_step", 0):
             say(
                 "note",
                 f"nothing was left to train: the run is at step {self.trainer.global_step} already;"
@@ -287,7 +267,8 @@ class EmbedCLI(LightningCLI):
             )
         config = self.config_init[self.command]
         resume, steps = self.resume, self.trainer.global_step
-        if steps >= model.planned_steps() and not self.config[self.command].trainer.max_epochs:
+        over = steps >= planned_steps(self.trainer)
+        if over and not self.config[self.command].trainer.max_epochs:
             resume += f" --trainer.max_steps {2 * steps} --model.schedule_steps {2 * steps}"
         say_end(
             self.trainer,

@@ -1,10 +1,7 @@
 """The `generate` command: a prompt's continuation on the terminal."""
 
-from pathlib import Path
-
 import torch
 
-from lightning_embed.checkpointing.files import read_header, require_whole
 from lightning_embed.commands.quiet import quiet_libraries
 from lightning_embed.errors import UserError
 from lightning_embed.training.generate import generate_texts
@@ -43,10 +40,6 @@ def generate(
             raise UserError(f"--{name} must be at least {least}, not {value}")
     if not 0 < top_p <= 1:
         raise UserError(f"--top_p must be above 0 and at most 1, not {top_p}")
-    if not Path(checkpoint).exists():
-        raise FileNotFoundError(f"no checkpoint at {checkpoint}; give --checkpoint a .ckpt file")
-    require_whole(Path(checkpoint))
-    read_header(Path(checkpoint))  # refuses in one line what load_from_checkpoint would not
     quiet_libraries()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     module = LanguageModel.load_from_checkpoint(checkpoint, map_location=device)

@@ -12,6 +12,7 @@ import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_embed.errors import UserError
+from lightning_embed.library_internals import option_names
 
 UNKNOWN = re.compile(
     r"unrecognized arguments: --(?P<flag>[^\s=]+)"
@@ -24,6 +25,13 @@ UNION = re.compile(
     r" Subtypes: \[(?P<types>.*?)\] Errors: .*Given value: (?P<value>.*)$"
 )
 
+
+RENAMED = {  # in 0.2
+    "model.matrix_lr": "model.muon_lr",
+    "model.rope_base": "model.rope_theta",
+    "model.decay_share": "model.decay_fraction",
+    "model.final_share": "model.final_fraction",
+}
 
 LINK = re.compile(r"Call to compute_fn of link .*? failed: ")  # what follows is our own words
 
@@ -71,11 +79,11 @@ class OneLineParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         parser = getattr(ex, "subcommand_parser", None) or self
-        known = [action.dest for action in parser._actions if action.dest not in ("help", "config")]
+        known = [name for name in option_names(parser) if name not in ("help", "config")]
         hint = ""
         if match := UNKNOWN.search(message):
             key = next(group for group in match.groups() if group)
-            hint = nearest(key, known)
+            hint = f" (it is {RENAMED[key]} now)" if key in RENAMED else nearest(key, known)
         text = LINK.sub("", UNION.sub(_cannot_be, one_line(message)))
         if len(text) > 400:
             text = text[:400] + " ..."

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lightning_embed.data.plan import BatchSettings, MicroBatch, Windows, pack, plan_epoch
 from lightning_embed.errors import UserError
-from lightning_embed.model.attention import Segments
+from lightning_embed.model.segments import Segments
 from lightning_embed.special_tokens import IGNORE_INDEX, PAD_ID
 
 

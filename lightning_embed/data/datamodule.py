@@ -15,13 +15,13 @@ from typing import Any
 
 import lightning as L
 import numpy as np
-import torch
 
+from lightning_embed.checkpointing.compatibility import DATA, Candidate, Purpose, check
+from lightning_embed.checkpointing.position import Position
 from lightning_embed.console import say
 from lightning_embed.data.batch import PaddedRows, PlanLoader
 from lightning_embed.data.corpus import choose_source
 from lightning_embed.data.plan import BatchSettings, Layout, Windows, cut_windows, plan_epoch
-from lightning_embed.data.position import Position
 from lightning_embed.data.prepared import Prepared, data_key, open_prepared, prepare
 from lightning_embed.data.source import Source
 from lightning_embed.data.stdlib import StdlibCorpus
@@ -207,14 +207,6 @@ class TextDataModule(L.LightningDataModule):
     def predict_dataloader(self) -> PlanLoader:
         return self.eval_dataloader()
 
-    def transfer_batch_to_device(
-        self, batch: Any, device: torch.device, dataloader_idx: int
-    ) -> Any:
-        """Lightning's, which takes a batch apart also where all of it stays where it is."""
-        if device.type == "cpu":
-            return batch
-        return super().transfer_batch_to_device(batch, device, dataloader_idx)
-
     @cached_property
     def _batches_per_epoch(self) -> int:
         """Global batches of the plan, the same number every epoch."""
@@ -294,27 +286,13 @@ class TextDataModule(L.LightningDataModule):
             UserError: another tokenizer, or, for training, other data or another plan.
         """
         self._keep_library(state_dict)
-        if training and state_dict["data"] != self.prepared.key:
-            raise UserError(
-                f"this checkpoint was trained on data {state_dict['data']}, not on"
-                f" {self.prepared.key}: give the same --data.* settings and text as then, or start"
-                " a new run without --ckpt_path"
-            )
-        if state_dict["tokenizer"] != self.prepared.tokenizer.fingerprint:
-            raise UserError(
-                "this checkpoint was trained with another tokenizer than this data's: give the"
-                " --data.* settings of then, or its tokenizer.json as --data.tokenizer"
-            )
-        if not training:
-            return
-        for name, now in self.plan_settings.items():
-            then = state_dict["plan"][name]
-            if now != then:
-                flag = "--seed_everything" if name == "seed" else f"--data.{name}"
-                raise UserError(
-                    f"{flag} is {now}, but this checkpoint was trained with {then}: its place in"
-                    " the text would be another; leave it as it was or start a new run"
-                )
+        purpose: Purpose = "train" if training else "evaluate"
+        now = {
+            "key": self.prepared.key,
+            "tokenizer": self.prepared.tokenizer.fingerprint,
+            "plan": self.plan_settings,
+        }
+        check(Candidate(Path("the checkpoint"), purpose, {DATA: state_dict}, data=now), "data")
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         training = self.trainer is None or _is_fit(self.trainer)

@@ -1,69 +1,35 @@
-"""`DecoderLM`: a small decoder-only language model in plain PyTorch.
+"""`DecoderLM`: a small decoder-only language model in plain PyTorch, of the shape of Llama.
 
-Knows: the Llama-shaped stack and its three ways out: logits, a summed loss, scores. Leaves to
-others: training (`lightning_module.py`), sampling (`generate.py`).
+It returns logits, a summed loss or scores of given targets. The signature of its constructor is the
+one list of what can be set about a network: command-line options, hyperparameters in checkpoints
+and what a checkpoint fixes follow from it. `lightning_module.py` trains it.
 
 Shapes: B rows, T positions, D features, V words.
 """
 
+import inspect
 import math
 from collections.abc import Callable, Iterator
-from typing import Self
+from typing import Any, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_embed.errors import UserError
-from lightning_embed.model.attention import Attention, Reach, Segments, rotary_tables, visible_keys
-from lightning_embed.model.compiling import set_up_compiler
+from lightning_embed.library_internals import configure_compiler
+from lightning_embed.model.attention import Attention, rotary_tables
+from lightning_embed.model.block import Block
 from lightning_embed.model.loss import ChunkLoss, Scores, chunk_loss, cross_entropy_sum, score
+from lightning_embed.model.segments import KeyRange, Segments
 from lightning_embed.padding.embedding import InitName, TokenEmbedding
 from lightning_embed.special_tokens import PAD_ID
 
 
-class FeedForward(nn.Module):
-    """SwiGLU (Shazeer, arXiv:2002.05202), `(B, T, D)` to `(B, T, D)`."""
-
-    def __init__(self, d_model: int, d_ff: int) -> None:
-        super().__init__()
-        self.gate_proj = nn.Linear(d_model, d_ff, bias=False)
-        self.up_proj = nn.Linear(d_model, d_ff, bias=False)
-        self.down_proj = nn.Linear(d_ff, d_model, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
-
-
 class FinalNorm(nn.RMSNorm):
-    """A class of its own because `torch.compile` passes over a call of torch's own modules."""
+    """A class of its own because `torch.compile` does not compile torch's own modules."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x)
-
-
-class Block(nn.Module):
-    """Attention and feed-forward, each normalised before and added to the stream."""
-
-    def __init__(
-        self, d_model: int, d_ff: int, attention: Attention, dropout: float, norm_eps: float
-    ) -> None:
-        super().__init__()
-        self.attention_norm = nn.RMSNorm(d_model, eps=norm_eps)
-        self.attention = attention
-        self.feed_forward_norm = nn.RMSNorm(d_model, eps=norm_eps)
-        self.feed_forward = FeedForward(d_model, d_ff)
-        # Not a Dropout of 0, whose two modes would be two graphs.
-        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
-
-    def forward(
-        self,
-        x: Tensor,
-        tables: tuple[Tensor, Tensor],
-        visible: Tensor | Segments | Reach | None = None,
-    ) -> Tensor:
-        x = x + self.dropout(self.attention(self.attention_norm(x), tables, visible))
-        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
 
 
 class DecoderLM(nn.Module):
@@ -71,17 +37,27 @@ class DecoderLM(nn.Module):
 
     Args:
         vocab_size: V.
-        d_model: D, the width.
-        n_layers, n_heads: depth and attention heads.
-        n_kv_heads: key/value heads; fewer than `n_heads` is grouped-query attention.
-        d_ff: hidden width of the feed-forward; by default 8/3 of `d_model`, rounded up to 32.
+        d_model: width, D.
+        n_layers: depth.
+        n_heads: attention heads.
+        n_kv_heads: key/value heads; fewer than `n_heads` is grouped-query attention; unset, as many
+            as `n_heads`.
+        d_ff: hidden width of the feed-forward; unset, 8/3 of `d_model`, rounded up to 32.
         padding_idx: the id whose vector is zero and which is never predicted.
         tied: the output head is the embedding matrix.
         qk_norm: normalise queries and keys (then the shape is Qwen3's, else Llama's).
         dropout: probability on the embedding and on each residual branch.
-        scale_embedding, init: see `TokenEmbedding`.
+        scale_embedding: multiply embeddings by sqrt(D).
+        init: the embedding's initialisation, see `TokenEmbedding`.
         rope_theta: rotary base frequency.
+        norm_eps: epsilon of the RMS norms.
+
+    Raises:
+        UserError: sizes that cannot be, with the flag to change.
     """
+
+    # Settings that may differ from those a checkpoint was trained with; all others it fixes.
+    FREE = ("dropout", "init")
 
     def __init__(
         self,
@@ -102,8 +78,9 @@ class DecoderLM(nn.Module):
         norm_eps: float = 1e-6,
     ) -> None:
         super().__init__()
-        if n_layers < 1:
-            raise UserError(f"n_layers must be at least 1, not {n_layers}; change --model.n_layers")
+        for name, size in (("d_model", d_model), ("n_layers", n_layers), ("n_heads", n_heads)):
+            if size < 1:
+                raise UserError(f"{name} must be at least 1, not {size}; change --model.{name}")
         if not 0 <= dropout < 1:
             raise UserError(
                 f"dropout must be at least 0 and below 1, not {dropout}; change --model.dropout"
@@ -130,6 +107,27 @@ class DecoderLM(nn.Module):
         self.chunk_loss: ChunkLoss = chunk_loss
         self.reset_parameters()
 
+    @classmethod
+    def settings(cls, **given: Any) -> dict[str, Any]:
+        """Every setting with its value, `given` or default, but for `vocab_size` and `padding_idx`,
+        which follow from the tokenizer.
+
+        Raises:
+            TypeError: there is no setting of that name.
+        """
+        bound = inspect.signature(cls).bind(0, padding_idx=PAD_ID, **given)
+        bound.apply_defaults()
+        return {k: v for k, v in bound.arguments.items() if k not in ("vocab_size", "padding_idx")}
+
+    @classmethod
+    def parameter_count(cls, vocab_size: int, settings: dict[str, Any]) -> int:
+        """How many parameters the network would have; builds one layer of it, without memory."""
+        n_layers = cls.settings(**settings)["n_layers"]
+        with torch.device("meta"):
+            model = cls(vocab_size, **settings | {"n_layers": min(1, n_layers)})
+        count = sum(p.numel() for p in model.parameters())
+        return count + (n_layers - 1) * sum(p.numel() for p in model.blocks.parameters())
+
     def reset_parameters(self) -> None:
         """Initialise everything; also after `to_empty()` from the meta device.
 
@@ -150,8 +148,8 @@ class DecoderLM(nn.Module):
             nn.init.zeros_(block.feed_forward.down_proj.weight)
 
     def apply(self, fn: Callable[[nn.Module], None]) -> Self:
-        """Like `nn.Module.apply`; an `fn` that walks all parameters or a tied head's weight comes
-        after the embedding's own `apply`, so its row is zeroed once more."""
+        """Like `nn.Module.apply`, then zeroes the padding row once more: `fn` may have written it
+        through a tied head or this module's parameters after the embedding's own `apply`."""
         super().apply(fn)
         self.embedding.zero_padding_()
         return self
@@ -163,16 +161,15 @@ class DecoderLM(nn.Module):
             yield block
 
     def compile_parts(self) -> None:
-        """Compile each block, the norm behind them and the loss in place; keys in the state dict
-        stay as they are.
+        """Compile each block, the final norm and the loss in place; state-dict keys stay the same.
 
-        A block at a time: all share one graph, so compiling costs a block's time and not the
-        stack's. `dynamic=True` and never automatic, where gradients would depend on which shapes
-        came before.
+        One block at a time: all share a graph, so compiling takes the time of one block and not of
+        the stack. `dynamic=True`, because with automatic dynamic shapes the gradients' roundings
+        would depend on which shapes came before.
         """
         if self.compiled:
             return
-        set_up_compiler()
+        configure_compiler()
         self.chunk_loss = torch.compile(chunk_loss, dynamic=True)
         for block in self.blocks:
             block.compile(dynamic=True)
@@ -202,44 +199,37 @@ class DecoderLM(nn.Module):
             + 4 * pairs * width * len(self.blocks)
         )
 
-    def hidden(
-        self, ids: Tensor, real: Tensor | None = None, segments: Segments | None = None
-    ) -> Tensor:
+    def hidden(self, ids: Tensor, segments: Segments | None = None) -> Tensor:
         """The stream after the final norm, `(B, T, D)`.
 
         Args:
             ids: `(B, T)`.
-            real: `(B, T)` bool, False at padding. Only rows padded on the left, or in between, need
-                it: positions then count real tokens. Right padding needs no mask, see
-                `attention.py`, and is faster without.
-            segments: of rows that hold several windows, each to see only itself; not with `real`.
+            segments: of rows that hold several windows; without, each row is one.
         """
         tables = rotary_tables(ids.shape[1], self.head_dim, self.rope_theta, ids.device)
-        visible: Tensor | Segments | Reach
-        if real is not None:
-            positions, visible = (real.cumsum(dim=1) - 1).clamp(min=0), visible_keys(real)
-        else:  # one kind of input, so that evaluation and samples compile nothing of their own
-            segments = segments or Segments.of_whole_rows(ids.shape[0], ids.shape[1], ids.device)
-            positions, visible = segments.positions(), segments.for_attention(self.n_heads)
+        # Always segments, so that evaluation and samples need no compiled graph of their own.
+        segments = segments or Segments.of_whole_rows(ids.shape[0], ids.shape[1], ids.device)
+        positions, keys = segments.positions(), segments.for_attention(self.n_heads)
         cos, sin = (table[positions].unsqueeze(1) for table in tables)  # (B, 1, T, C/2)
         x = self.dropout(self.embedding(ids))
         if self.compiled and not torch.is_grad_enabled():
-            return self._evaluated(x, (cos, sin), visible)
+            return self._evaluated(x, (cos, sin), keys)
         for block in self.blocks:
-            x = block(x, (cos, sin), visible)
+            x = block(x, (cos, sin), keys)
         return self.norm(x)
 
     @torch.enable_grad()
     def _evaluated(
-        self, x: Tensor, tables: tuple[Tensor, Tensor], visible: Tensor | Segments | Reach
+        self, x: Tensor, tables: tuple[Tensor, Tensor], segments: Segments | KeyRange
     ) -> Tensor:
-        """Blocks and norm by the graphs that training compiled, else eager: graphs for evaluation
-        alone would be no faster and take as long to compile, and the short shapes of a text that
-        grows would each have one. What a block keeps for a backward pass goes at once.
+        """Blocks and norm by the graphs that training compiled, which need gradients enabled, else
+        eager. Graphs for evaluation alone would be no faster and take as long to compile, and while
+        a text is generated each length would need one. What a block keeps for a backward pass is
+        freed at once.
         """
         with torch.compiler.set_stance("eager_on_recompile"):
             for block in self.blocks:
-                x = block(x.requires_grad_(), tables, visible).detach()
+                x = block(x.requires_grad_(), tables, segments).detach()
             return self.norm(x.requires_grad_()).detach()
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -249,26 +239,24 @@ class DecoderLM(nn.Module):
         words = torch.arange(self.head.out_features, device=hidden.device)
         return self.head(hidden).masked_fill(words == self.embedding.padding_idx, float("-inf"))
 
-    def forward(self, ids: Tensor, real: Tensor | None = None) -> Tensor:
-        return self.logits(self.hidden(ids, real))
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.logits(self.hidden(ids))
 
     def loss(
         self,
         ids: Tensor,
         targets: Tensor,
-        real: Tensor | None = None,
-        *,
         segments: Segments | None = None,
         repack: Tensor | None = None,
     ) -> Tensor:
         """Summed cross-entropy over real targets `(B, T)`; never holds the `(B, T, V)` logits.
 
-        With `repack` `(R, W)`, see `Batch`, the work is done on those positions alone; `segments`
-        are then about them.
+        With `repack` `(R, W)`, see `Batch`, only those positions are computed, as R rows of W, and
+        `segments` describes these rows.
         """
         if repack is not None:
             ids, targets = ids.flatten()[repack], targets.flatten()[repack]
-        hidden = self.hidden(ids, real, segments).flatten(0, 1)
+        hidden = self.hidden(ids, segments).flatten(0, 1)
         return cross_entropy_sum(
             hidden, self.head_weight, targets.flatten(), self.embedding.padding_idx, self.chunk_loss
         )
@@ -277,20 +265,20 @@ class DecoderLM(nn.Module):
         self,
         ids: Tensor,
         targets: Tensor,
-        *,
         segments: Segments | None = None,
         repack: Tensor | None = None,
     ) -> Scores:
         """Per-token negative log-likelihood and hits, each `(B, T)`, without gradients.
 
-        `segments` and `repack` are those of `loss`; the result is padded all the same.
+        `segments` and `repack` are those of `loss`; with them too the result has the shape of
+        `targets`.
         """
         shape = targets.shape
         if repack is not None:
             ids, targets = ids.flatten()[repack], targets.flatten()[repack]
-        hidden = self.hidden(ids, segments=segments).flatten(0, 1)
+        hidden = self.hidden(ids, segments).flatten(0, 1)
         scores = score(hidden, self.head_weight, targets.flatten(), self.embedding.padding_idx)
-        if repack is not None:  # padding reads and writes one place of padding, whose score is 0
+        if repack is not None:  # its padding points to one padding position, whose score is 0
             scores = Scores(
                 *(x.new_zeros(shape.numel()).scatter(0, repack.flatten(), x) for x in scores)
             )

@@ -1,8 +1,8 @@
-"""Cross-entropy over real tokens, summed, without ever holding all logits.
+"""Cross-entropy over real targets, summed, without ever holding all logits.
 
-Knows: that targets of `IGNORE_INDEX` count for nothing, that padding cannot be predicted, and how
-to walk the rows in chunks. Leaves to others: dividing by the number of real targets of the *global*
-batch, which only the caller knows (`lightning_module.py`).
+Targets of `IGNORE_INDEX` count for nothing and padding has probability 0. Rows are computed in
+chunks. The caller divides the sum by the real targets of the whole global batch, which only it
+knows (`lightning_module.py`).
 
 Shapes: N positions, D features, V words.
 """
@@ -18,9 +18,9 @@ from lightning_embed.special_tokens import IGNORE_INDEX
 
 ChunkLoss = Callable[[Tensor, Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor, Tensor]]
 
-# Logits held at once (`benchmarks/loss.py`). Fewer take longer, as a gradient as large as the head
-# is added up once a chunk; more take memory. Eager, where every operation is a pass over them in
-# float32, they are to stay in a processor's cache. A GPU's number is reckoned, not measured.
+# Logits held at once (`benchmarks/loss.py`). Fewer take longer, because the head's gradient, as
+# large as the head, is accumulated once a chunk; more take memory. Eager, where every operation is
+# a pass over them in float32, they should fit a CPU's cache. The GPU's number is an estimate.
 COMPILED, EAGER, ON_GPU = 3 * 2**22, 2**21, 2**26
 
 
@@ -48,12 +48,12 @@ def chunk_loss(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Summed cross-entropy of `hidden @ weight.T + bias`, and its gradients to both.
 
-    Compiled, everything between the three products is a few passes over the chunk. The bias is
-    added in one of them (a product would first copy it to every row), and exponentials, which cost
-    most, are taken once.
+    Compiled, everything between the three matrix products is a few passes over the chunk. The bias
+    is added in one of them (`F.linear` would first copy it to every row), and exponentials, which
+    cost most, are computed once.
     """
-    kind = torch.promote_types(hidden.dtype, torch.float32)
-    logits = F.linear(hidden, weight).to(kind)
+    accumulate_dtype = torch.promote_types(hidden.dtype, torch.float32)
+    logits = F.linear(hidden, weight).to(accumulate_dtype)
     if bias is not None:
         logits = logits + bias
     real = (targets != IGNORE_INDEX).unsqueeze(1)
@@ -63,14 +63,13 @@ def chunk_loss(
     z = powers.sum(dim=1, keepdim=True)
     loss = (z.log() + top - logits.gather(1, picked)).where(real, 0.0).sum()
     words = torch.arange(len(weight), device=hidden.device)
-    grad = (powers * (1 / z) - (words == picked).to(kind)).where(real, 0.0)
+    grad = (powers * (1 / z) - (words == picked).to(accumulate_dtype)).where(real, 0.0)
     grad = grad.to(hidden.dtype)
     return loss, grad @ weight, grad.T @ hidden
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """Takes gradients chunk by chunk in forward, where a chunk's logits are at hand, so that none
-    are kept for backward."""
+    """Computes gradients in forward, chunk by chunk, so that no logits are kept for backward."""
 
     @staticmethod
     def forward(
@@ -82,38 +81,42 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         step: ChunkLoss,
     ) -> Tensor:
         dtype = _compute_dtype(hidden)
-        kind = torch.promote_types(dtype, torch.float32)
+        accumulate_dtype = torch.promote_types(dtype, torch.float32)
         ctx.dtypes = hidden.dtype, weight.dtype
         hidden, weight = hidden.to(dtype), weight.to(dtype)
         bias = padding_bias(weight, padding_idx)
-        total = torch.zeros((), device=hidden.device, dtype=kind)
-        # Both in float32, though products are not: rounded once, by those, and never again.
-        grad_hidden = torch.empty_like(hidden, dtype=kind)
+        total = torch.zeros((), device=hidden.device, dtype=accumulate_dtype)
+        # Both gradients are kept in float32, so that the products' rounding is the only one.
+        grad_hidden = torch.empty_like(hidden, dtype=accumulate_dtype)
         grad_weight: Tensor | None = None
         for rows in _chunks(len(targets), rows_at_once(weight, step is not chunk_loss)):
             with torch.autocast(hidden.device.type, enabled=False):
                 loss, grad_hidden[rows], grad = step(hidden[rows], weight, targets[rows], bias)
             total += loss
-            grad_weight = grad.to(kind) if grad_weight is None else grad_weight.add_(grad)
-            del grad  # as large as the head: not to be there still while the next one is made
-        # An infinite loss can have finite gradients; none of them may look like a step to take.
-        sound = torch.where(total.isfinite(), 1.0, torch.nan).to(kind)
+            if grad_weight is None:
+                grad_weight = grad.to(accumulate_dtype)
+            else:
+                grad_weight.add_(grad)
+            del grad  # as large as the head: freed before the next one is made
+        # An infinite loss can have finite gradients; NaN keeps them from being taken for a step.
+        one_or_nan = torch.where(total.isfinite(), 1.0, torch.nan).to(accumulate_dtype)
         if grad_weight is None:  # no position at all
-            grad_weight = torch.zeros_like(weight, dtype=kind)
-        ctx.save_for_backward(grad_hidden, grad_weight, sound)
+            grad_weight = torch.zeros_like(weight, dtype=accumulate_dtype)
+        ctx.save_for_backward(grad_hidden, grad_weight, one_or_nan)
         return total
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        grad_hidden, grad_weight, sound = ctx.saved_tensors
-        scale, (first, second) = grads[0] * sound, ctx.dtypes
-        return (grad_hidden * scale).to(first), (grad_weight * scale).to(second), None, None, None
+        grad_hidden, grad_weight, one_or_nan = ctx.saved_tensors
+        scale, (dtype, weight_dtype) = grads[0] * one_or_nan, ctx.dtypes
+        hidden, weight = (grad_hidden * scale).to(dtype), (grad_weight * scale).to(weight_dtype)
+        return hidden, weight, None, None, None
 
 
 def _compute_dtype(hidden: Tensor) -> torch.dtype:
-    """What autocast would multiply in; a custom Function is not autocast by itself."""
-    kind = hidden.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+    """The dtype autocast would multiply in; it does not reach into a custom Function by itself."""
+    device = hidden.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
 
 
 def cross_entropy_sum(
@@ -132,8 +135,8 @@ def cross_entropy_sum(
         padding_idx: the word that is never predicted: probability and gradient exactly 0.
         step: `chunk_loss`, or the same compiled.
 
-    `F.linear_cross_entropy` of torch 2.13 is as fast and smaller, but under bfloat16 it returns its
-    sum in bfloat16, three digits, and it breaks a compiled graph (`benchmarks/loss.py`).
+    `F.linear_cross_entropy` of torch 2.13 is as fast and takes less memory, but under bfloat16 its
+    sum is bfloat16, three digits, and it breaks a compiled graph (`benchmarks/loss.py`).
     """
     loss: Tensor = _ChunkedCrossEntropy.apply(hidden, weight, targets, padding_idx, step)
     return loss

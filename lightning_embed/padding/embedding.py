@@ -1,8 +1,7 @@
 """`TokenEmbedding`: an `nn.Embedding` whose padding row is zero and stays zero.
 
-Knows: how the row is kept at the bits of +0 through initialisation, `apply`, meta device, loading
-and a tied output head. Leaves to others: watching the row while training
-(`callbacks/padding_guard.py`) and checking ids in the data path (`batching.py`).
+The row keeps the bits of +0 through initialisation, `apply`, the meta device, loading and a tied
+output head. `guard.py` checks it while training; the data path checks ids (`data/batch.py`).
 
 The starting point was the `TokenEmbedding` of hyunwoongko/transformer (Apache-2.0), which is
 `nn.Embedding(vocab_size, d_model, padding_idx=1)`; nothing of its text is left.
@@ -56,10 +55,10 @@ def _initialise(weight: Tensor, init: str) -> None:
 
 
 def protect_padding_row(weight: nn.Parameter, padding_idx: int = PAD_ID) -> RemovableHandle:
-    """Keep gradients away from the padding row of a matrix that somebody else's head shares.
+    """Zero the padding row's gradient of a matrix that is also the weight of another output head.
 
-    One call, for example for an `nn.Linear` tied to the embedding's weight; costs one row's write a
-    backward pass. Under FSDP2 call it after sharding, which makes a new parameter. Returns the
+    For example of an `nn.Linear` tied to the embedding's weight. Call it once; it writes one row in
+    each backward pass. Under FSDP2 call it after sharding, which makes a new parameter. Returns the
     hook's handle.
     """
 
@@ -73,7 +72,7 @@ def protect_padding_row(weight: nn.Parameter, padding_idx: int = PAD_ID) -> Remo
 
 @torch.no_grad()
 def clear_padding_moments(optimizer: Optimizer, weight: Tensor, padding_idx: int = PAD_ID) -> None:
-    """Zero the row's part of every optimizer moment; a stale one would move a zeroed row again."""
+    """Zero the row in every optimizer moment, which would otherwise move a zeroed row again."""
     for moment in optimizer.state.get(weight, {}).values():
         if isinstance(moment, Tensor) and moment.shape == weight.shape:
             row = row_of(moment, padding_idx)
@@ -119,7 +118,7 @@ class TokenEmbedding(nn.Embedding):
             )
         if padding_idx is not None and not -vocab_size <= padding_idx < vocab_size:
             raise UserError(f"padding_idx {padding_idx} is outside a vocabulary of {vocab_size}")
-        # Handing over a weight keeps nn.Embedding from initialising before `init` is known.
+        # With a weight given, nn.Embedding does not initialise one before `init` is known.
         weight = torch.empty(vocab_size, d_model, device=device, dtype=dtype)
         super().__init__(vocab_size, d_model, padding_idx, _weight=weight)
         self.scale = scale
@@ -230,8 +229,8 @@ class TokenEmbedding(nn.Embedding):
         """Ids `(...)` to vectors `(..., D)`, in the weight's dtype.
 
         Raises:
-            IndexError: on CPU, an id outside the vocabulary. On a GPU looking would wait for the
-                device, so there the data path checks (`batching.check_ids`).
+            IndexError: on CPU, an id outside the vocabulary. On a GPU the check would wait for the
+                device, so there only the data path checks (`check_ids` in `data/batch.py`).
         """
         if ids.device.type == "cpu" and not torch.compiler.is_compiling() and ids.numel():
             low, high = (int(x) for x in torch.aminmax(ids))

@@ -1,11 +1,9 @@
-"""Evidence about one padding row: whether it changed, when, and why.
+"""Evidence about one padding row: whether it changed, at which step, and the most likely cause.
 
-Knows: what can be seen of a row around an optimizer step without waiting for its device, and which
-cause the evidence speaks for. Leaves to others: when to look and what to do
-(`callbacks/padding_guard.py`), finding rows (`padded.py`).
-
-A look compares bits and notes, at the first change, what was true then: a gradient, an optimizer
-moment, other rows moving too. Everything stays on the device until `evidence()` is read.
+`RowWatch` compares the row's bits with a reference before and after optimizer steps. At the first
+difference it records what else was true: a gradient of the row, an optimizer moment, other rows
+changed too. Everything stays on the device until `evidence()` is read, so that no comparison waits
+for a GPU. `guard.py` decides when to compare and what to do about a change.
 """
 
 import math
@@ -72,7 +70,7 @@ EXPLANATIONS: dict[str, tuple[str, str]] = {
 }
 
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-PROBES = 4  # other rows that tell a change of the row from a change of the matrix
+PROBES = 4  # other rows, which tell a change of this row from a change of the whole matrix
 
 
 class Seen(IntFlag):
@@ -132,9 +130,9 @@ def same_bits(a: Tensor, b: Tensor) -> Tensor:
 
 
 class RowWatch:
-    """Looks at one padding row; a rank that does not hold the row sees nothing.
+    """Compares one padding row with its value at the start, the reference.
 
-    The reference is the row's value at the start: zero, or whatever a model means it to be.
+    The reference is mostly zero, but need not be. A rank that does not hold the row finds nothing.
     """
 
     def __init__(self, embedding: PaddedEmbedding) -> None:
@@ -155,7 +153,7 @@ class RowWatch:
         self._seen = torch.tensor(0, device=device)
         self.gradient = torch.zeros((), device=device)
         self._peak: Tensor | None = None  # |gradient| of the row in this step
-        self._place: int | None = None  # in memory, of the weight whose row is in `_both`
+        self._address: int | None = None  # in memory, of the weight whose row is in `_both`
         self._both = (self.reference, self.reference)  # the row and the reference as bits
         self._hook = embedding.module.register_load_state_dict_post_hook(self._note_loading)
 
@@ -177,25 +175,25 @@ class RowWatch:
         here = [row for row in rows if row is not None]
         return torch.stack(here).clone() if here else None
 
-    # Looking -----------------------------------------------------------------------------------
+    # Comparing ---------------------------------------------------------------------------------
 
     @torch.no_grad()
     def look_outside(self, step: int, averaging: bool) -> None:
-        """Compare since the last look, when no optimizer has stepped in between."""
+        """Compare when no optimizer has stepped since the last comparison."""
         seen = Seen.LOADED if self.loaded else Seen(0)
         self.loaded = False
         if averaging:
             seen |= Seen.AVERAGED
         weight = self.embedding.weight
         if weight is not self._weight:
-            # FSDP2 puts the whole matrix in the place of its shard while a forward needs it.
+            # FSDP2 replaces its shard by the whole matrix while a forward pass needs it.
             gathered = isinstance(weight, DTensor) != isinstance(self._weight, DTensor)
             if not gathered or weight.shape != self._weight.shape:
                 seen |= Seen.REPLACED
             self._weight = weight
             self._probe = None
         if self._plainly_unchanged():
-            return  # the probe stays that of the last step: a later change is since then
+            return  # keep the probe of the last step: it shows what has changed since then
         now, before = self._other_rows(), self._probe
         self._probe = now
         mask = torch.full_like(self._seen, int(seen))
@@ -204,22 +202,22 @@ class RowWatch:
         self._compare(step, mask)
 
     def _plainly_unchanged(self) -> bool:
-        """On a CPU, where there is nothing to wait for, a short answer before the long one."""
+        """On a CPU, where nothing waits for a device, a cheap comparison before the full one."""
         if self.reference.device.type != "cpu":
             return False
         weight = self.embedding.weight
-        place = None if isinstance(weight, DTensor) else weight.data_ptr()
-        if place is None or place != self._place:
+        address = None if isinstance(weight, DTensor) else weight.data_ptr()
+        if address is None or address != self._address:
             row = self.embedding.row()
             if row is None or row.dtype != self.reference.dtype:
                 return False
             bits = BITS[row.element_size()]
-            self._place, self._both = place, (row.view(bits), self.reference.view(bits))
+            self._address, self._both = address, (row.view(bits), self.reference.view(bits))
         return torch.equal(*self._both)
 
     @torch.no_grad()
     def look_before_step(self) -> None:
-        """Note the row's gradient, which an optimizer may use up in its step."""
+        """Record the row's gradient, which an optimizer may overwrite in its step."""
         gradient = self.embedding.gradient_row() if self.holds_row else None
         if gradient is not None and self.reference.device.type == "cpu" and not gradient.any():
             gradient = None  # as in `_plainly_unchanged`
@@ -240,7 +238,7 @@ class RowWatch:
                 mask |= (self._peak != 0) * int(Seen.GRADIENT)  # NaN is not 0
             if moments := self.moment_rows(optimizer):
                 stale = torch.cat(moments).abs().max() != 0
-                if decays:  # as L2 it goes through the moments, where there is something to shrink
+                if decays:  # decay as L2 fills the moments too, of a row that is not zero
                     stale &= (self.reference == 0).all()
                 mask |= stale * int(Seen.MOMENT)
             self._compare(step, mask)
@@ -257,13 +255,13 @@ class RowWatch:
     def look_at_saved(self, weight: Tensor, step: int, averaging: bool) -> None:
         """Compare a weight about to be written to a checkpoint, which may be an average."""
         if isinstance(weight, DTensor) or weight.device != self.reference.device:
-            return  # a shard is looked at where it lives
+            return  # a sharded row is compared on the rank that holds it
         mask = torch.full_like(self._seen, int(Seen.AVERAGED if averaging else 0))
         self._compare(step, mask, row_of(weight, self.embedding.padding_idx))
 
     def _compare(self, step: int, mask: Tensor, row: Tensor | None = None) -> None:
         row = self.embedding.row() if row is None else row
-        # A rank that did not hold the row has no reference, even while it has all rows.
+        # A rank that did not hold the row has no reference, even while FSDP2 gathers all rows.
         if row is None or not self.holds_row or row.dtype != self.reference.dtype:
             return
         first = ~same_bits(row, self.reference) & (self.first_step < 0)
@@ -286,7 +284,7 @@ class RowWatch:
         return torch.stack([part.double() for part in parts])
 
     def finding(self, evidence: list[float]) -> Finding | None:
-        """What `evidence()`, from whichever rank has it, says."""
+        """What an `evidence()`, of this rank or another, says."""
         step, seen, deviation, gradient = evidence
         if math.isnan(step) or step < 0:
             return None
@@ -304,10 +302,10 @@ class RowWatch:
 
     @torch.no_grad()
     def accept(self) -> None:
-        """Take the row as it is for the new reference, so that a change is said once."""
+        """Make the row's present value the reference, so that a change is reported once."""
         row = self.embedding.row()
         if row is not None:
-            self.reference, self._place = row.clone(), None
+            self.reference, self._address = row.clone(), None
         self.forget()
 
     def forget(self) -> None:

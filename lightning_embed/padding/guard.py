@@ -1,11 +1,8 @@
-"""`PaddingGuard`: proves at every optimizer step that padding vectors are what they were.
+"""`PaddingGuard`: proves at every optimizer step that padding vectors have not changed.
 
-Knows: when to look, how ranks learn of each other's findings, what to do about one. Leaves to
-others: evidence and causes (`row_watch.py`), keeping the row zero (`embedding.py`), finding
-embeddings (`padded.py`).
-
-Works with any LightningModule, compiled, wrapped by DDP or sharded by FSDP2. Bits are compared, so
--0, NaN and the smallest drift count.
+It decides when to compare, shares findings between ranks and acts on them; `evidence.py` compares
+and finds the cause. Works with any LightningModule, compiled, wrapped by DDP or sharded by FSDP2.
+Bits are compared, so -0, NaN and the smallest drift count.
 """
 
 from typing import Any, Literal
@@ -16,6 +13,7 @@ import torch.distributed as dist
 from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from torch.optim import Optimizer
 
+from lightning_embed import figures
 from lightning_embed.console import say
 from lightning_embed.errors import TrainingStopped, UserError
 from lightning_embed.padding.evidence import Finding, RowWatch
@@ -27,7 +25,7 @@ class PaddingVectorChanged(TrainingStopped):
 
     Attributes:
         finding: name, step, deviation, gradient and cause.
-        cause: the finding's, see `row_watch.Cause`.
+        cause: the finding's, see `evidence.Cause`.
     """
 
     def __init__(self, finding: Finding) -> None:
@@ -39,13 +37,13 @@ class PaddingVectorChanged(TrainingStopped):
 class PaddingGuard(L.Callback):
     """Watches every embedding with a `padding_idx`, bit by bit, at every optimizer step.
 
-    On CPU a change stops training at once. On a GPU evidence gathers on the device, without
-    waiting for it, and is read every `every_n_steps`, before each checkpoint and validation; the
-    message then names the step at which it happened, and why.
+    On CPU a change stops training at once. On a GPU evidence is collected on the device, without
+    waiting for it, and read every `every_n_steps`, before each checkpoint and before each
+    validation; the message names the step of the change and its cause.
 
     Args:
-        on_change: "error" raises `PaddingVectorChanged`, "warn" says so once, "repair" writes the
-            reference back, clears the row's optimizer moments and says so.
+        on_change: "error" raises `PaddingVectorChanged`, "warn" prints a warning once, "repair"
+            restores the row, clears its optimizer moments and prints a line.
         every_n_steps: optimizer steps between readings on a GPU, and between logged norms.
     """
 
@@ -63,7 +61,7 @@ class PaddingGuard(L.Callback):
         self._averaging = False
         self._stepped = False
 
-    # Setting up --------------------------------------------------------------------------------
+    # Set-up ------------------------------------------------------------------------------------
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._close()
@@ -74,7 +72,7 @@ class PaddingGuard(L.Callback):
         self.watches = [RowWatch(embedding) for embedding in find_padded_embeddings(pl_module)]
         for watch in self.watches:
             norm = float(trainer.strategy.reduce(watch.reference.float().norm(), reduce_op="max"))
-            if norm != 0:  # on whichever rank; the first one talks
+            if norm != 0:  # on any rank; only the first rank prints
                 say("note", f"{watch.label} has norm {norm:.3g}, not zero; it is kept as it is")
         if not self.watches:
             say("note", "no embedding with a padding_idx here: nothing to guard")
@@ -97,7 +95,7 @@ class PaddingGuard(L.Callback):
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self._close()
 
-    # Looking -----------------------------------------------------------------------------------
+    # Comparing ---------------------------------------------------------------------------------
 
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer
@@ -131,7 +129,7 @@ class PaddingGuard(L.Callback):
     def on_validation_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, *_: Any
     ) -> None:
-        if batch_idx == 0:  # averaging callbacks have put their weights in by now
+        if batch_idx == 0:  # averaging callbacks have swapped their weights in by now
             self.on_validation_start(trainer, pl_module)
 
     def on_save_checkpoint(
@@ -154,10 +152,10 @@ class PaddingGuard(L.Callback):
     # Acting ------------------------------------------------------------------------------------
 
     def read(self, trainer: L.Trainer, together: bool = True) -> None:
-        """Act on the evidence gathered so far; waits for the device.
+        """Act on the evidence collected so far; waits for the device.
 
         Args:
-            together: ask the other ranks, which must all be here; else this rank's alone.
+            together: gather the other ranks' evidence too; every rank must then make this call.
         """
         for watch in self.watches:
             finding = self._finding(watch, together and trainer.world_size > 1)
@@ -190,5 +188,4 @@ class PaddingGuard(L.Callback):
                 suffix = "" if len(self.watches) == 1 else f"/{watch.embedding.name}"
                 values[f"padding/norm{suffix}"] = float(row.float().norm())
                 values[f"padding/gradient{suffix}"] = float(watch.gradient)
-        for logger in trainer.loggers:
-            logger.log_metrics(values, step)
+        figures.log(trainer, values, step)

@@ -1,7 +1,6 @@
-"""Finding padded embeddings in any module, and looking at their padding row.
+"""Finds padded embeddings in any module, tied and nested ones included, and their padding rows.
 
-Knows: which modules have a padding row, tied and nested ones included, and which rank holds it.
-Leaves to others: what to do about a row that is not zero (`callbacks/padding_guard.py`).
+Of a matrix sharded by FSDP2 it gives the row on the rank that holds it, and None on the others.
 """
 
 from typing import NamedTuple
@@ -9,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Shard
+
+from lightning_embed.library_internals import shard_extent, sparse_parts
 
 
 class PaddedEmbedding(NamedTuple):
@@ -20,7 +21,7 @@ class PaddedEmbedding(NamedTuple):
 
     @property
     def weight(self) -> Tensor:
-        """`(V, D)`; asked anew each time, as a resize may have replaced it."""
+        """`(V, D)`; looked up each time, because a resize replaces it."""
         weight = self.module.weight
         assert isinstance(weight, Tensor)
         return weight
@@ -35,8 +36,9 @@ class PaddedEmbedding(NamedTuple):
         if grad is None:
             return None
         if grad.is_sparse:
-            hits = (grad._indices()[0] == self.padding_idx).unsqueeze(1)
-            return grad._values().where(hits, 0.0).sum(dim=0)
+            indices, values = sparse_parts(grad)
+            hits = (indices[0] == self.padding_idx).unsqueeze(1)
+            return values.where(hits, 0.0).sum(dim=0)
         return row_of(grad, self.padding_idx)
 
 
@@ -49,19 +51,18 @@ def row_of(weight: Tensor, index: int) -> Tensor | None:
     local = weight.to_local()
     for dim, placement in enumerate(weight.placements):
         if isinstance(placement, Shard) and placement.dim == 0:
-            size, offset = placement._local_shard_size_and_offset(
-                weight.shape[0],
-                weight.device_mesh.size(dim),
-                weight.device_mesh.get_local_rank(dim),
+            mesh = weight.device_mesh
+            size, offset = shard_extent(
+                placement, weight.shape[0], mesh.size(dim), mesh.get_local_rank(dim)
             )
-            index -= int(offset or 0)
+            index -= offset
             if not 0 <= index < size:
                 return None
     return local[index]
 
 
 def plain_name(key: str) -> str:
-    """A state dict's key without what `torch.compile(module)` puts round a module."""
+    """A state dict's key without the prefix of `torch.compile(module)`."""
     return key.replace("_orig_mod.", "")
 
 

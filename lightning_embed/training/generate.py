@@ -1,10 +1,7 @@
-"""Continuing a text with a trained model.
+"""Continues texts with a trained model: sampling, for prompts of different lengths in one batch.
 
-Knows: sampling, and prompts of different lengths in one batch. Leaves to others: the network
-(`model.py`), text and ids (`tokenizer.py`).
-
-Rows are right-padded as in training: a row's next token stands where its padding begins, and
-causal attention keeps the padding out of sight.
+Rows are right-padded as in training. A row's next token replaces its first padding token, and
+causal attention never sees the padding behind it.
 """
 
 import torch
@@ -36,7 +33,7 @@ def generate_ids(
         model: left in the mode (training, evaluation) it was in.
         prompts: ids, each beginning with <s>.
         max_new_tokens: ids at most; a row ends earlier at `eos_id`.
-        max_length: positions the model was trained with; of a longer text the last are shown.
+        max_length: positions the model was trained with; of a longer text it sees the last ones.
         temperature: 0 takes the most likely id.
         top_k: only the k most likely ids; None for all.
         top_p: only the most likely ids that together reach this probability.

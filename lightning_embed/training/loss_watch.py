@@ -1,12 +1,9 @@
-"""`LossWatch`: no loss or gradient that is not a number reaches the weights; spikes are counted.
+"""`LossWatch`: keeps losses and gradients that are not finite from the weights; counts spikes.
 
-Knows: what a step's loss and gradient norm were, when to look at them without making a GPU wait,
-which documents a batch held. Leaves to others: skipping a step on the device (`optim.py`), padding
-(`padding_guard.py`).
-
-On CPU a gradient is looked at before the step. On a GPU the optimizer skips the step by itself, the
-evidence gathers on the device and is read every `every_n_steps`, before each checkpoint and each
-validation.
+On CPU the gradient's norm is checked before the step. On a GPU the optimizer skips the step by
+itself (`found_inf` in `optim.py`); losses and norms are collected on the device, without waiting
+for it, and read every `every_n_steps`, before each checkpoint and before each validation. A message
+names the step and the documents of its batch.
 """
 
 import math
@@ -20,28 +17,30 @@ from torch.distributed.tensor import DTensor
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
+from lightning_embed import figures
 from lightning_embed.console import say
 from lightning_embed.data.batch import Batch
 from lightning_embed.errors import TrainingStopped, UserError
+from lightning_embed.library_internals import is_accumulating
 from lightning_embed.training.lightning_module import LanguageModel
 
-MEMORY = 0.95  # of the running mean and variance that a spike is told by
-SPIKE = 6.0  # standard deviations above the mean
+MEMORY = 0.95  # decay of the loss' running mean and variance
+SPIKE = 6.0  # standard deviations above the mean that make a loss a spike
 SETTLED = 50  # steps before which nothing counts as a spike
-SHOWN = 5  # documents named, and spikes at the end
+SHOWN = 5  # documents named in a message, and spikes at the end
 
 
 class Diverged(TrainingStopped):
-    """A loss or gradient was not finite; the weights are those of the step before."""
+    """A loss or gradient was not finite; the weights are those before that step."""
 
 
 class LossWatch(L.Callback):
-    """Stops or skips a step whose gradient is not finite, and keeps the running epoch's loss.
+    """Stops or skips a step whose gradient is not finite, and logs each epoch's mean loss.
 
-    In `16-mixed` the gradient scaler meets infinities by design and skips them itself.
+    In `16-mixed` infinities are normal, and the gradient scaler skips those steps itself.
 
     Args:
-        on_non_finite: "error" stops the run, "warn" says so and goes on with the next batch.
+        on_non_finite: "error" stops the run, "warn" prints a warning and skips the step.
         every_n_steps: optimizer steps between readings.
     """
 
@@ -57,15 +56,16 @@ class LossWatch(L.Callback):
         self.skipped: list[int] = []  # steps
         self.spikes: list[int] = []
         self._mean = self._variance = 0.0
-        self._steps = 0  # behind mean and variance
+        self._steps = 0  # that mean and variance are of
         self._epoch_loss = self._epoch_targets = 0.0
         self._losses = self._norms = torch.zeros(0)
         self._norm: Tensor | None = None
         self._pending: list[tuple[int, int]] = []  # step and real targets of each unread entry
         self._together = True
+        self._trainer: L.Trainer | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """What was read so far, once everything pending is."""
+        """Figures of all steps so far; reads those still pending."""
         if self._pending and self._trainer is not None:
             self.read(self._trainer)
         return {
@@ -80,10 +80,7 @@ class LossWatch(L.Callback):
         self._mean, self._variance, self._steps = state_dict["running"]
         self._epoch_loss, self._epoch_targets = state_dict["epoch"]
 
-    # Looking -----------------------------------------------------------------------------------
-
-    _trainer: L.Trainer | None = None
-
+    # Checking ----------------------------------------------------------------------------------
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._trainer, self._together = trainer, True
         self._losses = torch.zeros(self.every_n_steps, device=pl_module.device)
@@ -98,7 +95,7 @@ class LossWatch(L.Callback):
             return
         parameters = precision.main_params(optimizer)
         norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
-        pl_module.gradient_norm = norm  # clipping needs it too
+        pl_module.gradient_norm = norm  # for clipping, which follows
         self._norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         if pl_module.device.type == "cuda":
             optimizer.found_inf = (~self._norm.isfinite()).float()  # type: ignore[attr-defined]
@@ -116,11 +113,11 @@ class LossWatch(L.Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        if trainer.fit_loop._should_accumulate():
+        if is_accumulating(trainer):
             return
-        place = len(self._pending)
-        self._losses[place] = pl_module.step_loss
-        self._norms[place] = 0.0 if self._norm is None else self._norm
+        index = len(self._pending)
+        self._losses[index] = pl_module.step_loss
+        self._norms[index] = 0.0 if self._norm is None else self._norm
         self._pending.append((trainer.global_step, batch.global_targets))
         if len(self._pending) == self.every_n_steps:
             self.read(trainer)
@@ -132,9 +129,7 @@ class LossWatch(L.Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.read(trainer)
         if self._epoch_targets:
-            value = self._epoch_loss / self._epoch_targets
-            for logger in trainer.loggers:
-                logger.log_metrics({"train/epoch_loss": value}, trainer.global_step)
+            figures.log(trainer, {"train/epoch_loss": self._epoch_loss / self._epoch_targets})
         self._epoch_loss = self._epoch_targets = 0.0
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -151,7 +146,7 @@ class LossWatch(L.Callback):
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
-        self._together = False  # other processes may be elsewhere
+        self._together = False  # other processes may never call `read` again
         self._pending = []
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -160,10 +155,10 @@ class LossWatch(L.Callback):
     # Reading -----------------------------------------------------------------------------------
 
     def read(self, trainer: L.Trainer) -> None:
-        """Take in the pending steps; waits for the device, and for the other processes.
+        """Evaluate the pending steps; waits for the device, and for the other processes.
 
         Raises:
-            Diverged: one of them was not finite and `on_non_finite` is "error".
+            Diverged: a step was not finite and `on_non_finite` is "error".
         """
         pending, self._pending = self._pending, []
         if not pending:
@@ -181,14 +176,14 @@ class LossWatch(L.Callback):
                 continue
             self._epoch_loss += loss * targets
             self._epoch_targets += targets
-            self._take(step, loss)
-        for logger in trainer.loggers:
-            values = {"train/loss_spikes": float(len(self.spikes))}
-            if self._norm is not None:  # a scaler's gradients are not looked at
-                values["train/gradient_norm"] = norms[-1]
-            logger.log_metrics(values, pending[-1][0])
+            self._add(step, loss)
+        values = {"train/loss_spikes": float(len(self.spikes))}
+        if self._norm is not None:  # with a gradient scaler no norm is taken
+            values["train/gradient_norm"] = norms[-1]
+        figures.log(trainer, values, pending[-1][0])
 
-    def _take(self, step: int, loss: float) -> None:
+    def _add(self, step: int, loss: float) -> None:
+        """Count a spike, then update the running mean and variance."""
         if self._steps >= SETTLED and loss > self._mean + SPIKE * math.sqrt(self._variance):
             self.spikes.append(step)
         rate = max(1 - MEMORY, 1 / (self._steps + 1))

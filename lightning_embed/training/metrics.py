@@ -1,9 +1,7 @@
-"""Evaluation in sums: loss, perplexity, accuracy and bits per byte, right on any number of ranks.
+"""Evaluation metrics: loss, perplexity, accuracy and bits per byte, exact on any number of ranks.
 
-Knows: what to add up and how to divide in the end. Leaves to others: computing scores
-(`loss.py`), logging (`lightning_module.py`).
-
-Sums are kept for each source (file) apart, so that an interval over files can be given.
+Scores (`model/loss.py`) are added up over batches and ranks and divided at the end. Sums are kept
+separately for each source (file), so that a confidence interval over files can be given.
 """
 
 import math
@@ -15,9 +13,10 @@ from torch import Tensor
 from torch.nn import Module
 from torchmetrics import Metric
 
+from lightning_embed.library_internals import metric_defaults
 from lightning_embed.model.loss import Scores
 
-GROUPS = 1024  # sources beyond share a place, number modulo GROUPS
+GROUPS = 1024  # sums kept; with more sources than that, some are added up together
 
 
 class Evaluation(NamedTuple):
@@ -53,11 +52,12 @@ class LanguageModelMetrics(Metric):
             self.add_state(name, torch.zeros(GROUPS, dtype=torch.float64), dist_reduce_fx="sum")
 
     def _apply(self, fn: Callable[..., Any], exclude_state: Sequence[str] = "") -> Module:
-        """Another device, but no fewer digits: bf16-true converts every module."""
+        """Move to another device but stay float64: bf16-true converts every module."""
         this = super()._apply(fn, exclude_state)
-        for name in self._defaults:
+        defaults = metric_defaults(self)
+        for name in defaults:
             setattr(self, name, getattr(self, name).double())
-            self._defaults[name] = self._defaults[name].double()  # type: ignore[union-attr]
+            defaults[name] = defaults[name].double()
         return this
 
     def update(self, scores: Scores, real: Tensor, group: Tensor, n_bytes: Tensor) -> None:
@@ -69,7 +69,7 @@ class LanguageModelMetrics(Metric):
             group: `(B,)` source number of each row.
             n_bytes: `(B,)` UTF-8 bytes of each row's targets.
         """
-        place = group % GROUPS
+        index = group % GROUPS
         rows = {
             "nll": scores.nll.sum(dim=1, dtype=torch.float64),
             "correct": scores.correct.sum(dim=1),
@@ -77,7 +77,7 @@ class LanguageModelMetrics(Metric):
             "n_bytes": n_bytes,
         }
         for name, values in rows.items():
-            getattr(self, name).index_add_(0, place, values.double())
+            getattr(self, name).index_add_(0, index, values.double())
 
     def compute(self) -> Evaluation:
         """Divide the sums; everything is NaN before the first token."""
@@ -94,14 +94,14 @@ class LanguageModelMetrics(Metric):
 
 
 def bits_per_byte_interval(
-    nll: Tensor, n_bytes: Tensor, *, share: float = 0.95, draws: int = 10_000
+    nll: Tensor, n_bytes: Tensor, *, coverage: float = 0.95, draws: int = 10_000
 ) -> tuple[float, float]:
-    """A bootstrap interval of bits per byte over sources: what other files might have given.
+    """A bootstrap confidence interval of bits per byte, with sources (files) resampled.
 
     Args:
         nll: `(groups,)` summed negative log-likelihood of each source, nats.
         n_bytes: `(groups,)` its UTF-8 bytes; sources without bytes are left out.
-        share: probability the interval is to cover.
+        coverage: of the interval, as a probability.
         draws: resamples, from a fixed seed.
     """
     used = n_bytes > 0
@@ -109,6 +109,6 @@ def bits_per_byte_interval(
     generator = torch.Generator().manual_seed(0)
     picks = torch.randint(len(nll), (draws, len(nll)), generator=generator)
     values = nll[picks].sum(dim=1) / math.log(2) / n_bytes[picks].sum(dim=1)
-    edge = (1 - share) / 2
+    edge = (1 - coverage) / 2
     low, high = torch.quantile(values, torch.tensor([edge, 1 - edge], dtype=torch.float64))
     return float(low), float(high)

@@ -1,15 +1,13 @@
 """Parameter groups, one optimizer for Muon and AdamW together, and learning-rate schedules.
 
-Knows: which parameters decay, which take Muon's rule, how the learning rate moves. Leaves to
-others: gradients, clipping, when to step (Lightning).
-
-Two optimizers would force Lightning into manual optimization and lose clipping, accumulation and
-averaging; here one `Optimizer` has groups that name their rule.
+With two optimizers Lightning requires manual optimization, without its clipping, accumulation and
+averaging. So this is one `Optimizer` whose groups name their rule.
 """
 
 import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -20,6 +18,12 @@ from torch.optim.adamw import adamw
 from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_embed.errors import UserError
+from lightning_embed.library_internals import (
+    foreach_add_,
+    foreach_lerp,
+    foreach_lerp_,
+    foreach_mul_,
+)
 
 # Quintic Newton-Schulz coefficients of Keller Jordan's Muon, as in torch.optim.Muon.
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -28,7 +32,7 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
     """Nearest semi-orthogonal matrices of a stack `(S, rows, columns)`, in bfloat16.
 
-    One batched product serves all matrices of a shape: small ones are bound by the number of calls.
+    Matrices of one shape share batched products, because the time of small ones is that of calls.
     """
     a, b, c = NEWTON_SCHULZ
     x = matrices.bfloat16()
@@ -43,7 +47,7 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
 
 
 def _laid_out_as(update: Tensor, parameter: Tensor) -> Tensor:
-    """`update`, which every rank has whole, sharded as the parameter is."""
+    """`update`, of which every rank has the whole, sharded like `parameter`."""
     if not isinstance(parameter, DTensor):
         return update
     return distribute_tensor(
@@ -77,8 +81,9 @@ class MuonAdamW(Optimizer):
         }
         super().__init__(groups, defaults)
         self.fused = fused
-        # 1 where the gradients are not finite: set before each step by whoever looks at them, and
-        # on a GPU never asked for, so that a step is skipped without waiting.
+        # 1 where the gradients are not finite, else 0; `LossWatch` or a gradient scaler sets it
+        # before each step. On a GPU it is never read here, so that a step is skipped without
+        # waiting for the device.
         self.found_inf: Tensor | None = None
         for group in self.param_groups:
             if group["rule"] not in ("muon", "adamw"):
@@ -101,8 +106,8 @@ class MuonAdamW(Optimizer):
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Fused AdamW wants its step counter on the parameter's device, where torch and Lightning
-        put it only for optimizers they know."""
+        """Fused AdamW needs its step counter on the parameter's device; torch and Lightning put it
+        there only for their own optimizers."""
         super().load_state_dict(state_dict)
         for parameter, state in self.state.items():
             if "step" in state:
@@ -148,8 +153,8 @@ class MuonAdamW(Optimizer):
             if self.found_inf is not None:  # the buffers then stay what they are
                 for b, g in zip(map(_local, buffers), map(_local, grads), strict=True):
                     g.copy_(torch.where(self.found_inf > 0, b, g))
-            torch._foreach_lerp_(buffers, grads, 1 - momentum)  # type: ignore[arg-type]
-            nesterov = torch._foreach_lerp(grads, buffers, momentum)  # type: ignore[arg-type]
+            foreach_lerp_(buffers, grads, 1 - momentum)
+            nesterov = foreach_lerp(grads, buffers, momentum)
             whole = [u.full_tensor() if isinstance(u, DTensor) else u for u in nesterov]
             stepped = orthogonalise(torch.stack(whole)).to(same[0].dtype)
             decay: Any = 1 - lr * group["weight_decay"]
@@ -158,9 +163,9 @@ class MuonAdamW(Optimizer):
                 decay = torch.where(self.found_inf > 0, 1.0, decay)
             updates = [_laid_out_as(u, p) for u, p in zip(stepped, same, strict=True)]
             if group["weight_decay"]:
-                torch._foreach_mul_([_local(p) for p in same], decay)
+                foreach_mul_([_local(p) for p in same], decay)
             scale = math.sqrt(max(1.0, shape[0] / shape[1]))
-            torch._foreach_add_(same, updates, alpha=-lr * scale)
+            foreach_add_(same, updates, alpha=-lr * scale)
 
 
 def parameter_groups(
@@ -185,6 +190,7 @@ def parameter_groups(
     matrices = [p for p in trained if p.ndim == 2 and id(p) not in embeddings]
     words = [p for p in trained if id(p) in embeddings]
     vectors = [p for p in trained if p.ndim != 2]
+    betas = (betas[0], betas[1])  # a list where it comes from a YAML file
     common = {"betas": betas, "weight_decay": 0.0}
     matrix_group: dict[str, Any] = {"params": matrices, "weight_decay": weight_decay}
     if optimizer == "muon":
@@ -208,10 +214,10 @@ def schedule_factor(
     decay_fraction: float,
     final_fraction: float,
 ) -> float:
-    """The learning rate at optimizer step `step` (0-based) as a share of its peak.
+    """The learning rate at optimizer step `step` (0-based) as a fraction of its peak.
 
-    "wsd" (warm-up, stable, decay; Hu et al., arXiv:2404.06395) falls in a straight line over the
-    last `decay_fraction` of the steps, "cosine" falls all the way, both to `final_fraction`.
+    "wsd" (warm-up, stable, decay; Hu et al., arXiv:2404.06395) decays linearly over the last
+    `decay_fraction` of the steps, "cosine" over all steps after warm-up, both to `final_fraction`.
     """
     if step < warmup_steps:
         return (step + 1) / warmup_steps
@@ -225,16 +231,30 @@ def schedule_factor(
     return final_fraction + (1 - final_fraction) * fall
 
 
+def lr_schedule(settings: Mapping[str, Any]) -> Callable[[int], float]:
+    """`schedule_factor` as a function of the step alone, from hyperparameters of `LanguageModel`;
+    `schedule_steps` must be set, and warm-up is 2 % of them by default."""
+    total, warmup = settings["schedule_steps"], settings["warmup_steps"]
+    return partial(
+        schedule_factor,
+        schedule=settings["schedule"],
+        total_steps=total,
+        warmup_steps=max(1, round(0.02 * total)) if warmup is None else warmup,
+        decay_fraction=settings["decay_fraction"],
+        final_fraction=settings["final_fraction"],
+    )
+
+
 def take_settings(
     scheduler: LambdaLR, groups: list[dict[str, Any]], factor: Callable[[int], float]
 ) -> None:
-    """Let `groups` of today win over what a checkpoint brought back into optimizer and scheduler;
-    the next step already takes them."""
+    """Put the settings of `groups` into an optimizer and scheduler that a checkpoint was loaded
+    into, from the next step on."""
     wanted = {group["name"]: group for group in groups}
     scheduler.lr_lambdas = [factor] * len(groups)
     scheduler.base_lrs = [group["lr"] for group in groups]
     for group in scheduler.optimizer.param_groups:
-        today = wanted[group["name"]]
-        group.update({k: today[k] for k in ("weight_decay", "betas") if k in today})
-        group["initial_lr"] = today["lr"]
-        group["lr"] = today["lr"] * factor(scheduler.last_epoch)
+        new = wanted[group["name"]]
+        group.update({k: new[k] for k in ("weight_decay", "betas") if k in new})
+        group["initial_lr"] = new["lr"]
+        group["lr"] = new["lr"] * factor(scheduler.last_epoch)

@@ -1,7 +1,6 @@
-"""`RunLength`: how long to train when nobody said, in optimizer steps; the end is validated.
+"""`RunLength`: how many optimizer steps a run takes when no limit was given.
 
-Knows: a rule of thumb; that limits mean optimizer steps. Leaves to others: stopping early
-(Lightning's EarlyStopping).
+It also has Lightning count limits in optimizer steps and validate after the last one.
 """
 
 import math
@@ -11,16 +10,29 @@ import lightning as L
 
 from lightning_embed.console import say
 
-TOKENS_WORTH_SEEING = 4_000_000  # a small text is read several times, up to MOST_PASSES
+LEAST_TOKENS = 4_000_000  # to train on: a smaller text is read several times, up to MOST_PASSES
 MOST_PASSES = 10.0
 
 
-class RunLength(L.Callback):
-    """Sets `max_steps` from the amount of text unless a limit was given, and has the last step
-    validated wherever it falls, as the weights a schedule ends with are mostly the best.
+def planned_steps(trainer: L.Trainer) -> int:
+    """Optimizer steps of the whole run, from the trainer's limits and the data's plan.
 
-    Lightning counts `val_check_interval` and `limit_train_batches` in a process' micro-batches;
-    here they count optimizer steps, so that they mean the same with any accumulation.
+    Not `trainer.estimated_stepping_batches`, which builds the data loader too early.
+    """
+    limits = [trainer.max_steps] if trainer.max_steps > 0 else []
+    if trainer.max_epochs is not None and trainer.max_epochs > 0:
+        data = getattr(trainer, "datamodule", None)
+        if data is not None:
+            limits.append(trainer.max_epochs * data.steps_per_epoch)
+    return min(limits, default=1000)
+
+
+class RunLength(L.Callback):
+    """Sets `max_steps` from the amount of text unless a limit was given, and validates after the
+    last step, because the weights at the end of a schedule are mostly the best.
+
+    Lightning counts `val_check_interval` and `limit_train_batches` in a process' micro-batches.
+    Here the user gives optimizer steps, which mean the same with any accumulation.
 
     Args:
         given: the user gave `max_steps` or `max_epochs`.
@@ -37,11 +49,11 @@ class RunLength(L.Callback):
         if self.given:
             return
         targets = max(1, data.prepared.train.n_targets)
-        passes = min(MOST_PASSES, max(1.0, TOKENS_WORTH_SEEING / targets))
+        passes = min(MOST_PASSES, max(1.0, LEAST_TOKENS / targets))
         steps = max(1, round(passes * data.steps_per_epoch))
         trainer.fit_loop.epoch_loop.max_steps = steps
-        trainer.fit_loop.max_epochs = math.ceil(passes) + 1  # the steps end it
-        read = steps * data.targets_per_step / targets  # less where batches are limited
+        trainer.fit_loop.max_epochs = math.ceil(passes) + 1  # so that max_steps ends the run
+        read = steps * data.targets_per_step / targets  # below `passes` where batches are limited
         say(
             "length",
             f"{steps:,} steps, {read:.1f} passes over the text; --trainer.max_steps changes it",
@@ -63,5 +75,5 @@ class RunLength(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any
     ) -> None:
-        if trainer.global_step == pl_module.planned_steps():  # type: ignore[operator]
+        if trainer.global_step == planned_steps(trainer):
             trainer.should_stop = True  # Lightning validates before it stops

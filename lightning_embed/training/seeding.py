@@ -1,8 +1,7 @@
-"""`Seeding`: randomness of a training step is a function of its number, not of a saved state.
+"""`Seeding`: dropout depends on a batch's number, not on a generator's saved state.
 
-Knows: how to seed torch's generators cheaply. Leaves to others: the order of data (`batching.py`).
-
-Dropout then does not care how often a run was interrupted; see the recipe in `batching.PlanLoader`.
+So a run that was interrupted and resumed drops the same features as one that was not. The order of
+data is a function of the seed too, see `data/plan.py`.
 """
 
 import hashlib
@@ -14,7 +13,7 @@ from lightning_embed.data.batch import Batch
 
 
 class Seeding(L.Callback):
-    """Seeds dropout before every batch from (seed, epoch, batch, rank).
+    """Seeds torch's generators before every batch from (seed, epoch, batch, rank).
 
     Args:
         seed: of the run.
@@ -26,9 +25,9 @@ class Seeding(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        place = f"{self.seed} {trainer.current_epoch} {batch_idx} {trainer.global_rank}"
-        number = int.from_bytes(hashlib.blake2b(place.encode(), digest_size=7).digest(), "big")
-        # torch.manual_seed does the same for every backend there is, and takes 95 us.
+        key = f"{self.seed} {trainer.current_epoch} {batch_idx} {trainer.global_rank}"
+        number = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=7).digest(), "big")
+        # Not torch.manual_seed, which visits every backend and takes 95 us.
         torch.default_generator.manual_seed(number)
         if pl_module.device.type == "cuda":
             torch.cuda.default_generators[pl_module.device.index or 0].manual_seed(number)

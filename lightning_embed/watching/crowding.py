@@ -1,9 +1,8 @@
-"""`Crowding`: says when other programs take the cores that training's threads wait for.
+"""`Crowding`: warns when other programs take the cores that training's threads need.
 
-Knows: what that looks like and what helps. Leaves to others: reading the machine (`meters.py`).
-
-Threads of a product wait for the last of them without sleeping. Beside a single other busy program
-two threads on two cores can take ten times as long as one, and nothing else would tell why.
+The threads of a matrix product wait for the slowest of them without sleeping. Beside a single other
+busy program two threads on two cores can take ten times as long as one, and nothing else on screen
+would tell why.
 """
 
 import time
@@ -15,9 +14,9 @@ import torch
 from lightning_embed.console import say
 from lightning_embed.watching.meters import Neighbours
 
-SECONDS = 5.0  # of a reading: a neighbour's burst is no news
-IN_A_ROW = 2  # readings that agree before anything is said
-SLACK = 0.25  # cores: what an idle system does now and then
+SECONDS = 5.0  # of a reading; with IN_A_ROW it ignores bursts shorter than 10 s
+IN_A_ROW = 2  # readings that must agree
+SLACK = 0.25  # cores that an idle system uses now and then
 
 
 class Crowding(L.Callback):

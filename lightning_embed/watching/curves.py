@@ -1,8 +1,4 @@
-"""`Curves`: TensorBoard's files, which a full disk interrupts and does not end.
-
-Knows: what TensorBoard's writer does when it cannot write, and how to begin anew. Leaves to others:
-which figures there are (`callbacks/`).
-"""
+"""`Curves`: a TensorBoard logger that a full disk interrupts and does not end."""
 
 import contextlib
 import threading
@@ -12,6 +8,7 @@ from typing import Any
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_embed.console import say
+from lightning_embed.library_internals import begin_new_event_file
 
 
 class Curves(TensorBoardLogger):
@@ -52,9 +49,8 @@ class Curves(TensorBoardLogger):
             if not self._lost:
                 say("warning", f"TensorBoard's entries are lost for now: {cause}")
             self._lost += 1
-            self._experiment = None  # its writing thread has ended
-            if step is not None:
-                self._kwargs["purge_step"] = step + 1  # nothing of this run is taken back
+            # Its writing thread has ended; nothing of this run is taken back.
+            begin_new_event_file(self, None if step is None else step + 1)
 
 
 def quiet_writer() -> None:

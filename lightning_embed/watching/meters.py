@@ -1,7 +1,4 @@
-"""Readings: how fast a device multiplies, memory, compiled graphs, cores that others use.
-
-Knows: how to take them cheaply. Leaves to others: what is compared with them.
-"""
+"""Measurements of the machine: matrix product rate, peak memory, compiled graphs, cores in use."""
 
 import os
 import sys
@@ -9,6 +6,8 @@ import time
 from pathlib import Path
 
 import torch
+
+from lightning_embed.library_internals import graphs_compiled as counted_graphs
 
 MATRIX = {"cpu": 1024, "cuda": 8192}  # rows and columns of the product that is timed
 
@@ -30,7 +29,7 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, repeats: int = 3) -> f
     """
     size = MATRIX.get(device.type, 1024)
     square = torch.ones(size, size, device=device, dtype=dtype)
-    calls = 1 if device.type == "cpu" else 10  # launching them must not show
+    calls = 1 if device.type == "cpu" else 10  # enough that launching them does not count
 
     def seconds() -> float:
         _wait(device)
@@ -40,7 +39,7 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, repeats: int = 3) -> f
         _wait(device)
         return time.perf_counter() - began
 
-    seconds()  # the first call chooses a kernel
+    seconds()  # warm-up: the first call selects a kernel
     return 2 * size**3 * calls / min(seconds() for _ in range(repeats))
 
 
@@ -64,7 +63,7 @@ def peak_memory(device: torch.device) -> int | None:
 def graphs_compiled() -> int:
     """Graphs that torch.compile has made in this process; asking imports nothing."""
     dynamo = sys.modules.get("torch._dynamo.utils")
-    return 0 if dynamo is None else int(dynamo.counters["stats"]["unique_graphs"])
+    return 0 if dynamo is None else counted_graphs(dynamo)
 
 
 class Neighbours:

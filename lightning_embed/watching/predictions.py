@@ -1,7 +1,4 @@
-"""`predict`'s result: how well each held-out source was predicted, as a table.
-
-Knows: adding up rows by source. Leaves to others: the rows (`lightning_module.predict_step`).
-"""
+"""The table that `predict` writes: how well the text of each held-out source was predicted."""
 
 import csv
 import math

@@ -1,10 +1,7 @@
-"""`Progress`: what a run tells while it runs, in lines, and in TensorBoard.
+"""`Progress`: lines on the screen while a run trains, and its figures for the loggers.
 
-Knows: what a person wants to read and how often. Leaves to others: counting (`throughput.py`), the
-step's loss (`lightning_module.py`), the end of a run (`summary.py`).
-
-`self.log` at every step costs more than a small model's kernels, so everything here happens at
-intervals, and only then is a device waited for.
+Lightning's `self.log` at every step costs more than a small model's arithmetic, so figures are
+taken at intervals, and only then is a GPU waited for.
 """
 
 import shutil
@@ -16,13 +13,15 @@ import lightning as L
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
+from lightning_embed import figures
 from lightning_embed.console import BEGAN, duration, is_main_process, say, short
 from lightning_embed.data.batch import Batch
 from lightning_embed.training.lightning_module import LanguageModel
+from lightning_embed.training.run_length import planned_steps
 from lightning_embed.watching.meters import graphs_compiled
 from lightning_embed.watching.throughput import Throughput
 
-LINES = 10  # of progress in a whole run
+LINES = 10  # progress lines in a whole run
 VALIDATION_LINES = 5  # about; TensorBoard has them all
 
 
@@ -58,16 +57,16 @@ class Progress(L.Callback):
         self._fit_began = self._usual_since = time.perf_counter()
         self._compile_began: float | None = None
         self._live = False
-        self.recompilations = 0  # graphs made after the step that compiles, by whatever part
+        self.recompilations = 0  # graphs compiled after the second step, by any part
         self._graphs = 0
         self._validation_line = -sys.maxsize  # step of the last one shown
 
     # Hooks -------------------------------------------------------------------------------------
 
     def on_train_start(self, trainer: L.Trainer, pl_module: LanguageModel) -> None:  # type: ignore[override]
-        self.total_steps = pl_module.planned_steps()
+        self.total_steps = planned_steps(trainer)
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        self.every = max(1, min(every, self.total_steps // LINES))  # short runs are heard of too
+        self.every = max(1, min(every, self.total_steps // LINES))  # short runs have lines too
         self._first_step = self._seen_step = trainer.global_step
         self._fit_began = time.perf_counter()
         settled = pl_module.hparams["schedule_steps"]
@@ -140,7 +139,7 @@ class Progress(L.Callback):
         step = trainer.global_step
         loss = pl_module.global_step_loss()
         if step == 1 or step % self.every == 0:  # as in a run that was not interrupted
-            self._log(trainer, {"train/loss": loss}, step)
+            figures.log(trainer, {"train/loss": loss})
         if done == 1:
             since = duration(time.perf_counter() - BEGAN)
             self._line(f"step {step}  loss {loss:.2f}  first loss {since} after start")
@@ -156,19 +155,19 @@ class Progress(L.Callback):
             say("compile", f"{seconds:.0f} s, once; Ctrl-C stops, --ckpt_path last goes on")
 
     def _interval(self, trainer: L.Trainer, pl_module: LanguageModel, step: int) -> None:
-        loss = pl_module.global_step_loss()  # waits for the device: time is honest from here
-        figures = self.throughput.close_interval()
+        loss = pl_module.global_step_loss()  # waits for the device, so that times after it are true
+        found = self.throughput.close_interval()
         values = {"train/loss": loss, "train/lr": trainer.optimizers[0].param_groups[-1]["lr"]}
-        if figures:
-            values["throughput/real_tokens_per_s"] = figures["tokens_per_s"]
-            values["throughput/data_wait"] = figures["data_wait"]
-            values["padding/share"] = figures["padding"]
+        if found:
+            values["throughput/real_tokens_per_s"] = found["tokens_per_s"]
+            values["throughput/data_wait"] = found["data_wait"]
+            values["padding/share"] = found["padding"]
             for name in ("flops_per_s", "mfu", "peak_memory"):
-                if name in figures:
-                    values[f"throughput/{name}"] = figures[name]
+                if name in found:
+                    values[f"throughput/{name}"] = found[name]
         values["compile/recompilations"] = self.recompilations
-        self._log(trainer, values, step)
-        line = self._text(step, loss, figures)
+        figures.log(trainer, values)
+        line = self._text(step, loss, found)
         every = max(self.every, self.total_steps // LINES)
         if step % every < self.every or step == self.total_steps:
             self._line(line)
@@ -178,17 +177,17 @@ class Progress(L.Callback):
             sys.stdout.flush()
             self._live = True
 
-    def _text(self, step: int, loss: float, figures: dict[str, float]) -> str:
+    def _text(self, step: int, loss: float, found: dict[str, float]) -> str:
         parts = [f"step {step}/{self.total_steps}", f"{100 * step // max(1, self.total_steps)} %"]
         parts.append(f"loss {loss:.3f}")
-        if figures:
-            parts.append(f"{short(figures['tokens_per_s'])} real tok/s")
-            parts.append(f"padding {100 * figures['padding']:.1f} %")
-            parts.append(f"data wait {100 * figures['data_wait']:.0f} %")
-            if "mfu" in figures:
-                parts.append(f"MFU {100 * figures['mfu']:.0f} %")
-            if "peak_memory" in figures:
-                parts.append(f"{figures['peak_memory'] / 1e9:.1f} GB")
+        if found:
+            parts.append(f"{short(found['tokens_per_s'])} real tok/s")
+            parts.append(f"padding {100 * found['padding']:.1f} %")
+            parts.append(f"data wait {100 * found['data_wait']:.0f} %")
+            if "mfu" in found:
+                parts.append(f"MFU {100 * found['mfu']:.0f} %")
+            if "peak_memory" in found:
+                parts.append(f"{found['peak_memory'] / 1e9:.1f} GB")
         done = step - self._first_step - 2  # what compiling took does not come again
         left = (time.perf_counter() - self._usual_since) / done * (self.total_steps - step)
         parts.append(f"ETA {duration(left)}")
@@ -202,8 +201,3 @@ class Progress(L.Callback):
         if self._live:
             sys.stdout.write("\r\033[K")
             self._live = False
-
-    @staticmethod
-    def _log(trainer: L.Trainer, values: dict[str, float], step: int) -> None:
-        for logger in trainer.loggers:
-            logger.log_metrics(values, step)

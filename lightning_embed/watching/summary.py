@@ -1,7 +1,6 @@
-"""The beginning and the end of a run in a few lines: what goes in, how good it became, what next.
+"""The first and the last lines of a run: what goes in, how good it became, what can be done next.
 
-Knows: which figures to show, and what xz needs for the same text. Leaves to others: computing
-metrics (`metrics.py`), sampling (`generate.py`), lines in between (`callbacks/progress.py`).
+Results are set beside what `xz -9e` makes of the same text.
 """
 
 import json
@@ -13,6 +12,7 @@ from typing import Any
 import lightning as L
 import torch
 
+from lightning_embed import figures
 from lightning_embed.checkpointing.save import Checkpoints
 from lightning_embed.console import say, short
 from lightning_embed.data.datamodule import TextDataModule
@@ -127,13 +127,13 @@ def say_end(
     steps = trainer.global_step
     best = str(checkpoints.best_path) if checkpoints.best_path.exists() else ""
     best = trainer.strategy.broadcast(best)  # all evaluate the same weights
-    loggers, trainer.loggers = trainer.loggers, []  # val/... are the quick look's curves
+    loggers, trainer.loggers = trainer.loggers, []  # val/ tags are those of validations in between
     chosen: dict[str, Any] = {"ckpt_path": best, "weights_only": True} if best else {}
     trainer.validate(model, data, verbose=False, **chosen)
+    trainer.loggers = loggers
     found = model.evaluation
     if found is not None:
-        for logger in loggers:
-            logger.log_metrics({f"held_out/{k}": v for k, v in found.scalars.items()}, steps)
+        figures.log(trainer, {f"held_out/{k}": v for k, v in found.scalars.items()}, steps)
     xz = xz_bits_per_byte(data.prepared) if found and trainer.is_global_zero else None
     say_evaluation(found, xz)
     embedding = model.network.embedding

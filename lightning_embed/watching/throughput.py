@@ -1,7 +1,7 @@
-"""`Throughput`: real tokens per second, padding, model FLOP/s, waiting for data, memory.
+"""`Throughput`: real tokens per second, padding, FLOP/s, waiting for data, peak memory.
 
-Knows: what to count at each step (plain Python numbers, no device is asked). Leaves to others:
-taking readings of the device (`meters.py`), showing the figures (`progress.py`, `summary.py`).
+Each step adds plain Python numbers, so no device is waited for; `progress.py` and `summary.py` show
+the figures.
 """
 
 import time
@@ -33,7 +33,7 @@ class Tally:
 class Throughput(L.Callback):
     """Counts real targets and positions of global batches over an interval of log steps.
 
-    Figures of the last interval are in `latest`, those of all of them from `whole_run`:
+    `close_interval` gives the figures of an interval, `whole_run` those of all of them:
     `tokens_per_s` real tokens a second over all processes; `padding` share of positions that hold
     none; `data_wait` share of time this process had no batch to work on; `flops_per_s` what the
     network's mathematics needs for those tokens (padding, optimizer and recomputation count for
@@ -45,8 +45,7 @@ class Throughput(L.Callback):
     """
 
     def __init__(self) -> None:
-        self.latest: dict[str, float] = {}
-        self.run = Tally()
+        self.total = Tally()
         self.matrix_rate = 0.0
         self._flops: Callable[[float, float], float] | None = None
         self._peak: Callable[[], int | None] = lambda: None
@@ -83,10 +82,10 @@ class Throughput(L.Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        share = 1 / trainer.accumulate_grad_batches  # each micro-batch names the global counts
-        self._now.tokens += batch.global_targets * share
-        self._now.positions += batch.global_positions * share
-        self._now.pairs += batch.global_pairs * share
+        each = 1 / trainer.accumulate_grad_batches  # each micro-batch has the global counts
+        self._now.tokens += batch.global_targets * each
+        self._now.positions += batch.global_positions * each
+        self._now.pairs += batch.global_pairs * each
         self._ended = time.perf_counter()
         if self._began is not None:
             self._now.seconds += self._ended - self._began
@@ -100,15 +99,16 @@ class Throughput(L.Callback):
 
     def close_interval(self) -> dict[str, float]:
         """Figures since the last call; on a GPU call it where the device was just waited for."""
-        if self._now.seconds > 0 and self._now.positions > 0:
-            self.latest = self._figures(self._now)
-            self.run += self._now
+        done = self._now
         self._reset()
-        return self.latest
+        if not (done.seconds > 0 and done.positions > 0):
+            return {}
+        self.total += done
+        return self._figures(done)
 
     def whole_run(self) -> dict[str, float]:
         """Figures over all closed intervals; empty before the first."""
-        return self._figures(self.run) if self.run.seconds > 0 else {}
+        return self._figures(self.total) if self.total.seconds > 0 else {}
 
     def _figures(self, done: Tally) -> dict[str, float]:
         figures = {

@@ -532,11 +532,19 @@ def test_a_foreign_zip(tmp_path: Path, suffix: str) -> None:
     assert "TorchScript" in refused(path)
 
 
-@pytest.mark.parametrize("content", [{}, {"epoch": 3}, [1], "x", {"norm.weight": torch.ones(4)}])
-def test_a_pickle_without_embeddings(tmp_path: Path, content: Any) -> None:
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ({}, "holds no tensors"),
+        ({"epoch": 3}, "holds no tensors"),
+        ([1], "holds a list, not named tensors"),
+        ("x", "holds a str, not named tensors"),
+        ({"norm.weight": torch.ones(4)}, "none of the 1 tensors"),
+    ],
+)
+def test_a_pickle_without_embeddings(tmp_path: Path, content: Any, says: str) -> None:
     torch.save(content, tmp_path / "a.pt")
-    line = refused(tmp_path / "a.pt")
-    assert "no tensors" in line or "not named tensors" in line or "none of the 1 tensors" in line
+    assert says in refused(tmp_path / "a.pt")
 
 
 def test_a_tensor_larger_than_its_file_is_not_believed(tmp_path: Path) -> None:

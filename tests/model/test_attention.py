@@ -6,15 +6,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_embed.model import attention
-from lightning_embed.model.attention import (
-    Attention,
-    Reach,
-    Segments,
-    causal_attention,
-    rotary_tables,
-    rotate,
-)
+from lightning_embed.model import segments
+from lightning_embed.model.attention import Attention, causal_attention, rotary_tables, rotate
+from lightning_embed.model.segments import KeyRange, Segments
 
 CPU = torch.device("cpu")
 
@@ -24,18 +18,18 @@ def qkv(heads: int, kv_heads: int, length: int, dtype: torch.dtype, channels: in
     return (torch.randn(2, n, length, channels, dtype=dtype) for n in (heads, kv_heads, kv_heads))
 
 
-def whole_rows(length: int, heads: int = 4) -> Segments | Reach:
-    """As the model asks for it: two rows, each a segment."""
-    return Segments.of_whole_rows(2, length, CPU).for_attention(heads)
+def whole_rows(length: int, heads: int = 4, rows: int = 2) -> Segments | KeyRange:
+    """As the model asks for it: each row one segment."""
+    return Segments.of_whole_rows(rows, length, CPU).for_attention(heads)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("length", [1, 2, 17])
 def test_explicit_product_is_torchs_attention(dtype, length) -> None:
     q, k, v = qkv(4, 4, length, dtype)
-    visible = whole_rows(length)
-    assert isinstance(visible, Reach)
-    ours = causal_attention(q, k, v, visible)
+    rows = whole_rows(length)
+    assert isinstance(rows, KeyRange)
+    ours = causal_attention(q, k, v, rows)
     theirs = F.scaled_dot_product_attention(q, k, v, is_causal=True)
     assert ours.dtype == dtype
     torch.testing.assert_close(ours, theirs)
@@ -45,11 +39,11 @@ def test_both_ways_agree_with_gradients(monkeypatch) -> None:
     """Beyond EXPLICIT_UP_TO positions the library's kernel takes over, with the same numbers."""
     results = []
     for limit in (512, 0):
-        monkeypatch.setattr(attention, "EXPLICIT_UP_TO", limit)
+        monkeypatch.setattr(segments, "EXPLICIT_UP_TO", limit)
         q, k, v = (x.requires_grad_() for x in qkv(4, 2, 9, torch.float64))
-        visible = whole_rows(9)
-        assert isinstance(visible, Reach if limit else Segments)
-        out = causal_attention(q, k, v, visible)
+        rows = whole_rows(9)
+        assert isinstance(rows, KeyRange if limit else Segments)
+        out = causal_attention(q, k, v, rows)
         results.append((out, *torch.autograd.grad(out.square().sum(), (q, k, v))))
     for explicit, fused in zip(*results, strict=True):
         torch.testing.assert_close(explicit, fused)
@@ -58,7 +52,7 @@ def test_both_ways_agree_with_gradients(monkeypatch) -> None:
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
 @pytest.mark.parametrize("limit", [512, 0])
 def test_grouped_queries_are_repeated_heads(kv_heads, limit, monkeypatch) -> None:
-    monkeypatch.setattr(attention, "EXPLICIT_UP_TO", limit)
+    monkeypatch.setattr(segments, "EXPLICIT_UP_TO", limit)
     q, k, v = qkv(4, kv_heads, 9, torch.float64)
     times = 4 // kv_heads
     # Head h of the queries reads key/value head h // times.
@@ -126,8 +120,9 @@ def test_module_shape_dtype_and_norms(qk_norm, autocast) -> None:
     layer = Attention(16, 4, 2, qk_norm=qk_norm)
     assert ("q_norm.weight" in layer.state_dict()) == qk_norm
     assert layer.k_proj.weight.shape == (8, 16)
+    tables = rotary_tables(5, 4, 10_000.0, CPU)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-        out = layer(torch.randn(3, 5, 16), rotary_tables(5, 4, 10_000.0, CPU))
+        out = layer(torch.randn(3, 5, 16), tables, whole_rows(5, rows=3))
     assert out.shape == (3, 5, 16)
     assert out.dtype == (torch.bfloat16 if autocast else torch.float32)
     assert out.isfinite().all()
@@ -136,7 +131,8 @@ def test_module_shape_dtype_and_norms(qk_norm, autocast) -> None:
 def test_query_key_norm_ignores_the_scale_of_queries() -> None:
     layer = Attention(16, 2, norm_eps=0.0).double()
     x, tables = torch.randn(1, 5, 16).double(), rotary_tables(5, 8, 10_000.0, CPU)
-    before = layer(x, tables)
+    rows = whole_rows(5, heads=2, rows=1)
+    before = layer(x, tables, rows)
     with torch.no_grad():
         layer.q_proj.weight *= 7
-    torch.testing.assert_close(layer(x, tables), before)
+    torch.testing.assert_close(layer(x, tables, rows), before)

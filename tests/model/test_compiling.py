@@ -2,7 +2,6 @@
 
 import builtins
 import os
-import platform
 import sys
 
 import pytest
@@ -12,7 +11,6 @@ import torch._inductor.config
 from lightning_embed.model.compiling import (
     PAYS_FROM,
     compiling_pays,
-    set_up_compiler,
     why_not_compile,
 )
 
@@ -94,21 +92,3 @@ def test_compiling_pays_for_long_runs_and_on_gpus(monkeypatch) -> None:
     assert not compiling_pays(3.9 * PAYS_FROM, cpu)
     assert compiling_pays(4 * PAYS_FROM, cpu)
     assert compiling_pays(1.0, torch.device("cuda"))
-
-
-@pytest.mark.parametrize(
-    ("machine", "before", "after"),
-    [("x86_64", None, True), ("x86_64", False, False), ("aarch64", None, None)],
-)
-def test_the_processors_word_is_taken_unless_the_user_says_otherwise(
-    monkeypatch, machine, before, after
-) -> None:
-    kernels = torch._inductor.config.cpp
-    monkeypatch.setattr(platform, "machine", lambda: machine)
-    kept = kernels.vec_isa_ok
-    try:
-        kernels.vec_isa_ok = before
-        set_up_compiler()
-        assert kernels.vec_isa_ok is after
-    finally:
-        kernels.vec_isa_ok = kept

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lightning_embed import DecoderLM
 from lightning_embed.data.batch import PlanLoader
 from lightning_embed.data.plan import BatchSettings
+from lightning_embed.errors import UserError
 from lightning_embed.special_tokens import IGNORE_INDEX, PAD_ID
 from lightning_embed.watching.meters import graphs_compiled
 
@@ -259,15 +260,31 @@ def test_parameter_count(tied, qk_norm, n_kv_heads) -> None:
     assert sum(p.numel() for p in model.parameters()) == expected
 
 
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("n_layers", [1, 3])
+def test_parameters_are_counted_without_building_them(tied, n_layers) -> None:
+    settings = {"d_model": 32, "n_heads": 4, "tied": tied, "n_layers": n_layers}
+    built = sum(p.numel() for p in DecoderLM(50, **settings).parameters())
+    assert DecoderLM.parameter_count(50, settings) == built
+
+
+def test_a_checkpoint_fixes_settings_that_exist() -> None:
+    assert set(DecoderLM.FREE) < DecoderLM.settings().keys()
+
+
 def test_default_feed_forward_width() -> None:
     model = DecoderLM(10, 64, 1, 2)
     assert model.blocks[0].feed_forward.up_proj.out_features == 192  # 170.7 rounded up to 32
 
 
-@pytest.mark.parametrize("n_layers", [0, -1])
-def test_no_layers_are_refused(n_layers) -> None:
-    with pytest.raises(ValueError, match=f"not {n_layers}; change --model.n_layers"):
-        DecoderLM(10, 16, n_layers, 2)
+@pytest.mark.parametrize("name", ["d_model", "n_layers", "n_heads"])
+@pytest.mark.parametrize("size", [0, -1])
+def test_an_empty_network_is_refused(name, size) -> None:
+    settings = {"d_model": 16, "n_layers": 1, "n_heads": 2} | {name: size}
+    with pytest.raises(UserError, match=f"{name} .* not {size}; change --model.{name}"):
+        DecoderLM(10, **settings)
+    with pytest.raises(UserError, match=f"not {size}; change --model.{name}"):
+        DecoderLM.parameter_count(10, settings)
 
 
 def test_dropout_only_in_training(tiny_lm) -> None:

@@ -227,3 +227,14 @@ def test_score_never_counts_padding_as_most_likely() -> None:
     hidden = torch.ones(1, 2)
     weight = torch.tensor([[0.0, 0.0], [9.0, 9.0], [1.0, 1.0]])  # padding fits best
     assert score(hidden, weight, torch.tensor([2]), 1).correct.tolist() == [True]
+
+
+def test_an_infinite_loss_never_has_finite_gradients() -> None:
+    """A target that cannot be predicted costs infinitely much and has a finite gradient."""
+    hidden = torch.randn(3, 4, requires_grad=True)
+    weight = torch.randn(7, 4, requires_grad=True)
+    loss = cross_entropy_sum(hidden, weight, torch.tensor([2, 1, 3]), padding_idx=1)
+    assert loss == math.inf
+    loss.backward()
+    assert hidden.grad is not None and hidden.grad.isnan().all()
+    assert weight.grad is not None and weight.grad.isnan().any()

@@ -1,10 +1,9 @@
-"""Whatever the batch, the lengths, the width and the side that is padded: padding changes nothing.
+"""Whatever the batch, its lengths and its width: padding changes nothing.
 
-`test_model.py` has the cases that training makes (rows padded on the right, no mask); here rows are
-padded on either side, by random amounts, and beside rows that are padding alone.
+Rows are padded on the right by random amounts, share rows with other windows, and stand beside rows
+that are padding alone.
 """
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -17,17 +16,15 @@ from torch import Tensor
 from lightning_embed import DecoderLM, TokenEmbedding
 from lightning_embed.data.batch import PaddedRows, PlanLoader
 from lightning_embed.data.plan import BatchSettings, cut_windows
-from lightning_embed.model.attention import causal_attention, visible_keys
 from lightning_embed.special_tokens import IGNORE_INDEX, PAD_ID
 
 VOCABULARY = 23  # that of `tiny_lm`
 quick = settings(
     max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-# Documents, how much wider than the longest the batch is, and on which side each row is padded.
+# Tokens of each document, and how much wider than the longest the batch is.
 lengths = st.lists(st.integers(1, 12), min_size=1, max_size=4)
 extra = st.integers(0, 9)
-sides = st.lists(st.sampled_from(["left", "right"]), min_size=4, max_size=4)
 seeds = st.integers(0, 2**16)
 
 
@@ -45,16 +42,14 @@ def documents(counts: list[int], seed: int) -> list[Tensor]:
     return [torch.randint(2, VOCABULARY, (n + 1,), generator=generator) for n in counts]
 
 
-def pad(rows: list[Tensor], width: int, sides: list[str]) -> Padded:
+def pad(rows: list[Tensor], width: int) -> Padded:
     ids = torch.full((len(rows), width), PAD_ID)
     targets = torch.full((len(rows), width), IGNORE_INDEX)
     real = torch.zeros(len(rows), width, dtype=torch.bool)
     for number, row in enumerate(rows):
         count = len(row) - 1
-        start = width - count if sides[number] == "left" else 0
-        place = slice(start, start + count)
-        ids[number, place], targets[number, place] = row[:-1], row[1:]
-        real[number, place] = True
+        ids[number, :count], targets[number, :count] = row[:-1], row[1:]
+        real[number, :count] = True
     return Padded(ids, targets, real)
 
 
@@ -68,10 +63,10 @@ def measured(model: DecoderLM, batch: Padded) -> Result:
     """Loss and gradients of the mean over real targets, as in training."""
     model.zero_grad()
     n = max(1, int((batch.targets != IGNORE_INDEX).sum()))
-    loss = model.loss(batch.ids, batch.targets, batch.real) / n
+    loss = model.loss(batch.ids, batch.targets) / n
     loss.backward()
     with torch.no_grad():
-        logits = model(batch.ids, batch.real)
+        logits = model(batch.ids)
     assert logits.shape == (*batch.ids.shape, VOCABULARY)
     gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
     return Result(loss.detach(), gradients, logits[batch.real])
@@ -91,7 +86,7 @@ def assert_same(got: Result, expected: Result, tolerance: float, of_logits: floa
 
 
 def alone(model: DecoderLM, rows: list[Tensor]) -> Result:
-    """Each document by itself, without padding and without a mask: what padding must not change."""
+    """Each document by itself, without padding: what padding must not change."""
     model.zero_grad()
     n = sum(len(row) - 1 for row in rows)
     total = sum(model.loss(row[None, :-1], row[None, 1:]) for row in rows) / n
@@ -105,26 +100,23 @@ def alone(model: DecoderLM, rows: list[Tensor]) -> Result:
 @given(
     lengths=lengths,
     extra=extra,
-    sides=sides,
     seed=seeds,
     tied=st.booleans(),
     n_kv_heads=st.sampled_from([None, 1]),
 )
 @quick
-def test_padding_on_either_side_changes_nothing_in_float64(
-    tiny_lm, lengths, extra, sides, seed, tied, n_kv_heads
+def test_padding_changes_nothing_in_float64(
+    tiny_lm, lengths, extra, seed, tied, n_kv_heads
 ) -> None:
     model = tiny_lm(tied=tied, n_kv_heads=n_kv_heads)
     rows = documents(lengths, seed)
-    batch = pad(rows, max(lengths) + extra, sides)
+    batch = pad(rows, max(lengths) + extra)
     assert_same(measured(model, batch), alone(model, rows), 1e-10, 1e-10)
 
 
-@given(lengths=lengths, extra=extra, sides=sides, seed=seeds)
+@given(lengths=lengths, extra=extra, seed=seeds)
 @quick
-def test_padding_on_either_side_changes_nothing_in_float32(
-    tiny_lm, lengths, extra, sides, seed
-) -> None:
+def test_padding_changes_nothing_in_float32(tiny_lm, lengths, extra, seed) -> None:
     """With numbers of ordinary size: with those of the test above float32's own rounding error of a
     gradient is up to 6e-6 of its norm, whatever the padding, and that of the padding up to 3e-6."""
     model = tiny_lm(torch.float32, tied=False, init="torch")
@@ -133,29 +125,8 @@ def test_padding_on_either_side_changes_nothing_in_float32(
             block.attention.o_proj.weight.mul_(0.2)
             block.feed_forward.down_proj.weight.mul_(0.2)
     rows = documents(lengths, seed)
-    batch = pad(rows, max(lengths) + extra, sides)
+    batch = pad(rows, max(lengths) + extra)
     assert_same(measured(model, batch), alone(model, rows), 1e-6, 1e-5)
-
-
-@given(lengths=lengths, extra=extra, seed=seeds)
-@quick
-def test_on_the_right_the_mask_may_be_left_out(tiny_lm, lengths, extra, seed) -> None:
-    """Training leaves it out; both ways are the same function."""
-    model = tiny_lm()
-    rows = documents(lengths, seed)
-    batch = pad(rows, max(lengths) + extra, ["right"] * 4)
-    real = batch.real
-    torch.testing.assert_close(
-        model(batch.ids)[real], model(batch.ids, real)[real], rtol=1e-10, atol=1e-10
-    )
-
-
-def test_on_the_left_the_mask_may_not_be_left_out(tiny_lm) -> None:
-    """Else the tests above would pass whatever the mask does."""
-    model = tiny_lm()
-    batch = pad(documents([4], 0), 9, ["left"])
-    without, masked = model(batch.ids)[batch.real], model(batch.ids, batch.real)[batch.real]
-    assert (without - masked)[..., 2:].abs().max() > 1e-3
 
 
 @given(
@@ -187,7 +158,7 @@ def test_windows_that_share_rows_do_not_see_each_other(
     model.zero_grad()
     with pytest.MonkeyPatch.context() as patch:
         if fused:
-            patch.setattr("lightning_embed.model.attention.EXPLICIT_UP_TO", 0)
+            patch.setattr("lightning_embed.model.segments.EXPLICIT_UP_TO", 0)
         how = {"segments": batch.segments, "repack": batch.repack}
         loss = model.loss(batch.ids, batch.targets, **how) / batch.global_targets
         loss.backward()
@@ -204,32 +175,29 @@ def test_windows_that_share_rows_do_not_see_each_other(
     assert (scores.nll[batch.targets != IGNORE_INDEX] > 0).all()
 
 
-@given(lengths=lengths, sides=sides, seed=seeds, before=st.integers(0, 2), masked=st.booleans())
+@given(lengths=lengths, seed=seeds, before=st.integers(0, 2))
 @quick
 def test_rows_of_padding_alone_give_neither_nan_nor_gradient(
-    tiny_lm, lengths, sides, seed, before, masked
+    tiny_lm, lengths, seed, before
 ) -> None:
     model = tiny_lm()
     rows = documents(lengths, seed)
-    sides = sides if masked else ["right"] * 4
-    batch = pad(rows, max(lengths), sides)
-    more = pad([*rows, torch.tensor([PAD_ID])], max(lengths), [*sides[: len(rows)], "left"])
+    batch = pad(rows, max(lengths))
+    more = pad([*rows, torch.tensor([PAD_ID])], max(lengths))
     order = torch.randperm(len(rows) + 1, generator=torch.Generator().manual_seed(before))
     empty = int((order == len(rows)).nonzero())
     more = Padded(*(x[order] for x in more))
     model.zero_grad()
-    real = more.real if masked else None
-    logits = model(more.ids, real)
-    assert logits[..., 2:].isfinite().all()
+    assert model(more.ids)[..., 2:].isfinite().all()
     torch.testing.assert_close(
-        model.loss(more.ids, more.targets, real),
-        model.loss(batch.ids, batch.targets, batch.real if masked else None),
+        model.loss(more.ids, more.targets),
+        model.loss(batch.ids, batch.targets),
         rtol=1e-10,
         atol=1e-10,
     )
     # Alone it has a loss of 0 and no gradient anywhere.
     picked = slice(empty, empty + 1)
-    loss = model.loss(more.ids[picked], more.targets[picked], real[picked] if masked else None)
+    loss = model.loss(more.ids[picked], more.targets[picked])
     loss.backward()
     assert loss.item() == 0
     for name, parameter in model.named_parameters():
@@ -259,28 +227,3 @@ def test_an_embedding_has_the_shape_of_its_ids_and_no_gradient_from_padding(
     touched = ids[~is_padding].unique()
     rows = embedding.weight.grad.abs().sum(dim=1).nonzero().flatten()
     assert rows.tolist() == touched.tolist()
-
-
-@given(
-    lengths=st.lists(st.integers(0, 7), min_size=1, max_size=3),
-    sides=sides,
-    groups=st.sampled_from([1, 2]),
-)
-@quick
-def test_visible_keys_are_the_real_ones_up_to_oneself(lengths, sides, groups) -> None:
-    """Against a loop over single positions."""
-    width = max(1, *lengths)
-    real = pad(documents(lengths, 0), width, sides).real
-    visible = visible_keys(real)
-    assert visible.shape == (len(lengths), 1, width, width)
-    generator = torch.Generator().manual_seed(0)
-    q = torch.randn(len(lengths), 2, width, 4, generator=generator, dtype=torch.float64)
-    k, v = torch.randn(2, len(lengths), 2 // groups, width, 4, generator=generator).double()
-    mixed = causal_attention(q, k, v, visible)
-    for row in range(len(lengths)):
-        for t in range(width):
-            keys = [s for s in range(t + 1) if real[row, s] or s == t]
-            for head in range(2):
-                theirs = k[row, head // groups, keys], v[row, head // groups, keys]
-                scores = theirs[0] @ q[row, head, t] / math.sqrt(4)
-                torch.testing.assert_close(mixed[row, head, t], scores.softmax(0) @ theirs[1])

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_embed.commands.generate import generate
 from lightning_embed.special_tokens import EOS_ID, PAD_ID
 from lightning_embed.training.generate import generate_ids
 
@@ -161,24 +160,3 @@ def test_never_shows_more_than_the_model_was_trained_with() -> None:
     (new,) = generate_ids(model, [[0, 0]], temperature=0, **settings)
     assert len(new) == 6
     assert widths == [2, 3, 4, 4, 4, 4]
-
-
-@pytest.mark.parametrize(
-    ("settings", "says"),
-    [
-        ({"max_new_tokens": 0}, "--max_new_tokens must be at least 1, not 0"),
-        ({"samples": 0}, "--samples"),
-        ({"temperature": -0.1}, "--temperature"),
-        ({"top_k": -1}, "--top_k"),
-        ({"top_p": 0.0}, "--top_p must be above 0"),
-        ({"top_p": 1.5}, "--top_p"),
-    ],
-)
-def test_bad_settings_of_the_command_are_named(settings, says) -> None:
-    with pytest.raises(ValueError, match=says):
-        generate("missing.ckpt", **settings)
-
-
-def test_a_missing_checkpoint_is_named(tmp_path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"missing\.ckpt"):
-        generate(str(tmp_path / "missing.ckpt"))

@@ -1,19 +1,16 @@
 """What is not a number never reaches the weights, and is said with step and documents."""
 
-import math
 from typing import Any, ClassVar
 
 import lightning as L
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from workshop import Workshop, assert_same_weights, load
 
-from lightning_embed.model.loss import cross_entropy_sum
 from lightning_embed.training import lightning_module
 from lightning_embed.training.lightning_module import LanguageModel
 from lightning_embed.training.loss_watch import LossWatch
-from lightning_embed.training.optim import MuonAdamW
 
 
 class BreakAt(L.Callback):
@@ -29,7 +26,7 @@ class BreakAt(L.Callback):
 
 def broken(step: int, value: str = "nan") -> tuple[str, ...]:
     name = "--trainer.callbacks"
-    return (f"{name}+=test_loss_watch.BreakAt", f"{name}.step={step}", f"{name}.value={value}")
+    return (f"{name}+={__name__}.BreakAt", f"{name}.step={step}", f"{name}.value={value}")
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
@@ -107,9 +104,9 @@ class Watched(L.Callback):
 def test_gradients_are_clipped_as_lightning_does_it(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch, clip: tuple[str, ...]
 ) -> None:
-    """The norm that is looked at serves clipping too, and one within the limit touches no gradient;
-    without it Lightning takes its own."""
-    told = ("--trainer.gradient_clip_val", *clip, "--trainer.callbacks+=test_loss_watch.Watched")
+    """The norm of `LossWatch` serves clipping too, and gradients within the limit are not touched;
+    in all other cases Lightning clips."""
+    told = ("--trainer.gradient_clip_val", *clip, f"--trainer.callbacks+={__name__}.Watched")
     found, reused = list[list[float]](), list[Tensor]()
 
     def counted(parameters: Any, most: float, norm: Tensor) -> None:
@@ -137,17 +134,17 @@ def test_a_spike_is_told_from_noise() -> None:
     generator = torch.Generator().manual_seed(0)
     for step in range(1, 301):
         noise = float(torch.randn((), generator=generator))
-        watch._take(step, 4 - step / 300 + 0.05 * noise + (1.0 if step == 200 else 0.0))
+        watch._add(step, 4 - step / 300 + 0.05 * noise + (1.0 if step == 200 else 0.0))
     assert watch.spikes == [200]
 
 
 def test_what_was_seen_is_kept_in_checkpoints() -> None:
     watch, other = LossWatch(), LossWatch()
     for step in range(60):
-        watch._take(step, 2.0 + 0.01 * (step % 3))
+        watch._add(step, 2.0 + 0.01 * (step % 3))
     other.load_state_dict(watch.state_dict())
     for each in (watch, other):
-        each._take(60, 9.0)
+        each._add(60, 9.0)
     assert watch.spikes == other.spikes == [60]
 
 
@@ -155,63 +152,3 @@ def test_what_was_seen_is_kept_in_checkpoints() -> None:
 def test_wrong_settings_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         LossWatch(**wrong)
-
-
-# -- skipping on the device ------------------------------------------------------------------
-
-
-def stepped(bad_at: int | None, rule: str) -> tuple[list[Tensor], dict[str, Any]]:
-    """Three steps as on a GPU, where masks do what a look at the flag does on CPU."""
-    torch.manual_seed(0)
-    parameters = [nn.Parameter(torch.randn(6, 4)) for _ in range(2)]
-    group = {"params": parameters, "rule": rule, "lr": 0.1, "weight_decay": 0.1}
-    optimizer = MuonAdamW([group], fused=True)
-    for step in range(3):
-        bad = step == bad_at
-        if bad_at is not None:
-            optimizer.found_inf = torch.tensor(float(bad))
-        if bad:
-            for parameter in parameters:
-                parameter.grad = torch.full((6, 4), math.nan)
-        elif bad_at is not None and step > bad_at:
-            for number, parameter in enumerate(parameters):
-                parameter.grad = gradient(step - 1, number)
-        else:
-            for number, parameter in enumerate(parameters):
-                parameter.grad = gradient(step, number)
-        if bad_at is None and step == 2:
-            break
-        way = optimizer._muon if rule == "muon" else optimizer._adamw
-        with torch.no_grad():
-            way(optimizer.param_groups[0], parameters)
-    return [p.detach() for p in parameters], optimizer.state_dict()["state"]
-
-
-def gradient(step: int, number: int) -> Tensor:
-    return torch.randn(6, 4, generator=torch.Generator().manual_seed(10 * step + number))
-
-
-@pytest.mark.parametrize("rule", ["muon", "adamw"])
-@pytest.mark.parametrize("bad_at", [0, 1, 2])
-def test_a_step_masked_on_the_device_leaves_no_trace(rule: str, bad_at: int) -> None:
-    weights, state = stepped(bad_at, rule)
-    plain_weights, plain_state = stepped(None, rule)
-    for one, other in zip(weights, plain_weights, strict=True):
-        assert torch.equal(one, other)
-    for key, moments in plain_state.items():
-        for name, moment in moments.items():
-            assert torch.equal(state[key][name], moment), name
-
-
-# -- a loss that is not finite has no gradient -----------------------------------------------
-
-
-def test_an_infinite_loss_never_has_finite_gradients() -> None:
-    """A target that cannot be predicted costs infinitely much and has a finite gradient."""
-    hidden = torch.randn(3, 4, requires_grad=True)
-    weight = torch.randn(7, 4, requires_grad=True)
-    loss = cross_entropy_sum(hidden, weight, torch.tensor([2, 1, 3]), padding_idx=1)
-    assert loss == math.inf
-    loss.backward()
-    assert hidden.grad is not None and hidden.grad.isnan().all()
-    assert weight.grad is not None and weight.grad.isnan().any()

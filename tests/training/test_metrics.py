@@ -128,7 +128,7 @@ def test_interval_contains_the_value_and_is_reproducible() -> None:
     assert (low, high) == bits_per_byte_interval(nll, n_bytes)
     assert low < value < high
     assert high - low < 0.2 * value
-    narrow = bits_per_byte_interval(nll, n_bytes, share=0.5)
+    narrow = bits_per_byte_interval(nll, n_bytes, coverage=0.5)
     assert low < narrow[0] < value < narrow[1] < high
     # The percentile interval of a mean is near the normal one.
     rates = (nll / math.log(2))[:40] - value * n_bytes[:40]

@@ -3,6 +3,7 @@
 import copy
 import math
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -206,6 +207,7 @@ def test_who_decays_and_who_takes_which_rule(optimizer, tied) -> None:
         for name, p in model.named_parameters():
             if any(p is member for member in group["params"]):
                 found[name] = (group["rule"], group["lr"], group["weight_decay"])
+    assert set(found) == {name for name, _ in model.named_parameters()}
     for name, settings in found.items():
         if "proj" in name:
             wanted = ("muon", 0.02, 0.1) if optimizer == "muon" else ("adamw", 3e-3, 0.1)
@@ -277,3 +279,49 @@ def test_shorter_than_its_warm_up_never_leaves_zero_to_one(schedule, warmup) -> 
     settings = SCHEDULE | {"total_steps": 5, "warmup_steps": warmup}
     for step in range(60):
         assert 0 < schedule_factor(step, schedule=schedule, **settings) <= 1
+
+
+# A step that is skipped on the device
+
+
+def stepped(bad_at: int | None, rule: str) -> tuple[list[Tensor], dict[str, Any]]:
+    """Three steps as on a GPU, where masks do what a look at the flag does on CPU."""
+    torch.manual_seed(0)
+    parameters = [nn.Parameter(torch.randn(6, 4)) for _ in range(2)]
+    group = {"params": parameters, "rule": rule, "lr": 0.1, "weight_decay": 0.1}
+    optimizer = MuonAdamW([group], fused=True)
+    for step in range(3):
+        bad = step == bad_at
+        if bad_at is not None:
+            optimizer.found_inf = torch.tensor(float(bad))
+        if bad:
+            for parameter in parameters:
+                parameter.grad = torch.full((6, 4), math.nan)
+        elif bad_at is not None and step > bad_at:
+            for number, parameter in enumerate(parameters):
+                parameter.grad = gradient(step - 1, number)
+        else:
+            for number, parameter in enumerate(parameters):
+                parameter.grad = gradient(step, number)
+        if bad_at is None and step == 2:
+            break
+        way = optimizer._muon if rule == "muon" else optimizer._adamw
+        with torch.no_grad():
+            way(optimizer.param_groups[0], parameters)
+    return [p.detach() for p in parameters], optimizer.state_dict()["state"]
+
+
+def gradient(step: int, number: int) -> Tensor:
+    return torch.randn(6, 4, generator=torch.Generator().manual_seed(10 * step + number))
+
+
+@pytest.mark.parametrize("rule", ["muon", "adamw"])
+@pytest.mark.parametrize("bad_at", [0, 1, 2])
+def test_a_step_masked_on_the_device_leaves_no_trace(rule: str, bad_at: int) -> None:
+    weights, state = stepped(bad_at, rule)
+    plain_weights, plain_state = stepped(None, rule)
+    for one, other in zip(weights, plain_weights, strict=True):
+        assert torch.equal(one, other)
+    for key, moments in plain_state.items():
+        for name, moment in moments.items():
+            assert torch.equal(state[key][name], moment), name

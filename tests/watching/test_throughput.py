@@ -62,7 +62,7 @@ def test_a_global_batch_counts_once_however_it_is_split(clock) -> None:
     counter = Throughput()
     train(counter, clock, [(80, 100), (80, 100), (40, 60), (40, 60)], accumulate=2)
     figures = counter.close_interval()
-    assert (counter.run.tokens, counter.run.positions) == (120, 160)
+    assert (counter.total.tokens, counter.total.positions) == (120, 160)
     assert figures["tokens_per_s"] == pytest.approx(120 / (4 * 3 + 3 * 2))
     assert figures["padding"] == pytest.approx(0.25)
 
@@ -98,12 +98,13 @@ def test_a_skipped_interval_counts_for_nothing(clock) -> None:
     assert counter.whole_run()["padding"] == pytest.approx(0.2)
 
 
-def test_an_empty_interval_keeps_the_last_figures(clock) -> None:
+def test_an_empty_interval_has_no_figures_and_changes_none(clock) -> None:
     counter = Throughput()
     assert counter.close_interval() == {}
     train(counter, clock, [(80, 100)])
-    figures = dict(counter.close_interval())
-    assert counter.close_interval() == figures
+    figures = counter.close_interval()
+    assert counter.close_interval() == {}
+    assert counter.whole_run() == figures
 
 
 def test_flops_are_those_of_real_tokens_beside_the_measured_rate(clock, monkeypatch) -> None:

@@ -1,7 +1,7 @@
-"""Callbacks that write down what a run does, for the scripts here.
+"""Callbacks that write down, or disturb, what a run in a process of its own does.
 
-Given as `--trainer.callbacks+=observers.NAME`. Each process writes lines of JSON to a file of its
-own.
+Given as `--trainer.callbacks+=soak.observers.NAME`. Each process writes lines of JSON to a file of
+its own, which the test reads afterwards with `read_lines`.
 """
 
 import contextlib

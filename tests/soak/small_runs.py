@@ -1,7 +1,7 @@
-"""Small runs of the command line in processes of their own, for the scripts that disturb them.
+"""Small runs of the command line in processes of their own, which a test can watch and kill.
 
-Knows: a corpus of made-up words, a model of a few thousand weights, how to start a run and look at
-it from outside. The options are those of the tests (`tests/commands.py`).
+Corpus, network and options are those of `tests/workshop.py`. A child finds callbacks of the tests,
+named as `workshop.SignalAt` or `soak.observers.Batches`, through its PYTHONPATH.
 """
 
 import contextlib
@@ -16,24 +16,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-
-BENCHMARKS = Path(__file__).resolve().parent
-ROOT = BENCHMARKS.parent
-sys.path.insert(0, str(ROOT / "tests"))
-
-from commands import Outcome, Workshop, load, run, write_corpus  # noqa: E402
-
-__all__ = ["Outcome", "Process", "SmallRuns", "differences", "load", "run", "with_paths"]
+from workshop import ROOT, Outcome, Workshop, write_corpus
 
 
-def with_paths(environment: Mapping[str, str] | None = None, threads: int = 1) -> dict[str, str]:
-    """The environment of a child that may name callbacks of this folder and of the tests'."""
-    paths = [str(BENCHMARKS), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
+def child_environment(more: Mapping[str, str] | None, threads: int) -> dict[str, str]:
+    paths = [str(ROOT / "tests"), str(ROOT), os.environ.get("PYTHONPATH", "")]
     return {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         "OMP_NUM_THREADS": str(threads),
-        **(environment or {}),
+        **(more or {}),
     }
 
 
@@ -109,7 +101,7 @@ class SmallRuns(Workshop):
         files = write_corpus(folder / "corpus", documents)
         super().__init__(files, folder / "cache", root or folder / "runs")
         self.options, self.logs, self._started = options, folder / "logs", 0
-        self.logs.mkdir()
+        self.logs.mkdir(parents=True)
 
     def start(
         self,
@@ -130,12 +122,11 @@ class SmallRuns(Workshop):
         """Any command, with just these arguments."""
         self._started += 1
         log = self.logs / f"{self._started:03}"
-        return Process([*map(str, args)], log, with_paths(environment, threads))
+        return Process([*map(str, args)], log, child_environment(environment, threads))
 
     def must_succeed(self, *args: str | Path, **settings: Any) -> Outcome:
         told = self.start(*args, **settings).outcome()
-        if told.status != 0:
-            raise SystemExit(f"{' '.join(map(str, args))} failed:\n{told.out}{told.err}")
+        assert told.status == 0, told.out + told.err
         return told
 
     def newest(self, name: str) -> Path:

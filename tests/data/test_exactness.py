@@ -1,7 +1,7 @@
 """The plan is the same everywhere and always, whoever works it off and however often that stops.
 
 Pure Python over the plan and its loader; whole runs are compared in `test_resume.py`, `test_ddp.py`
-and, at length, in `benchmarks/kills.py` and `benchmarks/splits.py`.
+and, at length, in `tests/soak/test_kills.py` and `tests/soak/test_splits.py`.
 """
 
 import hashlib

@@ -1,0 +1,56 @@
+"""Trainer settings that a fit refuses, where Lightning would do something else than was asked."""
+
+from datetime import timedelta
+from typing import Any
+
+from lightning_embed.errors import UserError
+
+
+def refuse_unsupported(trainer: Any) -> None:
+    """Raises UserError, one line, for settings of a fit that Lightning would meet with a traceback
+    or with something else than was asked for."""
+    interval, strategy = trainer.val_check_interval, trainer.strategy
+    nothing = [n for n in ("max_steps", "max_epochs", "limit_train_batches") if trainer[n] == 0]
+    for refused, why in (
+        (nothing, f"--trainer.{nothing and nothing[0]} 0 trains nothing"),
+        (
+            trainer.max_epochs == -1 and trainer.max_steps == -1,
+            "--trainer.max_epochs -1 leaves the learning rate's schedule without an end: give"
+            " --trainer.max_steps; --trainer.max_time may end the run before",
+        ),
+        (
+            trainer.accumulate_grad_batches < 1,
+            "--trainer.accumulate_grad_batches must be at least 1, not"
+            f" {trainer.accumulate_grad_batches}",
+        ),
+        (
+            interval == 0 or trainer.check_val_every_n_epoch == 0,
+            "--trainer.val_check_interval and --trainer.check_val_every_n_epoch must not be 0;"
+            " --trainer.limit_val_batches 0 trains without validation",
+        ),
+        (
+            isinstance(interval, str | dict | timedelta),
+            f"--trainer.val_check_interval {interval} is a time: give optimizer steps or a share of"
+            " an epoch",
+        ),
+        (
+            trainer.fast_dev_run,
+            "--trainer.fast_dev_run is not supported: take --trainer.max_steps 1"
+            " --trainer.limit_val_batches 1",
+        ),
+        (
+            trainer.overfit_batches,
+            "--trainer.overfit_batches is not supported: give a small text with --data.files",
+        ),
+        (
+            trainer.enable_checkpointing is False,
+            "--trainer.enable_checkpointing false is not supported: --checkpoints.every_n_steps 0"
+            " --checkpoints.every_n_minutes 0 saves the best and the last alone",
+        ),
+        (
+            isinstance(strategy, str) and strategy.startswith(("fsdp", "deepspeed")),
+            f"--trainer.strategy {strategy} is not supported: take --config configs/fsdp.yaml",
+        ),
+    ):
+        if refused:
+            raise UserError(why)

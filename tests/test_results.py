@@ -1,0 +1,100 @@
+"""RESULTS.md and the README's figures are what `benchmarks/results.py` makes of results.jsonl."""
+
+import ast
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from workshop import ROOT
+
+MADE_OF = ("results.py", "tables.py", "results.jsonl", "RESULTS.md")
+ANOTHER = {"format": "avx2", "vector_bits": 256, "threads": 2, "name": "another"}
+HEAD = "AVX2, 256 bits, 2 threads"
+
+
+class Copy:
+    """The records and all that is made of them, in a folder of its own."""
+
+    def __init__(self, root: Path) -> None:
+        self.folder, self.readme = root / "benchmarks", root / "README.md"
+        self.folder.mkdir()
+        for name in MADE_OF:
+            shutil.copy(ROOT / "benchmarks" / name, self.folder)
+        shutil.copy(ROOT / "README.md", self.readme)
+        lines = (self.folder / "results.jsonl").read_text(encoding="utf-8").splitlines()
+        self.records: list[dict[str, Any]] = [json.loads(line) for line in lines]
+
+    def make(self, *options: str) -> subprocess.CompletedProcess[str]:
+        lines = (json.dumps(record) + "\n" for record in self.records)
+        (self.folder / "results.jsonl").write_text("".join(lines), encoding="utf-8")
+        command = [sys.executable, str(self.folder / "results.py"), *options]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    def results(self) -> str:
+        return (self.folder / "RESULTS.md").read_text(encoding="utf-8")
+
+    def a_step(self) -> dict[str, Any]:
+        """A record that the README shows too."""
+        return next(r for r in self.records if r["what"] == "a step, AdamW, to nanoGPT compiled")
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Copy:
+    return Copy(tmp_path)
+
+
+def test_what_people_read_is_what_was_measured(copy: Copy) -> None:
+    found = copy.make("--check")
+    assert found.returncode == 0, found.stderr
+
+
+def test_a_figure_that_differs_is_found(copy: Copy) -> None:
+    copy.a_step()["ratio"] = 7.77
+    found = copy.make("--check")
+    assert found.returncode == 1 and "RESULTS.md and README.md" in found.stderr
+    assert copy.make().returncode == 0 and copy.make("--check").returncode == 0
+    assert "7.77 (" in copy.results() and "| 7.77 |" in copy.readme.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("date", "shown"), [("2000-01-01", False), ("2999-01-01", True)])
+def test_of_a_row_the_newest_is_shown(copy: Copy, date: str, shown: bool) -> None:
+    copy.records.append(copy.a_step() | {"ratio": 7.77, "date": date})
+    assert copy.make().returncode == 0
+    assert ("7.77 (" in copy.results()) == shown
+
+
+def test_another_class_of_machine_stands_beside(copy: Copy) -> None:
+    step = copy.a_step()
+    copy.records.append(step | {"ratio": 0.777, "machine": ANOTHER, "date": "2000-01-01"})
+    assert copy.make().returncode == 0
+    row = next(line for line in copy.results().splitlines() if step["what"] in line)
+    assert f"{step['ratio']:.2f} (" in row and "0.777, missed (" in row
+    assert HEAD in copy.results() and HEAD in copy.readme.read_text(encoding="utf-8")
+
+
+def test_two_classes_of_machine_fit_in_200_lines(copy: Copy) -> None:
+    copy.records += [record | {"machine": ANOTHER} for record in copy.records]
+    found = copy.make()
+    assert found.returncode == 0, found.stderr
+    assert len(copy.results().splitlines()) <= 200
+
+
+def test_each_script_records_into_a_table_that_is_known() -> None:
+    """Else it would fail after what may be an hour."""
+    known: set[str] = set()
+    asked: dict[str, str] = {}
+    for path in sorted((ROOT / "benchmarks").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "TABLES":
+                known |= set(ast.literal_eval(node.value))
+            elif (
+                isinstance(node, ast.Call)
+                and ast.unparse(node.func) in ("record", "publish")
+                and isinstance(node.args[0], ast.Constant)
+            ):
+                asked[path.name] = node.args[0].value
+    assert len(asked) > 10 and set(asked.values()) <= known
