@@ -47,7 +47,7 @@ def command(*words: str | Path) -> str:
 def _program() -> list[str]:
     """`python train.py`, `lightning-embed` or `python -m lightning_embed`, as it was started."""
     started = Path(sys.argv[0]) if sys.argv and sys.argv[0] else Path("train.py")
-    if started.name == "__main__.py":
+    if started.name == "__main__.py" and started.parent.name == "lightning_embed":
         return ["python", "-m", "lightning_embed"]
     if started.stem == "lightning-embed":
         return ["lightning-embed"]

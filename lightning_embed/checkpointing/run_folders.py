@@ -12,6 +12,7 @@ host too. A run is known by what stands in that file, wherever its folder was mo
 import json
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -49,6 +50,8 @@ class Run:
         """Give a claimed folder back if nothing was written into it."""
         if self.folder.is_dir() and [file.name for file in self.folder.iterdir()] == [CLAIM]:
             remove(self.folder)
+            with suppress(OSError):  # it holds other runs
+                self.folder.parent.rmdir()
 
 
 def claim(root: Path, name: str) -> Run:
@@ -91,7 +94,7 @@ def require_plain_name(name: str) -> None:
 def runs_named(root: Path, name: str | None) -> Iterator[Path]:
     """Folders of the runs called `name`, or of all runs, the latest started first."""
     folders = [path for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
-    found = [path for path in folders if name is None or run_name(path) == name]
+    found = [path for path in folders if name is None or is_named(path, name)]
     return iter(sorted(found, key=_started, reverse=True))
 
 
@@ -102,6 +105,11 @@ def run_name(folder: Path) -> str:
         return str(about["name"])
     stem, _, number = folder.name.rpartition("-")  # of a version that wrote no run.json
     return stem if stem and number.isdecimal() else folder.name
+
+
+def is_named(folder: Path, name: str) -> bool:
+    """Whether a run goes by this name: it was started under it, or its folder is called so now."""
+    return name in (run_name(folder), folder.name)
 
 
 def _about(folder: Path) -> dict[str, Any]:
@@ -222,7 +230,7 @@ def choose_run(
         return claim(root, name) if claims else Run(root / name)
     checkpoint = find_checkpoint(ckpt_path or "best", purpose, root, name)
     folder = run_of(checkpoint)
-    elsewhere = given and folder is not None and name not in (run_name(folder), folder.name)
+    elsewhere = given and folder is not None and not is_named(folder, name)
     if folder is not None and not (trains and elsewhere):
         return Run(folder, checkpoint)
     check(Candidate(checkpoint, purpose), "file")  # before a folder is made for it

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import shutil
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,12 @@ def test_the_latest_run_is_the_one_that_was_started_last(tmp_path: Path) -> None
     third = first.folder.rename(tmp_path / "moved")
     assert next(runs_named(tmp_path, "a")) == third
     assert list(runs_named(tmp_path, "b")) == []
+
+
+def test_a_copied_run_goes_by_its_folders_name_too(tmp_path: Path) -> None:
+    run = claim(tmp_path, "a")
+    shutil.copytree(run.folder, tmp_path / "copy")
+    assert next(runs_named(tmp_path, "copy")) == tmp_path / "copy"
 
 
 def test_last_is_that_of_the_latest_run_though_its_number_is_lower(tmp_path: Path) -> None:

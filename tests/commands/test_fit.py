@@ -328,7 +328,7 @@ def test_a_run_that_is_over_can_be_made_longer_by_the_line_it_prints(workshop: W
     told = workshop.fit("run", steps=3)
     words = shlex.split(told.line("go on"))
     assert words[-4:] == ["--trainer.max_steps", "6", "--model.schedule_steps", "6"]
-    longer = run(*workshop.arguments(*words[2:]))
+    longer = run(*words[2:])
     assert longer.status == 0 and "finished 3 steps" in longer.out, longer.err
     assert load(workshop.checkpoint("run"))["global_step"] == 6
     again = workshop.run("fit", "--name", "run", "--ckpt_path", "last", "--trainer.max_steps", "6")
