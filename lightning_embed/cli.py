@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_embed import console, processes
-from lightning_embed.errors import TrainingStopped, UserError
+from lightning_embed.errors import TrainingStopped, UserError, one_line
 
 # A command is a function whose parameters are its options, or one of `args`, the rest of the
 # command line, where Lightning's parser reads that. The first line of its docstring is its help.
@@ -61,7 +61,7 @@ def main(args: list[str] | None = None) -> int:
             raise
         if os.environ.get("LIGHTNING_EMBED_TRACEBACK"):
             raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
     finally:
         for number, handler in before.items():

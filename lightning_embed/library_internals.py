@@ -32,6 +32,14 @@ OVERRIDES = {
     "_parse_ckpt_path": "LightningCLI: prefers a checkpoint's settings to the user's, unsaid",
 }
 
+# Names that stand in files or state dicts
+STEPPED = "_batches_that_stepped"  # a counter in Lightning's state of its training loop
+COMPILED_PREFIX = "_orig_mod."  # before names of a module wrapped by `torch.compile(module)`
+SHARDS_GLOBALS = (  # what torch's metadata of shards is made of, beside its own module's classes
+    ("torch.serialization", "_get_layout"),
+    ("torch.distributed.checkpoint.filesystem", "_StorageInfo"),
+)
+
 # Lightning ---------------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from lightning_embed.audit.tensors import Tensors, open_tensors, read_json
 from lightning_embed.errors import UserError
+from lightning_embed.padding.padded import plain_name
 from lightning_embed.special_tokens import PAD_ID
 
 EMBEDDING = re.compile(
@@ -98,7 +99,7 @@ def examine(path: Path, padding_idx: int | None) -> Subject:
 def _find_embeddings(tensors: Tensors) -> list[str]:
     if len(tensors.entries) == 1 and "weight" in tensors.entries:  # of an nn.Embedding alone
         return tensors.matrices()
-    names = ((name, name.replace("_orig_mod.", "")) for name in tensors.matrices())
+    names = ((name, plain_name(name)) for name in tensors.matrices())
     return [raw for raw, name in names if EMBEDDING.search(name) and not NOT_TOKENS.search(name)]
 
 

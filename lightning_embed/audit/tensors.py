@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_embed.errors import UserError
+from lightning_embed.processes import command
 
 WEIGHTS = (  # in the order in which transformers takes them
     "model.safetensors",
@@ -88,10 +89,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _open_folder(folder: Path) -> Tensors:
     if (folder / ".metadata").is_file():
+        join = command("consolidate", "--checkpoint", folder, "--output", "whole.ckpt")
         raise UserError(
-            f"{folder} is a sharded checkpoint, whose index is a pickle; if you trust it, join it "
-            f"with python -m lightning.fabric.utilities.consolidate_checkpoint {folder} and audit "
-            "the file that makes"
+            f"{folder} is a sharded checkpoint, whose index is a pickle: {join} puts it together"
+            " without running that (Lightning's consolidate_checkpoint runs it); audit the file"
         )
     name = next((name for name in WEIGHTS if (folder / name).is_file()), None)
     if name is None:

@@ -6,9 +6,15 @@
     file      there, whole, free of code          as soon as its path is known
     content   ours, of this format                what stands in it beside tensors
     run       more than weights, to go on
-    settings  same shape; what else differs       before anything is built
+    shape     the network asked for               before anything is built
+    changes   what else differs, which is said
     data      same text, tokenizer, batches       once the text is prepared
     tensors   same names and shapes               before any of them is copied
+
+What a resume changes without asking: a schedule's length left unset is that of the checkpoint
+(`LanguageModel.on_load_checkpoint`), the best value is forgotten in a folder without best.ckpt
+(`Checkpoints.load_state_dict`), and prepared tokens serve although their text has changed, which is
+said (`TextDataModule`).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,17 +29,17 @@ from lightning_embed.console import say
 from lightning_embed.errors import UserError
 from lightning_embed.model.decoder import DecoderLM
 
-Stage = Literal["file", "content", "run", "settings", "data", "tensors"]
+Stage = Literal["file", "content", "run", "shape", "changes", "data", "tensors"]
 Purpose = Literal["train", "evaluate", "generate"]
 
-# Raise it when a checkpoint of today could not be read as one of yesterday. 0.1 wrote none.
+# Raise it when older code could not read a new checkpoint, or the other way; 0.1 wrote no number.
 FORMAT = 2
 FORMAT_KEY = "lightning_embed_format"
 
 # Hyperparameters that decide a network's shape: a checkpoint fits no other.
 SHAPE = DecoderLM.settings().keys() - set(DecoderLM.FREE)
 FROM_DATA = ("vocab_size", "max_length")
-AS_BEGUN = ("schedule_steps",)  # unset means what the run began with
+AS_BEGUN = ("schedule_steps",)  # left unset, it is what it was when the run began
 
 # What of the trainer's settings changes a run's figures or its division.
 TRAINER = (
@@ -80,7 +86,8 @@ class Candidate:
 
     Attributes:
         path: of the checkpoint, as messages name it.
-        purpose: "train" goes on with the run, "evaluate" scores text, "generate" continues prompts.
+        purpose: "train" goes on with the run, "evaluate" scores text or only loads weights,
+            "generate" continues prompts.
         checkpoint: what it holds; without tensors before the last stage.
         model: `--model.*` as asked for; evaluation writes the checkpoint's shape into it.
         default: a model setting's default, which nobody asked for.
@@ -115,33 +122,38 @@ def check(candidate: Candidate, *stages: Stage) -> None:
 # file --------------------------------------------------------------------------------------------
 
 
-def is_there(candidate: Candidate) -> None:
+def require_there(candidate: Candidate) -> None:
     """There is a file or a folder at its path."""
     if not candidate.path.exists():
         raise UserError(
-            f"no checkpoint at {candidate.path}; give --ckpt_path (generate: --checkpoint) a file,"
-            " or to fit, validate, test and predict also last or best"
+            f"no checkpoint at {candidate.path}; give a checkpoint, a run's folder, last or best"
         )
 
 
-def is_undamaged(candidate: Candidate) -> None:
+def require_undamaged(candidate: Candidate) -> None:
     """It is complete and its checksums hold; torch.load would not notice flipped bits."""
     if not is_whole(candidate.path):
-        raise UserError(
-            f"{candidate.path} is damaged (not a whole archive, or its checksums do not hold); give"
-            " another, or --ckpt_path last for the newest whole one"
-        )
+        raise damage(candidate.path)
 
 
-def is_plain(candidate: Candidate) -> None:
-    """It holds tensors and plain values, nothing that would run a program when it is loaded."""
-    candidate.checkpoint = read_header(candidate.path)  # refuses
+def damage(path: Path) -> UserError:
+    """What is said of a file or folder that is not whole."""
+    return UserError(
+        f"{path} is damaged (not a whole archive, or its checksums do not hold); give another, or"
+        " --ckpt_path last for the newest whole one"
+    )
+
+
+def take_header(candidate: Candidate) -> None:
+    """It holds tensors and plain values, nothing that would run a program; what it holds is known
+    from here on."""
+    candidate.checkpoint = read_header(candidate.path)  # refuses code
 
 
 # content -----------------------------------------------------------------------------------------
 
 
-def is_of_fit(candidate: Candidate) -> None:
+def require_ours(candidate: Candidate) -> None:
     """It is a checkpoint of a LightningModule with hyperparameters, not just any archive."""
     found = candidate.checkpoint
     numbers = {name: found.get(name, 0) for name in NUMBERS}  # not every saved model was trained
@@ -149,7 +161,7 @@ def is_of_fit(candidate: Candidate) -> None:
         raise UserError(f"{candidate.path} is not a checkpoint that fit wrote")
 
 
-def is_of_this_format(candidate: Candidate) -> None:
+def require_this_format(candidate: Candidate) -> None:
     """Its settings are named as today."""
     found = candidate.checkpoint.get(FORMAT_KEY, 1)
     if found != FORMAT:
@@ -160,10 +172,18 @@ def is_of_this_format(candidate: Candidate) -> None:
         )
 
 
+def require_tokenizer(candidate: Candidate) -> None:
+    """To continue prompts, it carries the tokenizer it was trained with."""
+    if candidate.purpose == "generate" and not candidate.checkpoint.get("tokenizer"):
+        raise UserError(
+            f"{candidate.path} carries no tokenizer: it was not trained on text by this package"
+        )
+
+
 # run ---------------------------------------------------------------------------------------------
 
 
-def is_complete(candidate: Candidate) -> None:
+def require_complete(candidate: Candidate) -> None:
     """To go on with a run, it holds more than weights."""
     if not candidate.trains:
         return
@@ -187,7 +207,7 @@ def _lacking(found: Mapping[str, Any], wanted: Mapping[str, type]) -> list[str]:
 # settings ----------------------------------------------------------------------------------------
 
 
-def has_the_shape_asked_for(candidate: Candidate) -> None:
+def take_or_require_shape(candidate: Candidate) -> None:
     """Its network is the one asked for; evaluation takes the checkpoint's shape if none was."""
     for key, then, now in _different_settings(candidate):
         if key not in SHAPE:
@@ -201,7 +221,7 @@ def has_the_shape_asked_for(candidate: Candidate) -> None:
         )
 
 
-def tell_changed_settings(candidate: Candidate) -> None:
+def tell_changes(candidate: Candidate) -> None:
     """Other settings may change when a run goes on: today's are taken, and said."""
     if not candidate.trains:
         return
@@ -244,7 +264,7 @@ def _plain(value: Any) -> Any:
 # data --------------------------------------------------------------------------------------------
 
 
-def has_the_same_text(candidate: Candidate) -> None:
+def require_same_text(candidate: Candidate) -> None:
     """A run goes on with the text it began with: its place in another one means nothing."""
     then, now = candidate.checkpoint[DATA]["data"], candidate.data["key"]
     if candidate.trains and then != now:
@@ -254,7 +274,7 @@ def has_the_same_text(candidate: Candidate) -> None:
         )
 
 
-def has_the_same_tokenizer(candidate: Candidate) -> None:
+def require_same_tokenizer(candidate: Candidate) -> None:
     """Its ids mean what the data's ids mean."""
     if candidate.checkpoint[DATA]["tokenizer"] != candidate.data["tokenizer"]:
         raise UserError(
@@ -263,7 +283,7 @@ def has_the_same_tokenizer(candidate: Candidate) -> None:
         )
 
 
-def has_the_same_batches(candidate: Candidate) -> None:
+def require_same_batches(candidate: Candidate) -> None:
     """Batch number n holds the same windows as when the run began."""
     if not candidate.trains:
         return
@@ -280,7 +300,7 @@ def has_the_same_batches(candidate: Candidate) -> None:
 # tensors -----------------------------------------------------------------------------------------
 
 
-def has_the_same_tensors(candidate: Candidate) -> None:
+def require_same_tensors(candidate: Candidate) -> None:
     """Weights have today's names and shapes, and moments too where training goes on."""
     own = candidate.state_dict
     theirs = candidate.checkpoint.get("state_dict") or own  # shards are compared by who reads them
@@ -318,10 +338,11 @@ def _unfit_moments(
 
 
 CHECKS: dict[Stage, tuple[Callable[[Candidate], None], ...]] = {
-    "file": (is_there, is_undamaged, is_plain),
-    "content": (is_of_fit, is_of_this_format),
-    "run": (is_complete,),
-    "settings": (has_the_shape_asked_for, tell_changed_settings),
-    "data": (has_the_same_text, has_the_same_tokenizer, has_the_same_batches),
-    "tensors": (has_the_same_tensors,),
+    "file": (require_there, require_undamaged, take_header),
+    "content": (require_ours, require_this_format, require_tokenizer),
+    "run": (require_complete,),
+    "shape": (take_or_require_shape,),
+    "changes": (tell_changes,),
+    "data": (require_same_text, require_same_tokenizer, require_same_batches),
+    "tensors": (require_same_tensors,),
 }

@@ -8,9 +8,8 @@ from typing import Any
 import fsspec
 import torch
 
-from lightning_embed.checkpointing.compatibility import Candidate, check
+from lightning_embed.checkpointing.compatibility import Candidate, check, damage
 from lightning_embed.checkpointing.files import is_whole, read_checkpoint
-from lightning_embed.errors import UserError
 
 
 def opened(place: Any) -> Any:
@@ -20,7 +19,7 @@ def opened(place: Any) -> Any:
         UserError: it is damaged, holds code, or is not a checkpoint of ours.
     """
     is_path = isinstance(place, str | Path)
-    candidate = Candidate(Path(place if is_path else "the checkpoint"), "generate")
+    candidate = Candidate(Path(place if is_path else "the checkpoint"), "evaluate")
     if is_path and "://" not in str(place):
         check(candidate, "file")
     content = None
@@ -41,12 +40,14 @@ def _fetched(place: Any) -> BytesIO:
     content = BytesIO()
     if isinstance(place, str | Path) and Path(place).is_dir():
         torch.save(read_checkpoint(Path(place)), content)
-    elif isinstance(place, str | Path):
+        content.seek(0)
+        return content
+    if isinstance(place, str | Path):
         with fsspec.open(str(place), "rb") as file:
             shutil.copyfileobj(file, content)
     else:
         shutil.copyfileobj(place, content)
     if not is_whole(content):
-        raise UserError(f"{place} is damaged (not a whole archive, or its checksums do not hold)")
+        raise damage(Path(str(place) if isinstance(place, str | Path) else "the checkpoint"))
     content.seek(0)
     return content

@@ -12,6 +12,7 @@ import lightning as L
 
 from lightning_embed.checkpointing.position import Position
 from lightning_embed.errors import UserError
+from lightning_embed.library_internals import STEPPED
 
 UNLIMITED = float("inf")
 
@@ -132,7 +133,7 @@ def place_loops(fit_loop: dict[str, Any], position: Position, accumulate: int) -
         "current": _counts(0),
         "is_last_batch": False,
     }
-    fit_loop["epoch_loop.state_dict"] = {"_batches_that_stepped": position.step}
+    fit_loop["epoch_loop.state_dict"] = {STEPPED: position.step}
 
 
 def _counts(number: int) -> dict[str, int]:

@@ -181,7 +181,7 @@ def _best(folder: Path) -> Path:
 
 def _newest(folders: Iterator[Path], where: str) -> Path:
     """The newest whole checkpoint of the first run that has one; others are named."""
-    passed_over = []
+    refused: list[UserError] = []
     for folder in folders:
         whole = []
         files = [file for file in (folder / "checkpoints").glob("*.ckpt") if file.name[0] != "."]
@@ -191,13 +191,14 @@ def _newest(folders: Iterator[Path], where: str) -> Path:
                 check(candidate, "file", "content")
                 whole.append((_progress(candidate), file))
             except UserError as error:
-                say("warning", f"passed over {file}: {error}")
-                passed_over.append(str(file))
+                refused.append(error)
         if whole:
+            for reason in refused:
+                say("warning", f"passed over: {reason}")
             return max(whole)[1]
-        if files:
-            break
-    raise _none(where + (f" (passed over: {', '.join(passed_over)})" if passed_over else ""))
+        if refused:
+            raise refused[0]
+    raise _none(where)
 
 
 def _progress(candidate: Candidate) -> tuple[int, int]:

@@ -24,7 +24,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning_embed.atomic import remove, sweep
 from lightning_embed.checkpointing.resume import Resuming
 from lightning_embed.console import say
-from lightning_embed.errors import UserError
+from lightning_embed.errors import UserError, one_line
 from lightning_embed.library_internals import dump_checkpoint, is_accumulating
 from lightning_embed.padding.guard import PaddingVectorChanged
 
@@ -166,7 +166,7 @@ class Checkpoints(Checkpoint):
             self._rotate()
             say("saved", f"{self.last_path} (step {trainer.global_step})")
         except Exception as error:  # the exception that ends the run matters more
-            say("warning", f"not saved: {' '.join(str(error).split())}")
+            say("warning", f"not saved: {one_line(error)}")
 
     # How ---------------------------------------------------------------------------------------
 

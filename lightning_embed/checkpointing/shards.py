@@ -24,15 +24,14 @@ from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.checkpoint.planner import ReadItem
 
 from lightning_embed.errors import UserError
-from lightning_embed.library_internals import read_every_value
+from lightning_embed.library_internals import SHARDS_GLOBALS, read_every_value
 
 META, MARK = "meta.pt", "whole.json"
 OPTIMIZER = "optimizer_"  # Lightning's key for the state of optimizer 0, 1, ...
 PLAIN_GLOBALS = {
     ("torch", "Size"),
     ("torch", "device"),
-    ("torch.serialization", "_get_layout"),
-    ("torch.distributed.checkpoint.filesystem", "_StorageInfo"),
+    *SHARDS_GLOBALS,
     ("collections", "OrderedDict"),
     ("pathlib", "PosixPath"),
 }

@@ -3,6 +3,7 @@
 Exit status: 0 clean, 1 findings, 2 unreadable.
 """
 
+import os
 import sys
 from json import dumps
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from lightning_embed.audit.foreign import examine
 from lightning_embed.audit.judge import judge
 from lightning_embed.console import say
-from lightning_embed.errors import UserError
+from lightning_embed.errors import UserError, one_line
 
 
 def audit(path: str, json: bool = False, padding_idx: int | None = None) -> int:
@@ -26,8 +27,10 @@ def audit(path: str, json: bool = False, padding_idx: int | None = None) -> int:
             raise UserError(f"{path} is an address; download it and give the folder or file")
         subject = examine(Path(path).expanduser(), padding_idx)
         facts = list(judge(subject))
-    except (ValueError, OSError) as error:
-        print(f"error: {_printable(' '.join(str(error).split()))}", file=sys.stderr)
+    except (UserError, OSError) as error:
+        if os.environ.get("LIGHTNING_EMBED_TRACEBACK"):
+            raise
+        print(f"error: {_printable(one_line(error))}", file=sys.stderr)
         return 2
     findings = sum(fact.verdict == "finding" for fact in facts)
     if json:

@@ -214,7 +214,7 @@ class EmbedCLI(LightningCLI):
             self._check(self.run.checkpoint, config)
 
     def _check(self, path: Path, config: Any) -> None:
-        """Nothing in a checkpoint overrides what was asked for without a word."""
+        """Ask the gate whether this command may use a checkpoint, and keep what it holds."""
         parser = command_parser(self, self.command)
         candidate = Candidate(
             path,
@@ -223,12 +223,13 @@ class EmbedCLI(LightningCLI):
             default=lambda key: parser.get_default(f"model.{key}"),
             trainer=trainer_settings(config.trainer),
         )
-        check(candidate, "file", "content", "run")
-        self.checkpoint = candidate.checkpoint
+        check(candidate, "file", "content", "run", "shape")
+        tensors = ("state_dict", "optimizer_states")  # they would keep their file open all along
+        self.checkpoint = {k: v for k, v in candidate.checkpoint.items() if k not in tensors}
         if candidate.trains:
             epoch = self.checkpoint[DATA]["epoch"]  # Lightning's own runs ahead
             say("resume", f"{path}: step {self.checkpoint['global_step']}, epoch {epoch}")
-        check(candidate, "settings")
+        check(candidate, "changes")
 
     # Assembly ----------------------------------------------------------------------------------
 
@@ -256,7 +257,7 @@ class EmbedCLI(LightningCLI):
         fit = self.command == "fit"
         if given["logger"] is None:
             folder = self.run.folder
-            first = self.checkpoint["global_step"] + 1 if self.checkpoint else None
+            first = self.checkpoint["global_step"] + 1 if fit and self.checkpoint else None
             kwargs["logger"] = fit and Curves(str(folder.parent), folder.name, first)
         self.save_config_kwargs = {"path": saved, "save_to_log_dir": False}
         return super().instantiate_trainer(**kwargs)

@@ -2,8 +2,8 @@
 
 import torch
 
+from lightning_embed.checkpointing.compatibility import Candidate, check
 from lightning_embed.checkpointing.run_folders import find_checkpoint
-from lightning_embed.commands.quiet import quiet_libraries
 from lightning_embed.errors import UserError
 from lightning_embed.training.generate import generate_texts
 from lightning_embed.training.lightning_module import LanguageModel
@@ -41,8 +41,8 @@ def generate(
             raise UserError(f"--{name} must be at least {least}, not {value}")
     if not 0 < top_p <= 1:
         raise UserError(f"--top_p must be above 0 and at most 1, not {top_p}")
-    quiet_libraries()
     path = find_checkpoint(checkpoint, "generate")
+    check(Candidate(path, "generate"), "file", "content")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     module = LanguageModel.load_from_checkpoint(path, map_location=device)
     texts = generate_texts(

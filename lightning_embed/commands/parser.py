@@ -12,7 +12,8 @@ from typing import Any, NoReturn
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
-from lightning_embed.errors import UserError
+from lightning_embed.commands.quiet import quiet_libraries
+from lightning_embed.errors import UserError, one_line
 from lightning_embed.library_internals import option_names
 
 UNKNOWN = re.compile(
@@ -92,10 +93,6 @@ def nearest(word: str, words: list[str]) -> str:
     return f" (did you mean {found[0]}?)" if found else ""
 
 
-def one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
 class OneLineParser(LightningArgumentParser):
     """Prints `error: ...` without the usage and exits with status 2."""
 
@@ -129,6 +126,7 @@ def call_with_options(
         prog=prog,
         description=(inspect.getdoc(function) or "").partition("\n")[0],
     )
+    quiet_libraries()
     options = parser.parse_args(_with_values(args, switches))
     expand_paths(options)
     return function(**{name: options[name] for name in parameters})

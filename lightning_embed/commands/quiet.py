@@ -16,15 +16,11 @@ def quiet_libraries() -> None:
     for message in (
         ".*does not have many workers.*",
         ".*dataloader is not resumable.*",
-        ".*Checkpoint directory .* exists and is not empty.*",
         ".*isinstance\\(treespec, LeafSpec\\).*",
         ".*number of training batches.*smaller than the logging interval.*",
         ".*is not supported for `.*` in `autocast`.*",
         ".*Please use the new API settings to control TF32.*",
-        ".*`training_step` returned `None`.*",
-        ".*could not find the monitored key.*",  # a run that ends before its first validation
         ".*`max_epochs` was not set.*",  # RunLength sets it once the text is known
-        ".*The dirpath has changed from.*",
         ".*It is recommended to use .*sync_dist=True.*",
         ".*assuming the intent is to load in a single process.*",
     ):

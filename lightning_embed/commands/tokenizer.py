@@ -1,6 +1,5 @@
 """The `tokenizer` command: train one on text, adopt a foreign one, or look at one."""
 
-import os
 from pathlib import Path
 
 from lightning_embed.console import say
@@ -32,7 +31,6 @@ def tokenizer(
         output: where the tokenizer is written.
         text: a text to show the pieces of.
     """
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     if adopt is not None and show is not None:
         raise UserError("give --adopt or --show, not both")
     if show is not None:

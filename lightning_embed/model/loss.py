@@ -21,7 +21,7 @@ ChunkLoss = Callable[[Tensor, Tensor, Tensor, Tensor | None], tuple[Tensor, Tens
 # Logits held at once (`benchmarks/loss.py`). Fewer take longer, because the head's gradient, as
 # large as the head, is accumulated once a chunk; more take memory. Eager, where every operation is
 # a pass over them in float32, they should fit a CPU's cache. The GPU's number is an estimate.
-COMPILED, EAGER, ON_GPU = 3 * 2**22, 2**21, 2**26
+MAX_LOGITS_COMPILED, MAX_LOGITS_EAGER, MAX_LOGITS_ON_GPU = 3 * 2**22, 2**21, 2**26
 
 
 def padding_bias(weight: Tensor, padding_idx: int | None) -> Tensor | None:
@@ -35,7 +35,8 @@ def padding_bias(weight: Tensor, padding_idx: int | None) -> Tensor | None:
 
 def rows_at_once(weight: Tensor, compiled: bool) -> int:
     """Rows of a chunk of logits for the head `weight`."""
-    elements = ON_GPU if weight.is_cuda else COMPILED if compiled else EAGER
+    elements = MAX_LOGITS_COMPILED if compiled else MAX_LOGITS_EAGER
+    elements = MAX_LOGITS_ON_GPU if weight.is_cuda else elements
     return max(1, elements // len(weight))
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Shard
 
-from lightning_embed.library_internals import shard_extent, sparse_parts
+from lightning_embed.library_internals import COMPILED_PREFIX, shard_extent, sparse_parts
 
 
 class PaddedEmbedding(NamedTuple):
@@ -63,7 +63,7 @@ def row_of(weight: Tensor, index: int) -> Tensor | None:
 
 def plain_name(key: str) -> str:
     """A state dict's key without the prefix of `torch.compile(module)`."""
-    return key.replace("_orig_mod.", "")
+    return key.replace(COMPILED_PREFIX, "")
 
 
 def find_padded_embeddings(module: nn.Module) -> list[PaddedEmbedding]:

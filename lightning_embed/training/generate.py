@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from lightning_embed.data.tokenizer import TextTokenizer
-from lightning_embed.errors import UserError
 from lightning_embed.model.decoder import DecoderLM
 from lightning_embed.special_tokens import PAD_ID
 from lightning_embed.training.lightning_module import LanguageModel
@@ -104,10 +103,7 @@ def generate_texts(
     seed: int = 0,
 ) -> list[str]:
     """Each prompt's continuation, as text; see `generate_ids`."""
-    if module.tokenizer_json is None:
-        raise UserError(
-            "this model carries no tokenizer: it was not trained on text by this package"
-        )
+    assert module.tokenizer_json is not None, "a model that was not trained on text"
     tokenizer = TextTokenizer.from_json(module.tokenizer_json)
     new = generate_ids(
         module.network,

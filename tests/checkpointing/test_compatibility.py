@@ -40,6 +40,7 @@ STATE = {
     "lr_schedulers": [],
     "callbacks": {"Resuming": {"settings": {"max_steps": 10}}},
     FORMAT_KEY: FORMAT,
+    "tokenizer": "{}",
     DATA: {
         "step": 4,
         "epoch": 0,
@@ -91,75 +92,76 @@ def drop(key: str) -> Callable[[Candidate], None]:
 
 # check, stage, purpose, what is wrong, words of the refusal
 REFUSALS: list[tuple[str, Stage, Purpose, Callable[[Candidate], Any], str]] = [
-    ("is_there", "file", "train", lambda c: c.path.unlink(), "no checkpoint at"),
-    ("is_undamaged", "file", "generate", cut, "is damaged"),
-    ("is_plain", "file", "generate", lambda c: torch.save(Path, c.path), "could run a program"),
-    ("is_of_fit", "content", "generate", drop("state_dict"), "not a checkpoint that fit wrote"),
-    ("is_of_fit", "content", "train", put("epoch", to="x"), "not a checkpoint that fit wrote"),
-    ("is_of_this_format", "content", "evaluate", drop(FORMAT_KEY), "lightning_embed 0.1"),
-    ("is_of_this_format", "content", "train", put(FORMAT_KEY, to=9), "a later version"),
-    ("is_complete", "run", "train", drop("loops"), "has no loops: it can be evaluated"),
-    ("is_complete", "run", "train", put(DATA, "plan", to=None), "has no plan"),
-    ("is_complete", "run", "train", put("loops", to={}), "has no fit_loop"),
+    ("require_there", "file", "train", lambda c: c.path.unlink(), "no checkpoint at"),
+    ("require_undamaged", "file", "generate", cut, "is damaged"),
+    ("take_header", "file", "generate", lambda c: torch.save(Path, c.path), "could run a program"),
+    ("require_ours", "content", "generate", drop("state_dict"), "not a checkpoint that fit wrote"),
+    ("require_ours", "content", "train", put("epoch", to="x"), "not a checkpoint that fit wrote"),
+    ("require_this_format", "content", "evaluate", drop(FORMAT_KEY), "lightning_embed 0.1"),
+    ("require_this_format", "content", "train", put(FORMAT_KEY, to=9), "a later version"),
+    ("require_tokenizer", "content", "generate", put("tokenizer", to=None), "no tokenizer"),
+    ("require_complete", "run", "train", drop("loops"), "has no loops: it can be evaluated"),
+    ("require_complete", "run", "train", put(DATA, "plan", to=None), "has no plan"),
+    ("require_complete", "run", "train", put("loops", to={}), "has no fit_loop"),
     (
-        "has_the_shape_asked_for",
-        "settings",
+        "take_or_require_shape",
+        "shape",
         "train",
         lambda c: c.model.update(d_model=4),
         "--model.d_model is 4, but .* was trained with 2",
     ),
     (
-        "has_the_shape_asked_for",
-        "settings",
+        "take_or_require_shape",
+        "shape",
         "evaluate",
         lambda c: c.model.update(d_model=4),
         "--model.d_model is 4",
     ),
-    ("has_the_same_text", "data", "train", lambda c: c.data.update(key="d2"), "data d1, not on d2"),
+    ("require_same_text", "data", "train", lambda c: c.data.update(key="d2"), "data d1, not on d2"),
     (
-        "has_the_same_tokenizer",
+        "require_same_tokenizer",
         "data",
         "evaluate",
         lambda c: c.data.update(tokenizer="t2"),
         "another tokenizer",
     ),
     (
-        "has_the_same_batches",
+        "require_same_batches",
         "data",
         "train",
         lambda c: c.data["plan"].update(max_length=9),
         "--data.max_length is 9, but this checkpoint was trained with 8",
     ),
     (
-        "has_the_same_batches",
+        "require_same_batches",
         "data",
         "train",
         lambda c: c.data["plan"].update(seed=1),
         "--seed_everything is 1",
     ),
     (
-        "has_the_same_tensors",
+        "require_same_tensors",
         "tensors",
         "generate",
         lambda c: c.state_dict.update(w=torch.zeros(3, 3)),
         "w have other shapes",
     ),
     (
-        "has_the_same_tensors",
+        "require_same_tensors",
         "tensors",
         "generate",
         lambda c: c.state_dict.update(v=torch.zeros(1)),
         "v have other shapes or are on one side only",
     ),
     (
-        "has_the_same_tensors",
+        "require_same_tensors",
         "tensors",
         "train",
         lambda c: c.checkpoint["optimizer_states"][0]["state"].clear(),
         "a moment in group words",
     ),
     (
-        "has_the_same_tensors",
+        "require_same_tensors",
         "tensors",
         "train",
         lambda c: c.groups.update(vectors=[WEIGHT]),
@@ -192,7 +194,7 @@ def test_a_check_refuses_in_one_sentence(
 def test_every_check_has_a_sentence_and_a_case() -> None:
     checks = [look for looks in CHECKS.values() for look in looks]
     assert all(look.__doc__ for look in checks)
-    telling = {"tell_changed_settings"}  # refuses nothing
+    telling = {"tell_changes"}  # refuses nothing
     assert {look.__name__ for look in checks} - telling == {name for name, *_ in REFUSALS}
 
 
@@ -207,7 +209,7 @@ def test_what_may_change_is_told(tmp_path: Path, capsys: Any) -> None:
     it = candidate(tmp_path / "x.ckpt")
     it.model["lr"] = 0.2
     it.trainer["max_steps"] = 20
-    check(it, "settings")
+    check(it, "changes")
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(maxsplit=1)[1] for line in lines] == [
         "model.lr 0.1 -> 0.2, applied from here on",
@@ -228,7 +230,7 @@ def test_evaluation_takes_the_shape_of_the_checkpoint_unless_one_was_asked_for(
 ) -> None:
     it = candidate(tmp_path / "x.ckpt", "evaluate")
     it.model["d_model"] = 256  # the default
-    check(it, "settings")
+    check(it, "shape")
     assert it.model["d_model"] == 2
 
 

@@ -134,7 +134,7 @@ def test_chunks_are_added_up_in_float32_and_stay_so(monkeypatch) -> None:
     weight = torch.randn(V, D, requires_grad=True)
     rounded = []
     for rows in (32, 4):
-        monkeypatch.setattr(loss, "EAGER", rows * V)
+        monkeypatch.setattr(loss, "MAX_LOGITS_EAGER", rows * V)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             value = cross_entropy_sum(torch.randn(32, D), weight, torch.randint(2, V, (32,)), 1)
         (grad,) = torch.autograd.grad(value, weight)
@@ -172,7 +172,7 @@ def test_against_torchs_linear_cross_entropy() -> None:
 
 
 def test_never_holds_all_logits(monkeypatch) -> None:
-    monkeypatch.setattr(loss, "COMPILED", 4 * V)
+    monkeypatch.setattr(loss, "MAX_LOGITS_COMPILED", 4 * V)
     hidden, weight, targets = example("all real")
     sizes = []
 
