@@ -144,6 +144,11 @@ def find_checkpoint(
     Raises:
         UserError: there is none; never a silent start from scratch.
     """
+    if not wanted:  # a shell's variable that is not set
+        raise UserError(
+            "the checkpoint's path is empty: give --ckpt_path (generate: --checkpoint) a file, a"
+            " run's folder, last or best"
+        )
     if wanted == "last":
         return _newest(runs_named(root, name), f"{_called(name)} under {root}")
     if wanted == "best":
@@ -229,7 +234,7 @@ def choose_run(
     trains = purpose == "train"
     if ckpt_path is None and trains:
         return claim(root, name) if claims else Run(root / name)
-    checkpoint = find_checkpoint(ckpt_path or "best", purpose, root, name)
+    checkpoint = find_checkpoint("best" if ckpt_path is None else ckpt_path, purpose, root, name)
     folder = run_of(checkpoint)
     elsewhere = given and folder is not None and not is_named(folder, name)
     if folder is not None and not (trains and elsewhere):

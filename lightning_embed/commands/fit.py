@@ -25,9 +25,14 @@ from lightning_embed.checkpointing.resume import Resuming
 from lightning_embed.checkpointing.run_folders import Run, choose_run, run_name
 from lightning_embed.checkpointing.save import Checkpoints
 from lightning_embed.checkpointing.stop import GracefulStop
-from lightning_embed.commands.parser import OneLineParser, expand_paths, require_settings_files
+from lightning_embed.commands.parser import (
+    OneLineParser,
+    expand_paths,
+    require_settings_files,
+    settings_files_first,
+)
 from lightning_embed.commands.quiet import quiet_libraries
-from lightning_embed.commands.unsupported import refuse_unsupported
+from lightning_embed.commands.unsupported import refuse_shortcuts, refuse_unsupported
 from lightning_embed.console import say
 from lightning_embed.data.datamodule import TextDataModule
 from lightning_embed.errors import UserError
@@ -72,6 +77,8 @@ def seed_number(given: int | bool) -> int:
     """Lightning takes true and false too, for seeds that would not be those of the batches."""
     if isinstance(given, bool):
         raise UserError(f"--seed_everything {str(given).lower()}: give a number")
+    if not 0 <= given < 2**32:  # what numpy's generators take
+        raise UserError(f"--seed_everything must be 0 to {2**32 - 1}, not {given}")
     return given
 
 
@@ -112,7 +119,7 @@ class EmbedCLI(LightningCLI):
         super().__init__(
             LanguageModel,
             TextDataModule,
-            args=[self.command, *self.args],
+            args=[self.command, *settings_files_first(self.args)],
             parser_class=OneLineParser,
             parser_kwargs={"prog": "train.py"},
             seed_everything_default=42,
@@ -191,8 +198,7 @@ class EmbedCLI(LightningCLI):
                 "--trainer.precision 16-true is refused: AdamW's epsilon is 0 in float16 and turns"
                 " the padding row into NaN; take 16-mixed, bf16-mixed or bf16-true"
             )
-        if self.command == "fit":
-            refuse_unsupported(trainer)
+        refuse_unsupported(trainer) if self.command == "fit" else refuse_shortcuts(trainer)
         if trainer.deterministic is None and trainer.accelerator == "cpu":
             trainer.deterministic = True
         # Else determinism writes NaN over all new memory: help for debugging, 1 % of a small step.

@@ -1,9 +1,12 @@
 """The `generate` command: a prompt's continuation on the terminal."""
 
+import sys
+
 import torch
 
 from lightning_embed.checkpointing.compatibility import Candidate, check
 from lightning_embed.checkpointing.run_folders import find_checkpoint
+from lightning_embed.data.tokenizer import TextTokenizer
 from lightning_embed.errors import UserError
 from lightning_embed.training.generate import generate_texts
 from lightning_embed.training.lightning_module import LanguageModel
@@ -45,6 +48,7 @@ def generate(
     check(Candidate(path, "generate"), "file", "content")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     module = LanguageModel.load_from_checkpoint(path, map_location=device)
+    _note_unread(module, prompt)
     texts = generate_texts(
         module,
         [prompt] * samples,
@@ -59,3 +63,19 @@ def generate(
         if samples > 1:
             print(f"--- {number + 1} of {samples}")
         print(prompt + text)
+
+
+def _note_unread(module: LanguageModel, prompt: str) -> None:
+    """Tell, beside the text on standard output, which part of a prompt the model does not see."""
+    if module.tokenizer_json is None:
+        return
+    tokenizer, seen = TextTokenizer.from_json(module.tokenizer_json), module.hparams["max_length"]
+    ids = [tokenizer.bos_id, *tokenizer.encode(prompt)]
+    unknown = ids.count(tokenizer.unk_id) if tokenizer.unk_id is not None else 0
+    notes = []
+    if unknown:
+        notes.append(f"{unknown:,} of the prompt's tokens are unknown to the model's tokenizer")
+    if len(ids) > seen:
+        notes.append(f"of the prompt's {len(ids):,} tokens the model sees the last {seen:,}")
+    for note in notes:
+        print(f"{'note':<9}{note}", file=sys.stderr)

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -42,6 +43,11 @@ PATHS = {
     *("init_from", "output", "path", "show", "tokenizer"),
 }
 
+SECTIONS = {  # of a file of settings
+    *("model", "data", "trainer", "checkpoints", "early_stopping"),
+    *("padding_guard", "loss_watch", "samples"),
+}
+
 LINK = re.compile(r"Call to compute_fn of link .*? failed: ")  # what follows is our own words
 
 
@@ -49,6 +55,21 @@ def _cannot_be(found: re.Match[str]) -> str:
     """jsonargparse tells what it tried with each type; the types and the value are enough."""
     types = re.sub(r"<class '([^']+)'>", r"\1", found["types"]).replace("typing.Literal", "")
     return f"--{found['key']} cannot be {found['value']}: give {types.replace('NoneType', 'null')}"
+
+
+def settings_files_first(args: list[str]) -> list[str]:
+    """The same arguments with every `--config FILE` moved to the front, so that a setting on the
+    command line wins over a file wherever it stands: the parser applies them in order."""
+    files: list[str] = []
+    others: list[str] = []
+    rest = iter(args)
+    for arg in rest:
+        name, joined, _ = arg.partition("=")
+        if name in ("--config", "-c"):
+            files += [arg] if joined else [arg, *islice(rest, 1)]
+        else:
+            others.append(arg)
+    return files + others
 
 
 def require_settings_files(args: list[str]) -> None:
@@ -65,12 +86,12 @@ def require_settings_files(args: list[str]) -> None:
             settings = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise UserError(f"{path} does not parse as YAML: {error}") from None
-        if settings is not None and not isinstance(settings, dict):
+        if not isinstance(settings, dict):
             raise UserError(f"{path} holds no settings; write for example `data:` and lines below")
-        for key in ("model", "data", "trainer"):
-            section = (settings or {}).get(key)
-            if section is not None and not isinstance(section, dict):
-                raise UserError(f"{path}: {key} is {section!r}, but needs settings below it")
+        for key, section in settings.items():
+            if key in SECTIONS and not isinstance(section, dict):
+                found = "empty" if section is None else repr(section)
+                raise UserError(f"{path}: {key} is {found}, but needs settings below it")
 
 
 def expand(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Trainer settings that a fit refuses, where Lightning would do something else than was asked."""
+"""Trainer settings that are refused, where Lightning would do something else than was asked."""
 
 from datetime import timedelta
 from typing import Any
@@ -54,3 +54,15 @@ def refuse_unsupported(trainer: Any) -> None:
     ):
         if refused:
             raise UserError(why)
+
+
+def refuse_shortcuts(trainer: Any) -> None:
+    """Raises UserError, one line, for settings with which an evaluation would score a part of the
+    text without saying so."""
+    for name in ("fast_dev_run", "overfit_batches"):
+        if trainer[name]:
+            raise UserError(
+                f"--trainer.{name} is not for evaluation: leave it out for all of the text, or"
+                " limit the batches with --trainer.limit_val_batches (limit_test_batches,"
+                " limit_predict_batches)"
+            )

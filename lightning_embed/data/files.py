@@ -62,6 +62,12 @@ class FilesCorpus:
         first, last = next(iter(files)), next(reversed(files))
         about.title = first if len(files) == 1 else f"{len(files)} files, {first} to {last}"
         about.counts["files"] = len(files)
+        rows = {path.suffix.lower() for path in paths} & {".json", ".tsv"}
+        if rows:
+            about.notes.append(
+                f"{' and '.join(sorted(rows))} files are taken as plain text, one document each;"
+                " rows are read of jsonl, csv and parquet"
+            )
         held_out = held_out_by_name(files)
         if held_out:
             yield from self._split_by_name(files, held_out, about)
@@ -182,7 +188,7 @@ def find_files(patterns: Iterable[str]) -> list[Path]:
     `**` reaches into folders (not hidden ones), `~` is the home folder. A folder is refused: which
     of its files are text is for the user to say. Raises FileNotFoundError or UserError.
     """
-    found: dict[Path, None] = {}  # a set that keeps its order: a file named twice counts once
+    found: dict[str, Path] = {}  # a file named twice, or by links (in a loop, too), counts once
     for pattern in patterns:
         expanded = os.path.expanduser(pattern)
         if os.path.isdir(expanded):
@@ -196,10 +202,14 @@ def find_files(patterns: Iterable[str]) -> list[Path]:
             matches = sorted(filter(os.path.isfile, glob.glob(expanded, recursive=True)))
         if not matches:
             raise FileNotFoundError(f"--data.files {pattern!r}: no such file, and no file matches")
-        found.update(dict.fromkeys(Path(match).absolute() for match in matches))
+        for path in map(Path, matches):
+            place = os.path.realpath(path)
+            named = found.get(place)
+            if named is None or len(named.parts) > len(path.absolute().parts):
+                found[place] = path.absolute()
     if not found:
         raise UserError("--data.files is empty: name at least one file or glob")
-    return list(found)
+    return list(found.values())
 
 
 def relative_names(paths: list[Path]) -> list[str]:

@@ -108,3 +108,7 @@ def require_column(column: str, present: list[str], where: str) -> None:
             f"{where} has no column {column!r}: name one of {', '.join(map(repr, present))} with "
             "--data.text_column"
         )
+    if present.count(column) > 1:
+        raise UserError(
+            f"{where} has {present.count(column)} columns {column!r}: rename all but one"
+        )

@@ -46,9 +46,9 @@ def say_start(
         f"{short(len(prepared.train.tokens))} to train, {short(len(prepared.validation.tokens))}"
         f" held out; vocabulary {has:,}{fewer}; <pad>=1 checked",
     )
-    unknown = report.splits["validation"].unknown
-    if unknown:
-        say("", f"{unknown:,} held-out tokens are unknown to the tokenizer")
+    unknown = [report.splits[split].unknown for split in ("train", "validation")]
+    if any(unknown):
+        say("", "unknown to the tokenizer: {:,} training and {:,} held-out tokens".format(*unknown))
     processes = f", {trainer.world_size} processes" if trainer.world_size > 1 else ""
     say(
         "numbers",

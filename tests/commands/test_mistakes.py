@@ -109,6 +109,7 @@ def test_files_and_hub_together(workshop: Workshop) -> None:
         ("--seed_everything", "x", "seed_everything"),
         ("--seed_everything", "true", "--seed_everything true: give a number"),
         ("--seed_everything", "false", "--seed_everything false: give a number"),
+        ("--seed_everything", "4294967296", "--seed_everything must be 0 to 4294967295"),
         ("--name", "a/b", "--name"),
         ("--name", "../up", "--name"),
     ],
@@ -128,7 +129,9 @@ def test_a_setting_that_cannot_be(
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
-        ("", "config"),
+        ("", "holds no settings"),
+        ("# data:\n", "holds no settings"),
+        ("trainer:\n", "trainer is empty, but needs settings below it"),
         ("model:\n  d_modle: 3\n", "did you mean model.d_model?"),
         ("model:\n  matrix_lr: 3\n", "it is model.muon_lr now"),
         ("modle:\n  d_model: 3\n", "did you mean model.d_model?"),

@@ -273,6 +273,7 @@ GOOD = '{"text": "good"}\n'
         ("a.jsonl", GOOD + '{"text": "\\ud800"}\n', "a.jsonl:2: half a surrogate pair"),
         ("a.jsonl", '{"id": 1, "body": "x"}\n', "no column 'text': name one of 'id', 'body'"),
         ("a.csv", "id,body\n1,x\n", "no column 'text': name one of 'id', 'body'"),
+        ("a.csv", "text,text\nx,y\n", "a.csv has 2 columns 'text': rename all but one"),
         ("a.csv", "id,text\n1,x\n2\n", "a.csv:3 has 1 fields"),
         ("a.csv", 'id,text\n1,"x\n', "a.csv:2 does not parse as CSV"),
         ("a.parquet", "no parquet", "does not read as parquet"),
