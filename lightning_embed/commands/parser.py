@@ -41,6 +41,8 @@ PATHS = {
     *("init_from", "output", "path", "show", "tokenizer"),
 }
 
+LISTS = ("--data.files", "--files")
+
 LINK = re.compile(r"Call to compute_fn of link .*? failed: ")  # what follows is our own words
 
 
@@ -70,6 +72,27 @@ def require_settings_files(args: list[str]) -> None:
             section = (settings or {}).get(key)
             if section is not None and not isinstance(section, dict):
                 raise UserError(f"{path}: {key} is {section!r}, but needs settings below it")
+
+
+def add_up_lists(args: list[str]) -> list[str]:
+    """`--data.files a --data.files b` means both, as does `--data.files a b`, which a shell makes
+    of `--data.files *.txt`; written as the parser has it, `--data.files=a --data.files+=b`."""
+    found, seen, taking = list[str](), set[str](), ""
+    for arg, after in zip(args, [*args[1:], "-"], strict=False):
+        name, equals, value = arg.partition("=")
+        if name in LISTS and not equals and not after.startswith("-"):
+            taking = name
+        elif name in LISTS and equals:
+            found.append(f"{name}{'+' if name in seen else ''}={value}")
+            seen.add(name)
+            taking = ""
+        elif taking and not arg.startswith("-"):
+            found.append(f"{taking}{'+' if taking in seen else ''}={arg}")
+            seen.add(taking)
+        else:
+            found.append(arg)
+            taking = ""
+    return found
 
 
 def expand(value: Any) -> Any:
@@ -129,7 +152,7 @@ def call_with_options(
         prog=prog,
         description=(inspect.getdoc(function) or "").partition("\n")[0],
     )
-    options = parser.parse_args(_with_values(args, switches))
+    options = parser.parse_args(_with_values(add_up_lists(args), switches))
     expand_paths(options)
     return function(**{name: options[name] for name in parameters})
 
