@@ -78,20 +78,24 @@ def add_up_lists(args: list[str]) -> list[str]:
     """`--data.files a --data.files b` means both, as does `--data.files a b`, which a shell makes
     of `--data.files *.txt`; written as the parser has it, `--data.files=a --data.files+=b`."""
     found, seen, taking = list[str](), set[str](), ""
+
+    def take(name: str, value: str) -> None:
+        further = name in seen and value != "null"  # which begins anew
+        found.append(f"{name}{'+' if further else ''}={value}")
+        seen.add(name)
+
     for arg, after in zip(args, [*args[1:], "-"], strict=False):
         name, equals, value = arg.partition("=")
-        if name in LISTS and not equals and not after.startswith("-"):
+        if taking and not arg.startswith("-"):
+            take(taking, arg)
+            continue
+        taking = ""
+        if name in LISTS and equals:
+            take(name, value)
+        elif name in LISTS and not after.startswith("-"):
             taking = name
-        elif name in LISTS and equals:
-            found.append(f"{name}{'+' if name in seen else ''}={value}")
-            seen.add(name)
-            taking = ""
-        elif taking and not arg.startswith("-"):
-            found.append(f"{taking}{'+' if taking in seen else ''}={arg}")
-            seen.add(taking)
         else:
             found.append(arg)
-            taking = ""
     return found
 
 

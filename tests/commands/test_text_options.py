@@ -25,6 +25,7 @@ ONE_STEP = ("--trainer.max_steps", "1", "--trainer.limit_val_batches", "0")
         ("--data.files a b c --x 1", "--data.files=a --data.files+=b --data.files+=c --x 1"),
         ("--data.files=a --data.files=b", "--data.files=a --data.files+=b"),
         ("--data.files=a --data.files+=b", "--data.files=a --data.files+=b"),
+        ("--data.files a --data.files null", "--data.files=a --data.files=null"),
         ("--data.files+=b", "--data.files+=b"),
         ("--x 1 2 --data.files [a,b] -c d", "--x 1 2 --data.files=[a,b] -c d"),
         ("--data.files", "--data.files"),

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from workshop import Workshop, write_corpus
 
+from lightning_embed import atomic
 from lightning_embed.data import checksums, prepared
 from lightning_embed.data.checksums import CHECKSUMS
 from lightning_embed.data.datamodule import default_cache_dir
@@ -19,6 +20,7 @@ from lightning_embed.data.prepared import damage, open_prepared, prepare
 from lightning_embed.data.token_files import SplitWriter
 from lightning_embed.data.tokenizer import TextTokenizer
 from lightning_embed.errors import UserError, writing
+from lightning_embed.watching.summary import xz_bits_per_byte
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +118,31 @@ def test_a_whole_folder_is_found(
     before = folder.stat().st_ino
     assert made(text, folder.parent) == folder and folder.stat().st_ino == before
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("kept", ["garbage", "[1]", "null", '["a", 2]'])
+def test_a_damaged_figure_of_xz_is_measured_again(folder: Path, kept: str) -> None:
+    opened = open_prepared(folder)
+    right = xz_bits_per_byte(opened)
+    (folder / "xz.json").write_text(kept)
+    assert xz_bits_per_byte(opened) == right is not None
+    assert json.loads((folder / "xz.json").read_text()) == list(right)
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_preparing_sweeps_what_killed_runs_left(
+    text: FilesCorpus, folder: Path, monkeypatch: pytest.MonkeyPatch, found: bool
+) -> None:
+    with monkeypatch.context() as killed:
+        killed.setattr(atomic, "_started", lambda pid: "1")
+        killed.setattr(atomic, "remove", lambda path: None)
+        with atomic.work_folder(folder) as left:
+            (left / "tokens.bin").write_bytes(b"half")
+    if not found:
+        shutil.rmtree(folder)
+    made(text, folder.parent)
+    left_alone = not Path("/proc/self/stat").exists()  # where this process might be its owner
+    assert left.exists() == left_alone
 
 
 def test_large_files_are_compared_by_size(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
