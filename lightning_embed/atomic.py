@@ -4,12 +4,16 @@ The other name is in the same folder, because a rename is one step only within a
 """
 
 import os
+import re
+import secrets
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 TEMPORARY = ".tmp-"
+OWNED = re.compile(re.escape(TEMPORARY) + r"(?P<host>.+)-(?P<pid>\d+)-(?P<start>\d+)-[0-9a-f]{8}")
 
 
 @contextmanager
@@ -30,6 +34,64 @@ def replacing(target: Path) -> Iterator[Path]:
 def temporary_name(target: Path, owner: int) -> Path:
     """Where the process `owner` writes what is to become `target`."""
     return target.with_name(f".{target.name}{TEMPORARY}{owner}")
+
+
+@contextmanager
+def work_folder(target: Path) -> Iterator[Path]:
+    """A folder to make `target` in, beside it and gone after the block unless it was renamed.
+
+    Several processes may share the folder it is in: its name has its owner, so that `sweep_orphans`
+    of another run finds it when this process was killed.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    pid = os.getpid()
+    owner = f"{_host()}-{pid}-{_started(pid)}-{secrets.token_hex(4)}"
+    work = target.with_name(f".{target.name}{TEMPORARY}{owner}")
+    work.mkdir()
+    try:
+        yield work
+    finally:
+        remove(work)
+
+
+def sweep_orphans(folder: Path) -> None:
+    """Remove the work folders of processes of this host that are no more."""
+    for left in folder.glob(f".*{TEMPORARY}*"):
+        owner = OWNED.search(left.name)
+        if owner and owner["host"] == _host() and not _runs(int(owner["pid"]), owner["start"]):
+            remove(left)
+
+
+def _host() -> str:
+    """This machine, or the container: process numbers mean nothing in another."""
+    try:
+        return f"{socket.gethostname()}-{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return socket.gethostname()
+
+
+def _started(pid: int) -> str:
+    """When a process began, as Linux counts, because numbers of processes are given again; "0"
+    where there is no such process, or no telling."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return "0"
+    return status.rpartition(")")[2].split()[19]
+
+
+def _runs(pid: int, start: str) -> bool:
+    if start != "0":
+        return _started(pid) == start
+    if os.name == "nt":  # where signal 0 is not a question
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def put_in_place(written: Path, target: Path) -> None:

@@ -2,9 +2,24 @@
 
 `cli.main` shows these, errors of the operating system (a missing file, a full disk) and Lightning's
 MisconfigurationException as `error: ...`; any other exception is a bug of ours. A library's refusal
-of a setting becomes a `UserError` where objects are built (`commands/fit.py`).
-`LIGHTNING_EMBED_TRACEBACK=1` shows the traceback of any of them.
+of a setting becomes a `UserError` where objects are built (`commands/fit.py`), and the system's
+refusal to write becomes one where a flag says where to (`writing`). `LIGHTNING_EMBED_TRACEBACK=1`
+shows the traceback of any of them.
 """
+
+import errno
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+CANNOT_WRITE = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the quota is used up",
+    errno.EACCES: "this user may not write there",
+    errno.EPERM: "this user may not write there",
+    errno.EROFS: "its file system is read-only",
+    errno.ENAMETOOLONG: "the name is too long",
+}
 
 
 def one_line(error: object) -> str:
@@ -18,3 +33,42 @@ class UserError(ValueError):
 
 class TrainingStopped(RuntimeError):
     """Training met what it must not go on with; the message names the step and the cause."""
+
+
+@contextmanager
+def writing(folder: Path, flag: str, needed: Callable[[], str] = str) -> Iterator[None]:
+    """Where writing to `folder` fails, say why and which flag names another place.
+
+    Args:
+        folder: what the flag names, or a path below it.
+        flag: for example `--data.cache_dir`.
+        needed: how much room is, in a few words with a comma before them; asked on a full disk.
+
+    Raises:
+        UserError: instead of the system's own error; errors of reading other files pass.
+    """
+    try:
+        yield
+    except OSError as error:
+        why = CANNOT_WRITE.get(error.errno or 0)
+        short = error.errno is None and "requested and" in str(error)  # NumPy's words for ENOSPC
+        if short or error.errno in (errno.ENOSPC, errno.EDQUOT):
+            why = f"{why or CANNOT_WRITE[errno.ENOSPC]}{needed()}"
+        elif not _concerns(error, folder):
+            raise
+        elif isinstance(error, FileExistsError | NotADirectoryError):
+            parts = [path for path in (folder, *folder.parents) if path.is_file()]
+            if not parts:
+                raise
+            why = f"{'it' if parts[0] == folder else parts[0]} is a file"
+        if why is None:
+            raise
+        line = f"cannot write to {folder}: {why}; give another folder with {flag}"
+        raise UserError(line) from error
+
+
+def _concerns(error: OSError, folder: Path) -> bool:
+    if error.filename is None:
+        return True
+    named = Path(str(error.filename))
+    return named.is_relative_to(folder) or folder.is_relative_to(named)

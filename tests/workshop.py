@@ -199,7 +199,10 @@ class Workshop:
         )
 
     def arguments(self, command: str, *more: str | Path) -> list[str]:
-        return [command, *TINY, *self.where, *map(str, more)]
+        """The workshop's files unless `more` names others, which would be added to them."""
+        words = list(map(str, more))
+        named = any(word.partition("=")[0] in ("--data.files", "--data.files+") for word in words)
+        return [command, *TINY, *self.where[2 if named else 0 :], *words]
 
     def run(self, command: str, *more: str | Path) -> Outcome:
         return run(*self.arguments(command, *more))

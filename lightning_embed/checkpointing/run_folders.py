@@ -21,7 +21,7 @@ from typing import Any
 from lightning_embed.atomic import remove, replacing
 from lightning_embed.checkpointing.compatibility import Candidate, Purpose, check
 from lightning_embed.console import say
-from lightning_embed.errors import UserError
+from lightning_embed.errors import UserError, writing
 
 CLAIM = "run.json"
 ROOT = Path("runs")  # of all runs, unless --trainer.default_root_dir says otherwise
@@ -67,22 +67,22 @@ def claim(root: Path, name: str) -> Run:
 
 
 def _claim(folder: Path, name: str) -> bool:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            return False
-        with open(folder / CLAIM, "x", encoding="utf-8") as file:
-            json.dump({"name": name, "starts": [time.time()]}, file)
-    except FileExistsError:
-        if folder.parent.is_dir():  # a file of that name, or another process was first
-            return False
-        raise UserError(
-            f"{folder.parent} is a file: give --trainer.default_root_dir a folder"
-        ) from None
-    except NotADirectoryError as error:
-        raise UserError(
-            f"{error.filename} is below a file: give --trainer.default_root_dir a folder"
-        ) from None
+    with writing(folder, "--trainer.default_root_dir"):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if any(folder.iterdir()):
+                return False
+            file = open(folder / CLAIM, "x", encoding="utf-8")  # noqa: SIM115
+        except FileExistsError:
+            if folder.parent.is_dir():  # a file of that name, or another process was first
+                return False
+            raise
+        try:
+            with file:
+                json.dump({"name": name, "starts": [time.time()]}, file)
+        except OSError:
+            remove(folder)
+            raise
     return True
 
 

@@ -25,17 +25,20 @@ from lightning_embed.checkpointing.resume import Resuming
 from lightning_embed.checkpointing.run_folders import Run, choose_run, run_name
 from lightning_embed.checkpointing.save import Checkpoints
 from lightning_embed.checkpointing.stop import GracefulStop
+from lightning_embed.commands import no_effect
 from lightning_embed.commands.parser import (
     OneLineParser,
+    add_up_lists,
     expand_paths,
     require_settings_files,
     settings_files_first,
 )
 from lightning_embed.commands.quiet import quiet_libraries
+from lightning_embed.commands.text_choice import prefer_later_text
 from lightning_embed.commands.unsupported import refuse_shortcuts, refuse_unsupported
 from lightning_embed.console import say
 from lightning_embed.data.datamodule import TextDataModule
-from lightning_embed.errors import UserError
+from lightning_embed.errors import UserError, writing
 from lightning_embed.hardware import keep_freed_memory, settle_threads, suggested_precision
 from lightning_embed.library_internals import command_parser
 from lightning_embed.padding.guard import PaddingGuard
@@ -90,8 +93,9 @@ class SaveConfig(SaveConfigCallback):
         self.path = path
 
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.parser.save(self.config, str(self.path), skip_none=False, overwrite=True)
+        with writing(self.path.parent, "--trainer.default_root_dir"):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.parser.save(self.config, str(self.path), skip_none=False, overwrite=True)
 
 
 class EmbedCLI(LightningCLI):
@@ -145,7 +149,8 @@ class EmbedCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         require_settings_files(args)
-        self.config = parser.parse_args(args)
+        self.config = parser.parse_args(add_up_lists(args))
+        prefer_later_text(args, self.config[self.command].data)
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         # Only the one asked for: building all four parsers takes seconds.
@@ -184,6 +189,8 @@ class EmbedCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         config = self.config[self.command]
         expand_paths(config)
+        defaults = command_parser(self, self.command)
+        no_effect.note_without_effect(no_effect.DATA, config, defaults.get_default)
         trainer = config.trainer
         if trainer.accelerator == "auto":  # on macOS MPS must be asked for
             trainer.accelerator = "cuda" if torch.cuda.is_available() else "cpu"
@@ -288,7 +295,8 @@ class EmbedCLI(LightningCLI):
             if self.run.checkpoint is not None:
                 self.run.note_start()
             say_start(self.trainer, model, datamodule.prepared, self.reason)
-            datamodule.prepared.tokenizer.save(self.run.folder / "tokenizer.json")
+            with writing(self.run.folder, "--trainer.default_root_dir"):
+                datamodule.prepared.tokenizer.save(self.run.folder / "tokenizer.json")
         self.trainer.fit(model, datamodule, **kwargs | {"weights_only": True})
         if self.trainer.global_step == self.checkpoint.get("global_step", 0):
             say(
@@ -335,4 +343,5 @@ class EmbedCLI(LightningCLI):
         kwargs |= {"weights_only": True, "return_predictions": True}
         rows: Any = self.trainer.predict(model, datamodule, **kwargs)
         sources = datamodule.prepared.report.sources
-        write_predictions(rows, sources, self.run.folder / "predictions.csv")
+        with writing(self.run.folder, "--trainer.default_root_dir"):
+            write_predictions(rows, sources, self.run.folder / "predictions.csv")

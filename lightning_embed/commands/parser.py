@@ -48,6 +48,8 @@ SECTIONS = {  # of a file of settings
     *("padding_guard", "loss_watch", "samples"),
 }
 
+LISTS = ("--data.files", "--files")
+
 LINK = re.compile(r"Call to compute_fn of link .*? failed: ")  # what follows is our own words
 
 
@@ -92,6 +94,31 @@ def require_settings_files(args: list[str]) -> None:
             if key in SECTIONS and not isinstance(section, dict):
                 found = "empty" if section is None else repr(section)
                 raise UserError(f"{path}: {key} is {found}, but needs settings below it")
+
+
+def add_up_lists(args: list[str]) -> list[str]:
+    """`--data.files a --data.files b` means both, as does `--data.files a b`, which a shell makes
+    of `--data.files *.txt`; written as the parser has it, `--data.files=a --data.files+=b`."""
+    found, seen, taking = list[str](), set[str](), ""
+
+    def take(name: str, value: str) -> None:
+        further = name in seen and value != "null"  # which begins anew
+        found.append(f"{name}{'+' if further else ''}={value}")
+        seen.add(name)
+
+    for arg, after in zip(args, [*args[1:], "-"], strict=False):
+        name, equals, value = arg.partition("=")
+        if taking and not arg.startswith("-"):
+            take(taking, arg)
+            continue
+        taking = ""
+        if name in LISTS and equals:
+            take(name, value)
+        elif name in LISTS and not after.startswith("-"):
+            taking = name
+        else:
+            found.append(arg)
+    return found
 
 
 def expand(value: Any) -> Any:
@@ -148,7 +175,7 @@ def call_with_options(
         description=(inspect.getdoc(function) or "").partition("\n")[0],
     )
     quiet_libraries()
-    options = parser.parse_args(_with_values(args, switches))
+    options = parser.parse_args(_with_values(add_up_lists(args), switches))
     expand_paths(options)
     return function(**{name: options[name] for name in parameters})
 

@@ -1,12 +1,34 @@
 """The `tokenizer` command: train one on text, adopt a foreign one, or look at one."""
 
+import inspect
 from pathlib import Path
+from typing import Any
 
+from lightning_embed.commands.no_effect import WithoutEffect, note_without_effect
 from lightning_embed.console import say
 from lightning_embed.data.corpus import choose_source
 from lightning_embed.data.source import About, read
 from lightning_embed.data.tokenizer import TextTokenizer
-from lightning_embed.errors import UserError
+from lightning_embed.errors import UserError, writing
+
+
+def _from_nowhere(options: dict[str, Any]) -> bool:
+    """Whether no tokenizer is trained here."""
+    return options["adopt"] is not None or options["show"] is not None
+
+
+GIVEN_IN_VAIN = (
+    *(
+        WithoutEffect(option, _from_nowhere, "nothing is trained with --adopt or --show")
+        for option in ("files", "text_column", "vocab_size", "characters")
+    ),
+    WithoutEffect("output", lambda options: options["show"] is not None, "--show writes nothing"),
+    WithoutEffect(
+        "vocab_size",
+        lambda options: options["characters"] and not _from_nowhere(options),
+        "--characters has an id for each",
+    ),
+)
 
 
 def tokenizer(
@@ -31,6 +53,7 @@ def tokenizer(
         output: where the tokenizer is written.
         text: a text to show the pieces of.
     """
+    note_without_effect(GIVEN_IN_VAIN, locals(), _default)
     if adopt is not None and show is not None:
         raise UserError("give --adopt or --show, not both")
     if show is not None:
@@ -43,7 +66,8 @@ def tokenizer(
             if adopt
             else _trained(files, text_column, vocab_size, characters)
         )
-        made.save(output)
+        with writing(Path(output).absolute(), "--output"):
+            made.save(output)
         say("written", f"{output}; train with --data.tokenizer {output}")
     say("ids", f"{made.vocab_size:,}: <s>={made.bos_id} <pad>={made.pad_id} </s>={made.eos_id}")
     if text is not None:
@@ -51,6 +75,10 @@ def tokenizer(
             "pieces",
             " | ".join(made.decode([i], skip_special_tokens=False) for i in made.encode(text)),
         )
+
+
+def _default(option: str) -> Any:
+    return inspect.signature(tokenizer).parameters[option].default
 
 
 def _trained(

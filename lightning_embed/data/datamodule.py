@@ -22,15 +22,17 @@ from lightning_embed.console import say
 from lightning_embed.data.batch import PaddedRows, PlanLoader
 from lightning_embed.data.corpus import choose_source
 from lightning_embed.data.plan import BatchSettings, Layout, Windows, cut_windows, plan_epoch
-from lightning_embed.data.prepared import Prepared, data_key, open_prepared, prepare
+from lightning_embed.data.prepared import Prepared, damage, data_key, open_prepared, prepare
 from lightning_embed.data.source import Source
-from lightning_embed.data.stdlib import StdlibCorpus
 from lightning_embed.data.token_files import Split, is_prepared
 from lightning_embed.errors import UserError
 
 
 def default_cache_dir() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    try:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:  # a container's user without an entry in its list of users
+        raise UserError("this user has no home folder: say where with --data.cache_dir") from None
     return Path(base) / "lightning_embed"
 
 
@@ -208,7 +210,7 @@ class TextDataModule(L.LightningDataModule):
         return self.eval_dataloader()
 
     @cached_property
-    def _batches_per_epoch(self) -> int:
+    def batches_per_epoch(self) -> int:
         """Global batches of the plan, the same number every epoch."""
         windows = cut_windows(self.prepared.train.offsets, self.max_length)
         return len(plan_epoch(windows, self.settings, seed=self.seed, epoch=0))
@@ -218,14 +220,14 @@ class TextDataModule(L.LightningDataModule):
         """Optimizer steps in an epoch: the plan's, or fewer by `--trainer.limit_train_batches`."""
         limit = self.trainer.limit_train_batches if self.trainer is not None else 1.0
         if isinstance(limit, float):
-            return max(1, int(self._batches_per_epoch * limit))
+            return max(1, int(self.batches_per_epoch * limit))
         assert self.trainer is not None
-        return max(1, min(self._batches_per_epoch, limit // self.trainer.accumulate_grad_batches))
+        return max(1, min(self.batches_per_epoch, limit // self.trainer.accumulate_grad_batches))
 
     @property
     def targets_per_step(self) -> float:
         """Real targets of a global batch, on average."""
-        return self.prepared.train.n_targets / self._batches_per_epoch
+        return self.prepared.train.n_targets / self.batches_per_epoch
 
     # State ----------------------------------------------------------------------------------
 
@@ -251,8 +253,10 @@ class TextDataModule(L.LightningDataModule):
 
     @property
     def _asked(self) -> dict[str, Any]:
-        """How the tokens were asked for, the text itself aside."""
-        return {"source": type(self.source).__name__, **self._tokenizer_asked}
+        """How the tokens were asked for: the text by its name, whatever is in it now."""
+        asked = {"source": type(self.source).__name__, **self._tokenizer_asked}
+        name = getattr(self.source, "name_of_text", None)
+        return asked if name is None else {**asked, "text": name}
 
     def state_dict(self) -> dict[str, Any]:
         """The position, in global batches, and of which data and plan."""
@@ -265,18 +269,29 @@ class TextDataModule(L.LightningDataModule):
             "plan": self.plan_settings,
         }
 
-    def _keep_library(self, state_dict: dict[str, Any]) -> None:
-        """If Python's library was patched since, use the tokens of before, where they are kept."""
+    def _keep_tokens(self, state_dict: dict[str, Any]) -> None:
+        """If the text was changed or removed since, use the tokens of before, where they are kept:
+        Python's library is patched, notes grow, and a run began with what there was then."""
         before = self.cache_dir / state_dict["data"]
-        if not isinstance(self.source, StdlibCorpus) or state_dict["asked"] != self._asked:
+        if "text" not in self._asked or state_dict["asked"] != self._asked:
             return
         if not is_prepared(before) or before == self._folder:
             return
-        if self._folder or data_key(self.source, **self._tokenizer_asked) != before.name:
-            say(
-                "note",
-                f"the standard library has changed; its tokens of before are used ({before})",
-            )
+        change = "has changed"
+        try:
+            now = (self._folder or Path(data_key(self.source, **self._tokenizer_asked))).name
+        except FileNotFoundError:
+            now, change = "", "is gone"
+        if now == before.name:
+            return
+        fault = damage(before)
+        if fault:
+            say("warning", f"the tokens of before, {before}, are damaged ({fault}): not used")
+            return
+        name = self._asked["text"]
+        if self.tokenizer_name not in ("bpe", "characters"):
+            name += f" or --data.tokenizer {self.tokenizer_name}"
+        say("note", f"{name} {change}; its tokens of before are used ({before})")
         self._open_from(before)
 
     def go_on_with(self, state_dict: dict[str, Any], training: bool) -> None:
@@ -285,7 +300,7 @@ class TextDataModule(L.LightningDataModule):
         Raises:
             UserError: another tokenizer, or, for training, other data or another plan.
         """
-        self._keep_library(state_dict)
+        self._keep_tokens(state_dict)
         purpose: Purpose = "train" if training else "evaluate"
         now = {
             "key": self.prepared.key,

@@ -56,6 +56,16 @@ class FilesCorpus:
     def fingerprint(self) -> str:
         return fingerprint_of("files", digests(find_files(self.files)), self.text_column)
 
+    @property
+    def name_of_text(self) -> str:
+        patterns = ", ".join(os.path.abspath(os.path.expanduser(name)) for name in self.files)
+        column = "" if self.text_column == "text" else f" (column {self.text_column!r})"
+        return f"--data.files {patterns}{column}"
+
+    @property
+    def n_bytes(self) -> int:
+        return sum(path.stat().st_size for path in find_files(self.files))
+
     def documents(self, about: About) -> Iterator[Document]:
         paths = find_files(self.files)
         files = dict(zip(relative_names(paths), paths, strict=True))

@@ -37,8 +37,8 @@ def whole_text(path: Path, column: str) -> Iterator[Row]:
         yield str(path), path.read_bytes().decode("utf-8").removeprefix(BOM)
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{path} is not UTF-8 at byte {error.start:,} ({error.reason}): convert it, or leave "
-            "it out of --data.files"
+            f"{path} is not UTF-8 at byte {error.start:,} ({error.reason}): convert it, or"
+            " leave it out"
         ) from None
 
 
@@ -53,8 +53,7 @@ def jsonl_rows(path: Path, column: str) -> Iterator[Row]:
                 row = json.loads(line)
             except (json.JSONDecodeError, RecursionError) as error:
                 raise UserError(
-                    f"{where} does not parse as JSON ({error}): correct it, or leave the file out "
-                    "of --data.files"
+                    f"{where} does not parse as JSON ({error}): correct it, or leave the file out"
                 ) from None
             if not isinstance(row, dict):
                 raise UserError(f"{where} is not a JSON object with a {column!r} in it")
@@ -100,6 +99,25 @@ def parquet_rows(path: Path, column: str) -> Iterator[Row]:
     except pyarrow.ArrowException as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} does not read as parquet ({reason})") from None
+
+
+def columns_of(path: Path) -> dict[str, str]:
+    """Names and kinds of the columns of a file that parses."""
+    if path.suffix.lower() == ".parquet":
+        from pyarrow import parquet
+
+        schema = parquet.read_schema(path)
+        return {field.name: str(field.type) for field in schema}
+    if path.suffix.lower() == ".csv":
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            return dict.fromkeys(next(csv.reader(file), []), "there")
+    kinds: dict[str, str] = {}
+    with open(path, encoding="utf-8-sig", newline="\n") as lines:
+        for row in (json.loads(line) for line in lines if line.strip()):
+            for name, value in row.items():
+                if value is not None:
+                    kinds[name] = type(value).__name__
+    return kinds
 
 
 def require_column(column: str, present: list[str], where: str) -> None:

@@ -5,6 +5,7 @@ Whether the Hub answers at all is asked in `hub_probe.py`.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lightning_embed.data.files import digests
+from lightning_embed.data.files import READERS, digests
+from lightning_embed.data.formats import columns_of
 from lightning_embed.data.hub_probe import require_hub
 from lightning_embed.data.source import About, Document, fingerprint_of
 from lightning_embed.errors import UserError
@@ -52,10 +54,22 @@ class HubCorpus:
 
     @cached_property
     def fingerprint(self) -> str:
-        folder = Path(self.name)
-        local = sorted(p for p in folder.rglob("*") if p.is_file()) if folder.is_dir() else []
         options = (self.name, self.config, self.text_column, self.train_split)
-        return fingerprint_of("hub", RECIPE, digests(local), *options, self.validation_split)
+        files = digests(self._local_files())
+        return fingerprint_of("hub", RECIPE, files, *options, self.validation_split)
+
+    @property
+    def name_of_text(self) -> str:
+        options = self.config, self.text_column, self.train_split, self.validation_split
+        return f"--data.hub {self.name} {options}"
+
+    @property
+    def n_bytes(self) -> int:
+        """Of a local folder; how much a data set on the Hub has is not known before it is here."""
+        return sum(path.stat().st_size for path in self._local_files())
+
+    def _local_files(self) -> list[Path]:
+        return sorted(path for path in Path(self.name).rglob("*") if path.is_file())
 
     def documents(self, about: About) -> Iterator[Document]:
         about.title = f"{self.name}{f' ({self.config})' if self.config else ''}"
@@ -83,16 +97,30 @@ class HubCorpus:
 
         if not Path(self.name).is_dir():
             require_hub(self.name, "--data.files")
-        try:
-            with _quiet():
+        with _quiet() as heard:
+            try:
                 splits: dict[str, Dataset] = datasets.load_dataset(self.name, self.config)
-        except (ValueError, OSError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(
-                f"data set {self.name!r} (config {self.config!r}) cannot be had: {reason}; correct "
-                "--data.hub or --data.hub_config, or give local files with --data.files"
-            ) from None
+            except (ValueError, OSError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+                if heard or isinstance(error, datasets.exceptions.DatasetGenerationError):
+                    raise self._unreadable(error, heard) from error
+                reason = " ".join(str(error).split())
+                raise UserError(
+                    f"data set {self.name!r} (config {self.config!r}) cannot be had: {reason};"
+                    " correct --data.hub or --data.hub_config, or give local files with"
+                    " --data.files"
+                ) from None
         return splits
+
+    def _unreadable(self, error: Exception, heard: list[str]) -> UserError:
+        """What is wrong with a file of the data set; the library's error tells neither file nor
+        line, its log (`heard`) sometimes does."""
+        try:
+            why = unequal_columns(self._local_files(), self.text_column)
+        except UserError as found:
+            why = str(found)
+        if not why:
+            why = heard[0] if heard else " ".join(str(error.__cause__ or error).split())
+        return UserError(f"--data.hub {self.name} does not read: {why}")
 
     def _column(self, rows: Dataset) -> Dataset:
         """The texts alone, as a data set with one column."""
@@ -124,6 +152,30 @@ class HubCorpus:
             used += 1
 
 
+def unequal_columns(files: list[Path], text_column: str) -> str:
+    """Which of these files has other columns than the first, in a sentence; nothing if none has.
+
+    Raises UserError, with file and line, for a file that does not parse or lacks the text's column.
+    """
+    first: tuple[Path, dict[str, str]] | None = None
+    for path in files:
+        reader = READERS.get(path.suffix.lower())
+        if reader is None:
+            continue
+        for _ in reader(path, text_column):
+            pass
+        columns = columns_of(path)
+        first = first or (path, columns)
+        for name in sorted(columns.items() ^ first[1].items()):
+            here, there = (found.get(name[0], "absent") for found in (columns, first[1]))
+            return (
+                f"column {name[0]!r} is {here} in {path} and {there} in {first[0]}; make them"
+                f" equal, or take the texts alone: --data.files '{path.parent / '*'}{path.suffix}'"
+                f" --data.text_column {text_column}"
+            )
+    return ""
+
+
 def evenly_spaced(rows: int) -> set[int]:
     """The numbers of 1 % of the rows, at even distances."""
     count = min(max(1, int(rows * HELD_OUT_SHARE)), HELD_OUT_MOST, rows)
@@ -131,14 +183,21 @@ def evenly_spaced(rows: int) -> set[int]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars of the `datasets` library, which would fill the log."""
+def _quiet() -> Iterator[list[str]]:
+    """No progress bars of the `datasets` library, which would fill the log; what it has to say of
+    a file that does not read is put into the list."""
     import datasets
 
+    heard: list[str] = []
+    ear = logging.Handler(logging.ERROR)
+    ear.emit = lambda record: heard.append(" ".join(record.getMessage().split()))  # type: ignore[method-assign]
+    logger = logging.getLogger("datasets")
+    handlers, logger.handlers = logger.handlers, [ear]
     shown = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
-        yield
+        yield heard
     finally:
+        logger.handlers = handlers
         if shown:
             datasets.enable_progress_bars()

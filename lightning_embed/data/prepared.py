@@ -4,7 +4,8 @@
 
 The key hashes the source's fingerprint, the tokenizer's and the vocabulary asked for, so a changed
 text or tokenizer never finds a stale folder; window length is no part of it, because windows are
-cut when batches are planned. A folder appears under its name only when it is whole.
+cut when batches are planned. A folder appears under its name only when it is whole, and is looked
+through when it is found again: a damaged one is made anew (`checksums.py`).
 
 1. read       documents of both splits as the source has them (`source.py`)
 2. tokenizer  if one is to be trained, documents wait in memory until the text it is trained on is
@@ -19,10 +20,10 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -30,9 +31,13 @@ from typing import Any
 
 import numpy as np
 
+from lightning_embed.atomic import sweep_orphans, work_folder
+from lightning_embed.console import say, short
+from lightning_embed.data import checksums
 from lightning_embed.data.source import About, Document, Source, drained, read, utf8_size
-from lightning_embed.data.token_files import SPLITS, Report, Split, SplitWriter, is_prepared
+from lightning_embed.data.token_files import SPLITS, Report, Split, SplitWriter, fits_together
 from lightning_embed.data.tokenizer import TextTokenizer
+from lightning_embed.errors import writing
 
 FORMAT = 1  # raise when the layout or the meaning of a file changes
 DOCUMENTS_AT_ONCE = 500  # more are encoded no faster, and what they leave is freed later
@@ -90,23 +95,56 @@ def prepare(source: Source, cache_dir: Path, *, tokenizer: str, vocab_size: int 
         cache_dir: folder of all prepared folders.
         tokenizer: "bpe" or "characters" to train one on the training part, else a file or Hub name.
         vocab_size: ids of a trained BPE at most; None takes what suits the size of the text.
+
+    Raises:
+        UserError: the folder cannot be written, or the text cannot be used.
     """
     key = data_key(source, tokenizer=tokenizer, vocab_size=vocab_size)
     target = cache_dir / key
-    if is_prepared(target):
-        return target
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{key}.tmp-", dir=cache_dir))
-    try:
-        _write(source, work, tokenizer, vocab_size, key)
-        try:
-            os.rename(work, target)
-        except OSError:  # another process was first: its folder holds the same
-            if not is_prepared(target):
-                raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    with writing(cache_dir, "--data.cache_dir", lambda: _room(source, cache_dir, tokenizer)):
+        sweep_orphans(cache_dir)
+        if target.exists():
+            fault = damage(target)
+            if not fault:
+                return target
+            say("warning", f"prepared tokens {target} are damaged ({fault}): made anew")
+            # a run that has it open keeps its files, and another may remove it at the same time
+            with work_folder(target) as aside, suppress(FileNotFoundError):
+                os.replace(target, aside / key)
+        with work_folder(target) as work:
+            _write(source, work, tokenizer, vocab_size, key)
+            checksums.note_checksums(work)
+            try:
+                os.rename(work, target)
+            except OSError:  # another process was first: its folder holds the same
+                if damage(target):
+                    raise
     return target
+
+
+def damage(folder: Path) -> str:
+    """What is wrong with a prepared folder, in a few words; nothing if it is whole."""
+    if (folder / checksums.CHECKSUMS).exists():
+        return checksums.damage(folder)
+    try:  # of version 0.1
+        found = open_prepared(folder)
+        for name, split in zip(SPLITS, (found.train, found.validation), strict=True):
+            if not fits_together(split, len(found.report.sources)):
+                return f"the files in {name} do not belong together"
+    except (OSError, ValueError, TypeError, AttributeError, LookupError, EOFError) as error:
+        return " ".join(str(error).split())
+    return ""
+
+
+def _room(source: Source, cache_dir: Path, tokenizer: str) -> str:
+    """How much room the tokens need and there is, for who is told that the disk is full."""
+    text = getattr(source, "n_bytes", 0)
+    if not text:
+        return ""
+    tokens = text * 2 if tokenizer == "characters" else text // 2  # of two bytes, for four of text
+    needed = tokens + (text if text <= KEEP_TEXT_UP_TO else 0)
+    free = shutil.disk_usage(cache_dir).free
+    return f", about {short(needed)}B are needed and {short(free)}B are free"
 
 
 def _given(tokenizer: str) -> TextTokenizer | None:

@@ -64,7 +64,12 @@ class About:
 
 
 class Source(Protocol):
-    """Where documents come from."""
+    """Where documents come from.
+
+    A source may have more: `name_of_text`, a text that stays the same when what is in it changes,
+    so that a run goes on with its tokens when the text has grown since; and `n_bytes`, of the text,
+    from which the room for its tokens is estimated.
+    """
 
     @property
     def fingerprint(self) -> str:

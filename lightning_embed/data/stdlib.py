@@ -55,6 +55,14 @@ class StdlibCorpus:
         # False: an option that is gone; without it tokens prepared before would not be found.
         return fingerprint_of("stdlib", contents, False)
 
+    @property
+    def name_of_text(self) -> str:
+        return "the standard library"
+
+    @property
+    def n_bytes(self) -> int:
+        return sum(map(len, self._sources().values()))
+
     def documents(self, about: About) -> Iterator[Document]:
         sources = self._sources()
         counts = about.counts

@@ -1,6 +1,6 @@
 """The files of one prepared corpus: writing them in one pass, and mapping them into memory.
 
-    tokenizer.json  report.json
+    tokenizer.json  report.json  checksums.json
     {train,validation}/tokens.bin   ids of all documents in a row, uint16 or uint32
                        offsets.npy  (documents + 1,) where each begins, int64
                        n_bytes.npy  (documents,) UTF-8 bytes, int64
@@ -95,6 +95,19 @@ class Split:
     def n_targets(self) -> int:
         """Everything but each document's <s> is predicted once."""
         return int(self.offsets[-1]) - self.documents
+
+
+def fits_together(split: Split, sources: int) -> bool:
+    """Whether the files of a split, made before there were checksums, agree with one another."""
+    ends, n, text = split.offsets, split.documents, split.text_file
+    return (
+        len(ends) == n + 1 == len(split.source) + 1
+        and ends[0] == 0
+        and ends[-1] == len(split.tokens)
+        and bool((np.diff(ends) > 0).all())
+        and bool(((split.source >= 0) & (split.source < sources)).all())
+        and (not text.exists() or text.stat().st_size == split.n_bytes.sum())
+    )
 
 
 class SplitWriter:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from lightning_embed.atomic import replacing
 from lightning_embed.data.hub_probe import require_hub
 from lightning_embed.errors import UserError
 from lightning_embed.processes import command
@@ -144,16 +144,8 @@ class TextTokenizer:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `to_json()` to `path`; whoever reads it sees the old file or the whole new one."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.tmp-")
-        try:
-            with open(handle, "w", encoding="utf-8", newline="") as file:
-                file.write(self.to_json())
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with replacing(Path(path)) as file:
+            file.write_text(self.to_json(), encoding="utf-8", newline="")
 
     @property
     def fingerprint(self) -> str:

@@ -64,11 +64,27 @@ class RunLength(L.Callback):
         each = trainer.accumulate_grad_batches
         limit, interval = trainer.limit_train_batches, trainer.val_check_interval
         if isinstance(limit, int):
+            if limit > data.batches_per_epoch:
+                say(
+                    "note",
+                    f"--trainer.limit_train_batches {limit} is more than the text has: an epoch is"
+                    f" all of its {data.batches_per_epoch:,} steps",
+                )
             trainer.limit_train_batches = limit * each
         elif limit < 1:
             trainer.limit_train_batches = data.steps_per_epoch * each
         if isinstance(interval, float):
             interval = max(1, int(data.steps_per_epoch * interval))
+        elif isinstance(interval, int) and trainer.check_val_every_n_epoch is not None:
+            epoch = data.steps_per_epoch
+            if interval > epoch:
+                say(
+                    "note",
+                    f"--trainer.val_check_interval {interval} is longer than an epoch of {epoch:,}"
+                    " steps: validation at the end of each; with"
+                    " --trainer.check_val_every_n_epoch null it counts across epochs",
+                )
+                interval = epoch
         if isinstance(interval, int):
             trainer.val_check_interval = interval * each
 

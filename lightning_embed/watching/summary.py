@@ -7,6 +7,7 @@ import json
 import lzma
 import shlex
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +88,9 @@ def xz_bits_per_byte(prepared: Prepared) -> tuple[float, float] | None:
     if not all(file.is_file() for file in files):
         return None
     kept = prepared.path / "xz.json"
-    if kept.is_file():
+    with suppress(OSError, ValueError, TypeError):  # absent or damaged: measured again
         alone, after = json.loads(kept.read_text(encoding="utf-8"))
-        return alone, after
+        return float(alone), float(after)
     train, held_out = (file.read_bytes() for file in files)
 
     def size(text: bytes) -> int:
@@ -98,7 +99,8 @@ def xz_bits_per_byte(prepared: Prepared) -> tuple[float, float] | None:
     with ThreadPoolExecutor() as pool:  # lzma lets other threads run
         alone, both, first = pool.map(size, (held_out, train + held_out, train))
     result = 8 * alone / len(held_out), 8 * (both - first) / len(held_out)
-    kept.write_text(json.dumps(result), encoding="utf-8")
+    with suppress(OSError):  # a full disk, or a folder of somebody else's
+        kept.write_text(json.dumps(result), encoding="utf-8")
     return result
 
 

@@ -126,3 +126,62 @@ def test_the_hub_fingerprint_follows_every_option() -> None:
         {"name": "a", "validation_split": None},
     ]
     assert len({HubCorpus(**o).fingerprint for o in options}) == len(options)
+
+
+# -- folders whose files do not go together --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        (
+            {"a.jsonl": '{"text":"x"}\n', "b.jsonl": '{"text":"y"}\n{"text":"z","m":2}\n'},
+            r"'m' is int in .*b\.jsonl and absent in .*a\.jsonl; .*--data\.files '.*\*\.jsonl'",
+        ),
+        (
+            {"a.jsonl": '{"text":"x","n":1}\n', "b.jsonl": '{"text":"y","n":"one"}\n'},
+            r"column 'n' is str in .*b\.jsonl and int in .*a\.jsonl",
+        ),
+        ({"a.csv": "text,n\nx,1\n", "b.csv": "text,m\ny,2\n"}, r"column 'm' is there in .*b\.csv"),
+        ({"a.jsonl": '{"text":"x"}\n{"text":\n'}, r"a\.jsonl:2 does not parse as JSON"),
+        ({"a.csv": "text,n\nx,1\ny,2,3\n"}, r"a\.csv.*Expected 2 fields in line 3, saw 3"),
+        ({"a.parquet": "no parquet"}, r"a\.parquet does not read as parquet"),
+        ({}, "doesn't contain any data files.*--data.hub"),
+        ({"notes.rst": "x"}, r"No \(supported\) data files.*--data.files"),
+    ],
+)
+def test_a_folder_that_does_not_read(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    files: dict[str, str],
+    told: str,
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
+    folder = tmp_path / "stories"
+    folder.mkdir()
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    with pytest.raises(UserError, match=told) as caught:
+        read_all(HubCorpus(str(folder)))
+    assert "\n" not in str(caught.value) and str(folder) in str(caught.value)
+    assert capfd.readouterr() == ("", "")  # the library's own log says it once more
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        datasets.exceptions.DatasetNotFoundError("Dataset 'a/b' is a gated dataset on the Hub."),
+        datasets.exceptions.DataFilesNotFoundError("no files"),
+        datasets.exceptions.DatasetsError("whatever\nelse"),
+    ],
+)
+def test_a_data_set_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(datasets, "load_dataset", refuse)
+    monkeypatch.setattr("lightning_embed.data.hub.require_hub", lambda *_: None)
+    with pytest.raises(UserError, match=r"cannot be had: .*correct --data\.hub") as caught:
+        read_all(HubCorpus("a/b"))
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,88 @@
+"""Options that were given and change nothing in this run: one note for each.
+
+An option is a row of a table. It counts as given when it is not its default.
+"""
+
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from lightning_embed.console import say
+from lightning_embed.data.files import READERS, find_files
+from lightning_embed.errors import UserError
+
+TRAINED_HERE = ("bpe", "characters")  # by --data.tokenizer
+
+
+class WithoutEffect(NamedTuple):
+    """An option, when it has no effect, and why."""
+
+    option: str
+    when: Callable[[Any], bool]  # of all options, by their dotted names
+    why: str
+
+
+def note_without_effect(
+    rows: Iterable[WithoutEffect], options: Any, default: Callable[[str], Any]
+) -> None:
+    """Say which of the rows' options were given in vain.
+
+    Args:
+        rows: a table.
+        options: what was asked for; `options[name]` takes dotted names.
+        default: of an option.
+    """
+    for option, when, why in rows:
+        value = options[option]
+        if value != default(option) and when(options):
+            shown = " ".join(map(str, value)) if isinstance(value, list) else value
+            say("note", f"--{option} {shown} has no effect: {why}")
+
+
+def _has_no_columns(options: Any) -> bool:
+    """Whether nothing of the text comes in rows with columns."""
+    if options["data.hub"] or not options["data.files"]:
+        return not options["data.hub"]
+    files = options["data.files"]
+    with suppress(OSError, UserError):  # of the files themselves is told later
+        found = find_files([files] if isinstance(files, str) else files)
+        return all(path.suffix.lower() not in READERS for path in found)
+    return False
+
+
+def _rows_never_reached(options: Any) -> bool:
+    """Whether a batch holds fewer rows than allowed even where they are narrowest."""
+    longest = options["data.max_length"]
+    narrowest = min(options["data.widths"] or [max(1, longest // 8)])
+    if options["data.layout"] == "packed":
+        narrowest = longest
+    rows: int = options["data.rows_per_batch"]
+    return rows >= options["data.tokens_per_batch"] // max(1, narrowest)
+
+
+DATA = (
+    WithoutEffect("data.text_column", _has_no_columns, "the text is not in rows with columns"),
+    WithoutEffect(
+        "data.hub_config", lambda options: not options["data.hub"], "there is no --data.hub"
+    ),
+    WithoutEffect(
+        "data.vocab_size",
+        lambda options: options["data.tokenizer"] == "characters",
+        "--data.tokenizer characters has an id for each",
+    ),
+    WithoutEffect(
+        "data.vocab_size",
+        lambda options: options["data.tokenizer"] not in TRAINED_HERE,
+        "the tokenizer of --data.tokenizer has its own",
+    ),
+    WithoutEffect(
+        "data.rows_per_batch",
+        _rows_never_reached,
+        "--data.tokens_per_batch allows no more rows anyway",
+    ),
+    WithoutEffect(
+        "data.quick_eval_tokens",
+        lambda options: options["trainer.limit_val_batches"] == 0,
+        "--trainer.limit_val_batches 0 validates nothing while training",
+    ),
+)
