@@ -108,16 +108,15 @@ def _help(target: str) -> str:
 
 
 def _end_on_signals() -> dict[int, Any]:
-    """While text is prepared, a signal ends the program at the next batch, tidied up, with status
-    128 + signal; training has handlers of its own. Returns those that were there before."""
+    """Until training has handlers of its own, a signal ends the program tidied up, with status
+    128 + signal; Ctrl-C too, which Lightning would turn into 1. Returns the handlers before."""
 
     def leave(number: int, frame: Any) -> None:
         raise SystemExit(128 + number)
 
     if threading.current_thread() is not threading.main_thread():
         return {}  # where Python lets nobody set one
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]
-    return {number: signal.signal(number, leave) for number in numbers}
+    return {number: signal.signal(number, leave) for number in processes.stop_signals()}
 
 
 def _is_for_users(error: Exception) -> bool:

@@ -13,7 +13,14 @@ BEGAN = time.perf_counter()  # when the program started: the first module of our
 
 def prepare() -> None:
     """Make both streams fit to be written to: a closed one swallows what is written, and letters
-    that the terminal's encoding lacks are replaced."""
+    that the terminal's encoding lacks are replaced.
+
+    The numbers of closed streams are taken, too: the next file opened, a checkpoint for example,
+    would have them, and libraries written in C++ would print into it.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
     sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
@@ -22,7 +29,8 @@ def prepare() -> None:
 
 
 def mute() -> None:
-    """Nobody reads any more (`head` has seen enough): what comes now goes nowhere."""
+    """Nobody reads any more (`head` has seen enough, the terminal is closed): what comes now goes
+    nowhere."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -30,11 +38,16 @@ def mute() -> None:
 def say(label: str, text: str) -> None:
     """Print `label    text` at once, on the main process."""
     if is_main_process():
-        try:
-            sys.stdout.write(f"{label:<9}{text}\n")
-            sys.stdout.flush()
-        except BrokenPipeError:  # training goes on to its checkpoint
-            mute()
+        write(f"{label:<9}{text}\n")
+
+
+def write(text: str) -> None:
+    """Write to standard output at once; where that fails, training goes on to its checkpoint."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError:  # a broken pipe, a closed terminal (EIO), a file on a full disk
+        mute()
 
 
 def duration(seconds: float) -> str:

@@ -60,9 +60,13 @@ def dump_checkpoint(trainer: L.Trainer) -> dict[str, Any]:
     return trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
 
 
-def ask_no_rank_for_sigterm(trainer: L.Trainer) -> None:
-    """Before each batch Lightning asks rank 0 for a SIGTERM that its own handlers would have
-    noted: a broadcast and, on a GPU, a wait for it. `checkpointing/stop.py` agrees without."""
+def leave_signals_alone(trainer: L.Trainer) -> None:
+    """Have Lightning neither handle signals nor speak of them: `checkpointing/stop.py` does.
+
+    Its handlers broadcast, which hangs where one process alone is told, and under SLURM queue the
+    job again. Before each batch it asks rank 0 for a SIGTERM: a broadcast and, on a GPU, a wait.
+    """
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
 
 

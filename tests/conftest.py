@@ -1,6 +1,7 @@
 """Fixtures that several test modules share."""
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,14 @@ def finished(
     shop = Workshop(corpus, cache, tmp_path_factory.mktemp("finished"))
     often = ("--trainer.log_every_n_steps", "5", "--padding_guard.every_n_steps", "5")
     return shop, shop.fit("done", "--trainer.max_epochs", "4", *often)
+
+
+@pytest.fixture
+def not_nohup() -> Iterator[None]:
+    """SIGHUP is not ignored, though the tests themselves may run under nohup."""
+    before = signal.signal(signal.SIGHUP, lambda number, frame: None)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 def is_plus_zero(row: Tensor) -> bool:

@@ -2,17 +2,20 @@
 
 import errno
 import inspect
+import shlex
 import signal
 import subprocess
 import sys
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from workshop import ROOT, Workshop, run, run_apart
 
-from lightning_embed.cli import COMMANDS
+import lightning_embed
+from lightning_embed.cli import COMMANDS, main
 from lightning_embed.errors import TrainingStopped, UserError
 from lightning_embed.model.decoder import DecoderLM
 
@@ -98,6 +101,37 @@ def test_a_bare_value_error_while_training_is_a_bug(
     assert not isinstance(caught.value, UserError)
 
 
+def test_a_bug_says_where_to_report_it_and_with_what(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(args: list[str]) -> None:
+        raise KeyError("ours")
+
+    monkeypatch.setattr("lightning_embed.commands.consolidate.consolidate", fail)
+    with pytest.raises(KeyError):
+        main(["consolidate"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("bug: this is a fault of lightning_embed")
+    for attached in ("traceback", "command line", "config.yaml"):
+        assert attached in line
+    asked = shlex.split(line.partition("what `")[2].partition("`")[0])
+    assert run(*asked[asked.index("train.py") + 1 :]) == run("version")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--version",), ("-V",), ("version",), ("fit", "--version"), ("generate", "--version")],
+)
+def test_versions_are_those_that_a_report_needs(words: list[str]) -> None:
+    told = run(*words)
+    assert told.status == 0 and told.err == ""
+    assert told.line("lightning_embed") == lightning_embed.__version__
+    assert told.line("torch") == version("torch")
+    assert told.line("lightning ") == version("lightning")
+    assert "cores" in told.line("processor")
+    assert told.line("gpu")
+
+
 def test_ctrl_c_ends_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
     fails(monkeypatch, KeyboardInterrupt())
     assert run("consolidate") == (130, "", "")
@@ -116,13 +150,15 @@ def test_a_mistake_ends_the_process_with_a_status_and_one_line(tmp_path: Path) -
 # -- signals ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"])
 def test_a_signal_while_text_is_prepared_ends_the_program_tidied_up(
     workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     def told(*args: object, **kwargs: object) -> None:
         signal.raise_signal(signal.Signals[name])
 
+    if name == "SIGHUP":  # the tests themselves may run under nohup
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     before = signal.getsignal(signal.Signals[name])
     monkeypatch.setattr("lightning_embed.data.prepared._encoded", told)
     cache = tmp_path / "cache"

@@ -8,7 +8,7 @@ from lightning_embed.processes import is_main_process
 
 @pytest.fixture(autouse=True)
 def one_process(monkeypatch) -> None:
-    for name in ("RANK", "LOCAL_RANK", "NODE_RANK"):
+    for name in ("LOCAL_RANK", "NODE_RANK", "GROUP_RANK"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -18,7 +18,7 @@ def test_a_line_is_label_and_text(capsys) -> None:
     assert capsys.readouterr().out == "corpus   5 documents\n         and more\n"
 
 
-@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "NODE_RANK"])
+@pytest.mark.parametrize("name", ["LOCAL_RANK", "NODE_RANK", "GROUP_RANK"])
 def test_one_process_talks(monkeypatch, capsys, name) -> None:
     monkeypatch.setenv(name, "0")
     assert is_main_process()

@@ -144,7 +144,7 @@ class Watched(L.Callback):
         self.trainer_known = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        internals.ask_no_rank_for_sigterm(trainer)
+        internals.leave_signals_alone(trainer)
         self.trainer_known = internals.trainer_of(pl_module) is trainer
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:

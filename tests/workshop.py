@@ -164,6 +164,19 @@ class HaltAt(L.Callback):
         trainer.should_stop |= trainer.global_step == self.step
 
 
+class HaltAfter(L.Callback):
+    """Ends training some steps after it has begun."""
+
+    def __init__(self, steps: int = 3) -> None:
+        self.steps, self.began = steps, 0
+
+    def on_train_start(self, trainer: L.Trainer, *args: Any) -> None:
+        self.began = trainer.global_step
+
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+        trainer.should_stop |= trainer.global_step == self.began + self.steps
+
+
 class FailAt(L.Callback):
     """An accident: an exception in the middle of step `step` (the first is 1)."""
 

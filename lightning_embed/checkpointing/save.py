@@ -24,7 +24,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning_embed.atomic import remove, sweep
 from lightning_embed.checkpointing.resume import Resuming
 from lightning_embed.console import say
-from lightning_embed.errors import UserError, one_line
+from lightning_embed.errors import TrainingStopped, UserError, one_line
 from lightning_embed.library_internals import dump_checkpoint, is_accumulating
 from lightning_embed.padding.guard import PaddingVectorChanged
 
@@ -58,7 +58,8 @@ class Checkpoints(Checkpoint):
             )
         self.every_n_steps, self.every_n_minutes = every_n_steps, every_n_minutes
         self.keep_last, self.monitor = keep_last, monitor
-        self.folder = Path()  # the run's, set by whoever knows it
+        self.folder = Path()  # the run's, set by whoever knows it,
+        self.resume = ""  # like the command line that goes on from there
         self.best = math.inf
         self.best_step = 0
         self.failures = 0  # saves that a full disk prevented
@@ -165,6 +166,8 @@ class Checkpoints(Checkpoint):
             trainer.strategy.save_checkpoint(checkpoint, self.folder / NEXT)
             self._rotate()
             say("saved", f"{self.last_path} (step {trainer.global_step})")
+            if not isinstance(exception, TrainingStopped):  # its own words say what to change
+                say("go on", self.resume)
         except Exception as error:  # the exception that ends the run matters more
             say("warning", f"not saved: {one_line(error)}")
 

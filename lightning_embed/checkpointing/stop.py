@@ -1,4 +1,5 @@
-"""`GracefulStop`: SIGTERM, SIGUSR1 and Ctrl-C finish the step, save, and say how to go on.
+"""`GracefulStop`: Ctrl-C, SIGTERM and what batch systems and closed terminals send finish the step,
+save, and say how to go on.
 
 Lightning's own handlers end with exit status 0, or hang when one process alone gets the signal;
 these take their place once training starts. They only note the signal: processes agree on it at the
@@ -15,9 +16,8 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from lightning_embed.checkpointing.save import Checkpoints
 from lightning_embed.console import say
-from lightning_embed.library_internals import ask_no_rank_for_sigterm, is_accumulating
-
-NAMES = ("SIGINT", "SIGTERM", "SIGUSR1")  # the last is missing on Windows
+from lightning_embed.library_internals import is_accumulating, leave_signals_alone
+from lightning_embed.processes import stop_signals
 
 
 class Stopped(SystemExit):
@@ -31,12 +31,11 @@ class GracefulStop(Checkpoint):
     A `Checkpoint` for Lightning, which calls those last: what it saves must know of the whole step.
 
     Args:
-        checkpoints: what saves.
-        resume: the command line that goes on from there.
+        checkpoints: what saves, and knows the command line that goes on from there.
     """
 
-    def __init__(self, checkpoints: Checkpoints, resume: str) -> None:
-        self.checkpoints, self.resume = checkpoints, resume
+    def __init__(self, checkpoints: Checkpoints) -> None:
+        self.checkpoints = checkpoints
         self.received = 0
         self._before: dict[int, Any] = {}
         self._group: dist.ProcessGroup | None = None
@@ -49,16 +48,18 @@ class GracefulStop(Checkpoint):
     def _install(self, trainer: L.Trainer) -> None:
         if self._before:
             return
-        for number in (getattr(signal, name) for name in NAMES if hasattr(signal, name)):
+        for number in stop_signals():
             self._before[number] = signal.signal(number, self._handle)
         if trainer.world_size > 1 and self._group is None:
             self._group = dist.new_group(
                 backend="gloo"
             )  # on CPU tensors, so that no GPU is waited for
 
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        leave_signals_alone(trainer)
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._install(trainer)
-        ask_no_rank_for_sigterm(trainer)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._install(trainer)
@@ -96,7 +97,7 @@ class GracefulStop(Checkpoint):
         say("stopped", f"by {name} after step {trainer.global_step}")
         if saved:
             say("saved", str(self.checkpoints.last_path))
-        say("go on", self.resume)
+        say("go on", self.checkpoints.resume)
         raise Stopped(128 + received)
 
     def _restore(self) -> None:

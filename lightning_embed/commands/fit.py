@@ -9,7 +9,6 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -36,13 +35,15 @@ from lightning_embed.commands.parser import (
 from lightning_embed.commands.quiet import quiet_libraries
 from lightning_embed.commands.text_choice import prefer_later_text
 from lightning_embed.commands.unsupported import refuse_shortcuts, refuse_unsupported
+from lightning_embed.commands.waiting import wait_in_words
 from lightning_embed.console import say
 from lightning_embed.data.datamodule import TextDataModule
 from lightning_embed.errors import UserError, writing
 from lightning_embed.hardware import keep_freed_memory, settle_threads, suggested_precision
 from lightning_embed.library_internals import command_parser
 from lightning_embed.padding.guard import PaddingGuard
-from lightning_embed.processes import command, is_main_process
+from lightning_embed.processes import command_of_all, is_main_process
+from lightning_embed.training.early_stopping import EarlyStopping, is_time_over
 from lightning_embed.training.lightning_module import LanguageModel
 from lightning_embed.training.loss_watch import LossWatch
 from lightning_embed.training.run_length import RunLength, planned_steps
@@ -86,7 +87,8 @@ def seed_number(given: int | bool) -> int:
 
 
 class SaveConfig(SaveConfigCallback):
-    """Writes the whole configuration to `path`, whatever logger there is."""
+    """Writes the whole configuration to `path`, whatever logger there is, and the tokenizer
+    beside it."""
 
     def __init__(self, *args: Any, path: Path, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -95,6 +97,7 @@ class SaveConfig(SaveConfigCallback):
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         with writing(self.path.parent, "--trainer.default_root_dir"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            trainer.datamodule.prepared.tokenizer.save(self.path.parent / "tokenizer.json")  # type: ignore[attr-defined]
             self.parser.save(self.config, str(self.path), skip_none=False, overwrite=True)
 
 
@@ -114,10 +117,14 @@ class EmbedCLI(LightningCLI):
         try:
             self._start()
         except BaseException:
-            run: Run | None = getattr(self, "run", None)
-            if run is not None and is_main_process():
-                run.release()  # if nothing was written there
+            self._release()
             raise
+
+    def _release(self) -> None:
+        """Give the run's folder back if nothing was written there."""
+        run: Run | None = getattr(self, "run", None)
+        if run is not None and is_main_process():
+            run.release()
 
     def _start(self) -> None:
         super().__init__(
@@ -210,9 +217,8 @@ class EmbedCLI(LightningCLI):
             trainer.deterministic = True
         # Else determinism writes NaN over all new memory: help for debugging, 1 % of a small step.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        files = config.get("config") or []
-        self.config_path = str(files[0]) if files else None
-        stem = Path(self.config_path).stem if self.config_path else "run"
+        self.config_files = [str(file) for file in config.get("config") or []]
+        stem = Path(self.config_files[0]).stem if self.config_files else "run"
         self.run = choose_run(
             Path(trainer.default_root_dir),
             config.name or stem,
@@ -256,6 +262,7 @@ class EmbedCLI(LightningCLI):
         self.resume = ("fit", "--config", saved, "--ckpt_path", self.run.folder)
         checkpoints = config["checkpoints"]
         checkpoints.folder = self.run.checkpoints
+        checkpoints.resume = command_of_all(*self.resume)
         given["callbacks"] = [
             *(given["callbacks"] or []),
             RunLength(given=limits != (-1, None)),
@@ -263,7 +270,7 @@ class EmbedCLI(LightningCLI):
             throughput,
             Progress(throughput),
             Crowding(),
-            GracefulStop(checkpoints, command(*self.resume)),
+            GracefulStop(checkpoints),
             Resuming(trainer_settings(self.config[self.command].trainer)),
         ]
         kwargs["plugins"] = [*(given["plugins"] or []), AtomicCheckpointIO()]
@@ -273,7 +280,9 @@ class EmbedCLI(LightningCLI):
             first = self.checkpoint["global_step"] + 1 if fit and self.checkpoint else None
             kwargs["logger"] = fit and Curves(str(folder.parent), folder.name, first)
         self.save_config_kwargs = {"path": saved, "save_to_log_dir": False}
-        return super().instantiate_trainer(**kwargs)
+        trainer = super().instantiate_trainer(**kwargs)
+        wait_in_words(trainer, self._release)
+        return trainer
 
     # Commands ----------------------------------------------------------------------------------
 
@@ -295,8 +304,6 @@ class EmbedCLI(LightningCLI):
             if self.run.checkpoint is not None:
                 self.run.note_start()
             say_start(self.trainer, model, datamodule.prepared, self.reason)
-            with writing(self.run.folder, "--trainer.default_root_dir"):
-                datamodule.prepared.tokenizer.save(self.run.folder / "tokenizer.json")
         self.trainer.fit(model, datamodule, **kwargs | {"weights_only": True})
         if self.trainer.global_step == self.checkpoint.get("global_step", 0):
             say(
@@ -310,21 +317,32 @@ class EmbedCLI(LightningCLI):
             model,
             datamodule,
             root=self.run.folder.parent,
-            resume=command(*self.resume, *self._longer()),
+            resume=command_of_all(*self.resume, *self._longer()),
             checkpoints=config["checkpoints"],
             samples=config["samples"],
-            config=self.config_path,
+            configs=self.config_files,
         )
 
     def _longer(self) -> tuple[str, ...]:
-        """What a run that has reached its limits needs to go on."""
+        """What a run that was ended by something of its settings needs to go on."""
         given, steps = self.config[self.command].trainer, self.trainer.global_step
         if steps < planned_steps(self.trainer):
-            return () if given.max_time is None else ("--trainer.max_time", "null")
-        schedule = ("--model.schedule_steps", str(2 * steps))
+            if is_time_over(self.trainer):
+                return ("--trainer.max_time", "null")
+            early = self.trainer.early_stopping_callback
+            return early.flags_to_go_on() if isinstance(early, EarlyStopping) else ()
+        longer: dict[str, int] = {}
+        ends: list[int] = []  # where each limit ends the run then
         if given.max_epochs and given.max_epochs > 0:
-            return ("--trainer.max_epochs", str(2 * given.max_epochs), *schedule)
-        return ("--trainer.max_steps", str(2 * steps), *schedule)
+            whole = given.max_epochs * self.datamodule.steps_per_epoch
+            if steps >= whole:
+                longer["--trainer.max_epochs"], whole = 2 * given.max_epochs, 2 * whole
+            ends.append(whole)
+        if not longer or 0 < given.max_steps <= steps:
+            longer["--trainer.max_steps"] = 2 * steps
+            ends.append(2 * steps)
+        longer["--model.schedule_steps"] = min(ends)
+        return tuple(str(word) for pair in longer.items() for word in pair)
 
     def validate(self, model: LanguageModel, datamodule: TextDataModule, **kwargs: Any) -> None:
         self.trainer.validate(

@@ -22,6 +22,7 @@ def quiet_libraries() -> None:
         ".*Please use the new API settings to control TF32.*",
         ".*`max_epochs` was not set.*",  # RunLength sets it once the text is known
         ".*It is recommended to use .*sync_dist=True.*",
+        r".*add the following callbacks: \['Timer'\].*",  # a run that goes on without a limit
         ".*assuming the intent is to load in a single process.*",
     ):
         warnings.filterwarnings("ignore", message=message)

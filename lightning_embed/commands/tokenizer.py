@@ -1,6 +1,7 @@
 """The `tokenizer` command: train one on text, adopt a foreign one, or look at one."""
 
 import inspect
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def tokenizer(
         )
         with writing(Path(output).absolute(), "--output"):
             made.save(output)
-        say("written", f"{output}; train with --data.tokenizer {output}")
+        say("written", f"{output}; train with {shlex.join(['--data.tokenizer', output])}")
     say("ids", f"{made.vocab_size:,}: <s>={made.bos_id} <pad>={made.pad_id} </s>={made.eos_id}")
     if text is not None:
         say(

@@ -10,13 +10,12 @@ import time
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import Timer
-from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
 from lightning_embed import figures
-from lightning_embed.console import BEGAN, duration, say, short
+from lightning_embed.console import BEGAN, duration, say, short, write
 from lightning_embed.data.batch import Batch
 from lightning_embed.processes import is_main_process
+from lightning_embed.training.early_stopping import why_stopped
 from lightning_embed.training.lightning_module import LanguageModel
 from lightning_embed.training.run_length import planned_steps
 from lightning_embed.watching.meters import graphs_compiled
@@ -24,20 +23,6 @@ from lightning_embed.watching.throughput import Throughput
 
 LINES = 10  # progress lines in a whole run
 VALIDATION_LINES = 5  # about; TensorBoard has them all
-
-
-def _why_stopped(trainer: L.Trainer) -> str:
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, Timer):
-            left = callback.time_remaining()
-            if left is not None and left <= 0:
-                return "--trainer.max_time is over"
-    early = trainer.early_stopping_callback
-    if early is None or early.stopping_reason is EarlyStoppingReason.NOT_STOPPED:
-        return "a callback asked for it"
-    if early.stopping_reason is EarlyStoppingReason.PATIENCE_EXHAUSTED:
-        return "validation loss falls no longer"
-    return str(early.stopping_reason_message)
 
 
 class Progress(L.Callback):
@@ -126,7 +111,7 @@ class Progress(L.Callback):
         if self.recompilations:
             say("note", f"{self.recompilations} graphs were compiled anew while training")
         if trainer.global_step < self.total_steps and trainer.should_stop:
-            say("note", f"stopped before the planned end: {_why_stopped(trainer)}")
+            say("note", f"stopped before the planned end: {why_stopped(trainer)}")
         say(
             "finished",
             f"{trainer.global_step - self._first_step} steps in"
@@ -174,8 +159,7 @@ class Progress(L.Callback):
             self._line(line)
         elif sys.stdout.isatty() and is_main_process():
             room = shutil.get_terminal_size().columns - 1  # a wrapped line cannot be rewritten
-            sys.stdout.write(f"\r\033[K{'':9}{line}"[: room + len("\r\033[K")])
-            sys.stdout.flush()
+            write(f"\r\033[K{'':9}{line}"[: room + len("\r\033[K")])
             self._live = True
 
     def _text(self, step: int, loss: float, found: dict[str, float]) -> str:
@@ -200,5 +184,5 @@ class Progress(L.Callback):
 
     def _clear(self) -> None:
         if self._live:
-            sys.stdout.write("\r\033[K")
+            write("\r\033[K")
             self._live = False

@@ -20,7 +20,7 @@ from lightning_embed.console import say, short
 from lightning_embed.data.datamodule import TextDataModule
 from lightning_embed.data.prepared import Prepared
 from lightning_embed.padding.padded import row_of
-from lightning_embed.processes import command
+from lightning_embed.processes import command, command_of_all
 from lightning_embed.training.lightning_module import LanguageModel
 from lightning_embed.training.metrics import Evaluation, bits_per_byte_interval
 from lightning_embed.watching.samples import Samples
@@ -113,7 +113,7 @@ def say_end(
     resume: str,
     checkpoints: Checkpoints,
     samples: Samples,
-    config: str | None,
+    configs: list[str],
 ) -> None:
     """Evaluate the best weights on everything held out, show a sample, and tell what to do next.
 
@@ -122,7 +122,7 @@ def say_end(
         resume: the command line that goes on.
         checkpoints: knows the best one, if any validation ran.
         samples: shows its first prompt.
-        config: the configuration file the run was started with.
+        configs: the configuration files the run was started with.
     """
     _say_speed(trainer)
     steps = trainer.global_step
@@ -149,8 +149,8 @@ def say_end(
     say("go on", resume)
     if best:
         say("more", command("generate", "--checkpoint", best, "--prompt", "def "))
-    own = ("--config", config) if config else ()
-    say("own text", command("fit", *own, "--name", "mine", "--data.files", "notes/*.md"))
+    own = [word for file in configs for word in ("--config", file)]
+    say("own text", command_of_all("fit", *own, "--name", "mine", "--data.files", "notes/*.md"))
 
 
 def _megabytes(path: Path) -> float:

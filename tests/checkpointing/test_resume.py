@@ -69,7 +69,7 @@ def steps_in_an_epoch(checkpoint: Path) -> int:
         ("first step", "SIGTERM"),
         ("middle", "SIGUSR1"),
         ("end of epoch 1", "SIGINT"),
-        ("epoch 2", "SIGTERM"),
+        ("epoch 2", "SIGHUP"),
     ],
 )
 def test_a_stopped_run_goes_on_exactly(
@@ -97,6 +97,27 @@ def test_a_run_stopped_again_and_again_goes_on_exactly(workshop: Workshop, whole
     workshop.fit("run", *TWO_EPOCHS, *LAST)
     assert_same_weights(workshop.checkpoint("run"), whole)
     assert len(list((workshop.root / "run").glob("config*.yaml"))) == 4
+
+
+@pytest.mark.parametrize("name", ["SIGUSR1", "SIGTERM"])
+def test_under_slurm_too_the_run_stops_by_our_rules(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Lightning would save elsewhere and queue the job again, or go on."""
+    for variable, value in {
+        "NTASKS": 1,
+        "PROCID": 0,
+        "LOCALID": 0,
+        "NODEID": 0,
+        "JOB_ID": 1,
+    }.items():
+        monkeypatch.setenv(f"SLURM_{variable}", str(value))
+    signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    told = workshop.run("fit", "--name", "run", *TWO_EPOCHS, *stop_at(3, name))
+    assert told.status == 128 + signal.Signals[name]
+    assert told.line("stopped") == f"by {name} after step 3"
+    assert workshop.runs() == ["run"]  # no hpc_ckpt_1.ckpt
+    assert load(workshop.checkpoint("run"))["global_step"] == 3
 
 
 def test_an_accident_loses_nothing_but_its_own_step(workshop: Workshop, whole: Path) -> None:

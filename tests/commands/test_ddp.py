@@ -133,6 +133,43 @@ def test_torchrun_starts_the_processes_too(runs: Workshop, alone: Outcome) -> No
     assert_trained_alike(runs, "torchrun")
 
 
+def test_srun_starts_the_processes_too_seconds_apart(runs: Workshop, alone: Outcome) -> None:
+    command = [sys.executable, str(ROOT / "train.py")]
+    command += runs.arguments("fit", "--name", "srun", *STEPS, *ADAMW, *DDP)
+    job = {
+        **{"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NNODES": "1"},
+        **{"SLURM_JOB_ID": "4711", "SLURM_NODEID": "0", "SLURM_NODELIST": "127.0.0.1"},
+    }
+
+    def start(rank: str) -> subprocess.Popen[str]:
+        mine = {"SLURM_PROCID": rank, "SLURM_LOCALID": rank, "OMP_NUM_THREADS": "1"}
+        pipe, environment = subprocess.PIPE, os.environ | job | mine
+        return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment)
+
+    first = start("0")
+    try:
+        assert first.stdout is not None
+        seen = [line := first.stdout.readline()]
+        while line and not line.startswith("numbers"):  # its folder is claimed
+            seen.append(line := first.stdout.readline())
+        late = start("1")
+        out, err = late.communicate(timeout=120)
+        assert (late.returncode, out, err) == (0, "", "")
+        rest, err = first.communicate(timeout=120)
+    finally:
+        first.kill()
+    told = Outcome(first.returncode, "".join(seen) + rest, err)
+    assert told.status == 0 and told.err == "", told.err
+    assert figures(told) == pytest.approx(figures(alone), abs=1e-4)
+    for line in ("run ", "corpus ", "numbers", "finished", "held out", "best", "go on"):
+        assert told.out.count(f"\n{line}") + told.out.startswith(line) == 1
+    assert told.line("go on").startswith("srun --nodes=1 --ntasks-per-node=2 ")
+    assert [name for name in runs.runs() if name.startswith("srun")] == ["srun"]
+    folder = runs.root / "srun"
+    assert len(list(folder.glob("config*.yaml"))) == 1
+    assert {path.name.split(".")[-2] for path in folder.glob("events*")} == {str(first.pid)}
+
+
 def test_a_run_of_one_process_goes_on_with_two(runs: Workshop, alone: Outcome) -> None:
     stop = ("--trainer.callbacks+=workshop.SignalAt", "--trainer.callbacks.step=4")
     assert runs.run("fit", "--name", "grown", *STEPS, *ADAMW, *stop).status == 143
