@@ -8,6 +8,7 @@ shows the traceback of any of them.
 """
 
 import errno
+import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +33,13 @@ class UserError(ValueError):
 
 
 class TrainingStopped(RuntimeError):
-    """Training met what it must not go on with; the message names the step and the cause."""
+    """Training met what it must not go on with; the message names the step and the cause.
+
+    Attributes:
+        weights_are_good: they are worth a checkpoint, as what was met has not reached them.
+    """
+
+    weights_are_good = True
 
 
 @contextmanager
@@ -72,3 +79,29 @@ def _concerns(error: OSError, folder: Path) -> bool:
         return True
     named = Path(str(error.filename))
     return named.is_relative_to(folder) or folder.is_relative_to(named)
+
+
+def require_range(
+    flag: str,
+    value: float | None,
+    *,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
+) -> None:
+    """Refuse a setting outside its limits; None is left to whoever chooses the value.
+
+    Raises:
+        UserError: `value` breaks a limit, as NaN breaks every one; names `flag`, limits and value.
+    """
+    limits = (
+        ("at least", at_least, operator.ge),
+        ("above", above, operator.gt),
+        ("at most", at_most, operator.le),
+        ("below", below, operator.lt),
+    )
+    given = [(words, limit, holds) for words, limit, holds in limits if limit is not None]
+    if value is not None and not all(holds(value, limit) for _, limit, holds in given):
+        wanted = " and ".join(f"{words} {limit}" for words, limit, _ in given)
+        raise UserError(f"{flag} must be {wanted}, not {value}")

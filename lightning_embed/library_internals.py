@@ -98,6 +98,14 @@ def option_names(parser: LightningArgumentParser) -> list[str]:
     return [action.dest for action in parser._actions]
 
 
+def take_whole_numbers(parser: LightningArgumentParser, *names: str) -> None:
+    """Keep 1 apart from 1.0, which to Lightning are one batch and all batches: its options of the
+    type `float | int` make a float of either, before anybody else sees it."""
+    for action in parser._actions:
+        if action.dest in names:
+            action._typehint = int | float | None  # type: ignore[attr-defined]
+
+
 def metric_defaults(metric: Metric) -> dict[str, Any]:
     """What `Metric.reset` sets states to."""
     return metric._defaults

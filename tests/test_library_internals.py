@@ -226,6 +226,18 @@ def test_a_commands_parser_knows_its_defaults(monkeypatch: pytest.MonkeyPatch) -
     assert internals.command_parser(cli, "fit").get_default("trainer.fast_dev_run") is False
 
 
+@pytest.mark.parametrize("value", [1, 1.0, 2, 0, 0.5, None])
+def test_a_whole_number_stays_one(value: float | None) -> None:
+    parser = LightningArgumentParser()
+    parser.add_lightning_class_args(L.Trainer, "trainer")
+    name = "trainer.limit_val_batches"
+    internals.take_whole_numbers(parser, name)
+    for given in ([f"--{name}={'null' if value is None else value}"], {name: value}):
+        parse = parser.parse_args if isinstance(given, list) else parser.parse_object
+        found = parse(given)[name]
+        assert found == value and type(found) is type(value)
+
+
 def test_a_metrics_defaults_are_what_reset_restores() -> None:
     metric = SumMetric()
     (name,) = internals.metric_defaults(metric)

@@ -230,7 +230,9 @@ def tell_changes(candidate: Candidate) -> None:
             say("changed", f"model.{key} {then} -> {now}, applied from here on")
     before = candidate.checkpoint["callbacks"].get("Resuming", {}).get("settings", {})
     for key, now in candidate.trainer.items():
-        if key in before and before[key] != now:
+        # To Lightning 1 is one batch and 1.0 all of them.
+        whole = now == 1 and type(before.get(key)) is not type(now)
+        if key in before and (before[key] != now or whole):
             say("changed", f"trainer.{key} {before[key]} -> {now}, applied from here on")
 
 

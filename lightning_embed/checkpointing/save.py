@@ -13,7 +13,7 @@ import os
 import time
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -24,9 +24,8 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning_embed.atomic import remove, sweep
 from lightning_embed.checkpointing.resume import Resuming
 from lightning_embed.console import say
-from lightning_embed.errors import TrainingStopped, UserError, one_line
+from lightning_embed.errors import TrainingStopped, UserError, one_line, require_range
 from lightning_embed.library_internals import dump_checkpoint, is_accumulating
-from lightning_embed.padding.guard import PaddingVectorChanged
 
 ASK_EVERY = 10  # steps after which all processes ask the first one's clock
 NEXT = "next.ckpt"  # written whole, about to become last.ckpt
@@ -39,7 +38,8 @@ class Checkpoints(Checkpoint):
         every_n_steps: optimizer steps between saves; 0 leaves it to the minutes.
         every_n_minutes: minutes between saves, whatever the steps; 0 leaves it to the steps.
         keep_last: how many of these to keep.
-        monitor: the validation metric whose lowest value is kept as best.ckpt.
+        monitor: the validation metric whose best value is kept as best.ckpt.
+        mode: whether its lowest ("min") or highest ("max") value is the best.
     """
 
     def __init__(
@@ -48,19 +48,16 @@ class Checkpoints(Checkpoint):
         every_n_minutes: float = 15.0,
         keep_last: int = 2,
         monitor: str = "val/loss",
+        mode: Literal["min", "max"] = "min",
     ) -> None:
-        if keep_last < 1:
-            raise UserError(f"--checkpoints.keep_last must be at least 1, not {keep_last}")
-        if every_n_steps < 0 or every_n_minutes < 0:
-            raise UserError(
-                f"--checkpoints.every_n_steps {every_n_steps} and --checkpoints.every_n_minutes"
-                f" {every_n_minutes} must be at least 0"
-            )
+        require_range("--checkpoints.keep_last", keep_last, at_least=1)
+        require_range("--checkpoints.every_n_steps", every_n_steps, at_least=0)
+        require_range("--checkpoints.every_n_minutes", every_n_minutes, at_least=0)
         self.every_n_steps, self.every_n_minutes = every_n_steps, every_n_minutes
-        self.keep_last, self.monitor = keep_last, monitor
+        self.keep_last, self.monitor, self.mode = keep_last, monitor, mode
         self.folder = Path()  # the run's, set by whoever knows it,
         self.resume = ""  # like the command line that goes on from there
-        self.best = math.inf
+        self.best = math.inf if mode == "min" else -math.inf
         self.best_step = 0
         self.failures = 0  # saves that a full disk prevented
         self._saved_step = math.inf  # before training begins there is nothing to save
@@ -78,10 +75,11 @@ class Checkpoints(Checkpoint):
         return self.folder / "best.ckpt"
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "best_step": self.best_step}
+        return {"best": self.best, "best_step": self.best_step, "monitor": self.monitor}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if self.best_path.exists():  # a run that goes on elsewhere has its own best to find
+        # A run that goes on elsewhere, or by another metric, has its own best to find.
+        if self.best_path.exists() and state_dict.get("monitor", self.monitor) == self.monitor:
             self.best, self.best_step = state_dict["best"], state_dict["best_step"]
 
     # When --------------------------------------------------------------------------------------
@@ -135,11 +133,11 @@ class Checkpoints(Checkpoint):
         found = trainer.callback_metrics
         if self.monitor not in found:
             raise UserError(
-                f"--checkpoints.monitor {self.monitor!r} is no metric of the validation; there are"
+                f"--checkpoints.monitor {self.monitor} is no metric of the validation: there are"
                 f" {', '.join(sorted(name for name in found if name.startswith('val/')))}"
             )
         value = float(found[self.monitor])
-        if value < self.best:
+        if value < self.best if self.mode == "min" else value > self.best:
             before = self.best, self.best_step
             self.best, self.best_step = value, trainer.global_step
             if not self._write(trainer, self.best_path):
@@ -157,7 +155,8 @@ class Checkpoints(Checkpoint):
         """Keep what was done before an accident, unless it struck the weights."""
         if self._in_step or not isinstance(exception, Exception) or trainer.state.fn != "fit":
             return
-        if isinstance(exception, PaddingVectorChanged) or trainer.global_step <= self._saved_step:
+        spoiled = isinstance(exception, TrainingStopped) and not exception.weights_are_good
+        if spoiled or trainer.global_step <= self._saved_step:
             return
         if isinstance(trainer.strategy, ModelParallelStrategy) or not trainer.is_global_zero:
             return  # the other processes may have failed elsewhere, and saving needs all

@@ -25,6 +25,7 @@ from lightning_embed.checkpointing.run_folders import Run, choose_run, run_name
 from lightning_embed.checkpointing.save import Checkpoints
 from lightning_embed.checkpointing.stop import GracefulStop
 from lightning_embed.commands import no_effect
+from lightning_embed.commands.monitors import require_monitors
 from lightning_embed.commands.parser import (
     OneLineParser,
     add_up_lists,
@@ -38,9 +39,9 @@ from lightning_embed.commands.unsupported import refuse_shortcuts, refuse_unsupp
 from lightning_embed.commands.waiting import wait_in_words
 from lightning_embed.console import say
 from lightning_embed.data.datamodule import TextDataModule
-from lightning_embed.errors import UserError, writing
+from lightning_embed.errors import UserError, require_range, writing
 from lightning_embed.hardware import keep_freed_memory, settle_threads, suggested_precision
-from lightning_embed.library_internals import command_parser
+from lightning_embed.library_internals import command_parser, take_whole_numbers
 from lightning_embed.padding.guard import PaddingGuard
 from lightning_embed.processes import command_of_all, is_main_process
 from lightning_embed.training.early_stopping import EarlyStopping, is_time_over
@@ -50,11 +51,13 @@ from lightning_embed.training.run_length import RunLength, planned_steps
 from lightning_embed.training.seeding import Seeding
 from lightning_embed.watching.crowding import Crowding
 from lightning_embed.watching.curves import Curves, quiet_writer
-from lightning_embed.watching.predictions import write_predictions
+from lightning_embed.watching.predictions import predictions_name, write_predictions
 from lightning_embed.watching.progress import Progress
 from lightning_embed.watching.samples import Samples
 from lightning_embed.watching.summary import say_end, say_evaluation, say_start
 from lightning_embed.watching.throughput import Throughput
+
+LIMITED = ("train", "val", "test", "predict")  # batches of them can be limited
 
 
 def fit(args: list[str]) -> None:
@@ -81,8 +84,7 @@ def seed_number(given: int | bool) -> int:
     """Lightning takes true and false too, for seeds that would not be those of the batches."""
     if isinstance(given, bool):
         raise UserError(f"--seed_everything {str(given).lower()}: give a number")
-    if not 0 <= given < 2**32:  # what numpy's generators take
-        raise UserError(f"--seed_everything must be 0 to {2**32 - 1}, not {given}")
+    require_range("--seed_everything", given, at_least=0, at_most=2**32 - 1)
     return given
 
 
@@ -167,10 +169,12 @@ class EmbedCLI(LightningCLI):
         parser.add_argument(
             "--name", type=str | None, default=None, help="The run's name; the config's by default."
         )
+        take_whole_numbers(parser, *(f"trainer.limit_{kind}_batches" for kind in LIMITED))
         parser.link_arguments("seed_everything", "data.seed", compute_fn=seed_number)
+        # In the order in which they speak: weights that are not finite are no matter of padding.
+        parser.add_lightning_class_args(LossWatch, "loss_watch")
         parser.add_lightning_class_args(PaddingGuard, "padding_guard")
         parser.add_lightning_class_args(Samples, "samples")
-        parser.add_lightning_class_args(LossWatch, "loss_watch")
         parser.add_lightning_class_args(Checkpoints, "checkpoints")
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.set_defaults(
@@ -197,7 +201,8 @@ class EmbedCLI(LightningCLI):
         config = self.config[self.command]
         expand_paths(config)
         defaults = command_parser(self, self.command)
-        no_effect.note_without_effect(no_effect.DATA, config, defaults.get_default)
+        rows = (*no_effect.DATA, *(no_effect.RUN if self.command == "fit" else ()))
+        no_effect.note_without_effect(rows, config, defaults.get_default)
         trainer = config.trainer
         if trainer.accelerator == "auto":  # on macOS MPS must be asked for
             trainer.accelerator = "cuda" if torch.cuda.is_available() else "cpu"
@@ -212,7 +217,11 @@ class EmbedCLI(LightningCLI):
                 "--trainer.precision 16-true is refused: AdamW's epsilon is 0 in float16 and turns"
                 " the padding row into NaN; take 16-mixed, bf16-mixed or bf16-true"
             )
-        refuse_unsupported(trainer) if self.command == "fit" else refuse_shortcuts(trainer)
+        if self.command == "fit":
+            refuse_unsupported(trainer)
+            require_range("--early_stopping.patience", config.early_stopping.patience, at_least=0)
+        else:
+            refuse_shortcuts(trainer)
         if trainer.deterministic is None and trainer.accelerator == "cpu":
             trainer.deterministic = True
         # Else determinism writes NaN over all new memory: help for debugging, 1 % of a small step.
@@ -249,6 +258,9 @@ class EmbedCLI(LightningCLI):
             epoch = self.checkpoint[DATA]["epoch"]  # Lightning's own runs ahead
             say("resume", f"{path}: step {self.checkpoint['global_step']}, epoch {epoch}")
         check(candidate, "changes")
+        if not candidate.trains and config.data.max_length == parser.get_default("data.max_length"):
+            then = self.checkpoint["hyper_parameters"].get("max_length")
+            config.data.max_length = then or config.data.max_length
 
     # Assembly ----------------------------------------------------------------------------------
 
@@ -289,10 +301,14 @@ class EmbedCLI(LightningCLI):
     def before_fit(self) -> None:
         """Refuse what cannot be before anything is loaded or written: on the main process, which
         prepares the text; others learn of it in `TextDataModule.setup`."""
+        if self.command == "fit":
+            require_monitors(self.trainer.callbacks)  # type: ignore[attr-defined]
         if not is_main_process():
             return
         data = self.checkpoint.get(DATA)
         if data is not None:
+            if self.command != "fit":
+                self.datamodule.score_with(data, self.checkpoint.get("tokenizer"))
             self.datamodule.go_on_with(data, training=self.command == "fit")
         self.model.require_possible(self.datamodule)
 
@@ -345,21 +361,22 @@ class EmbedCLI(LightningCLI):
         return tuple(str(word) for pair in longer.items() for word in pair)
 
     def validate(self, model: LanguageModel, datamodule: TextDataModule, **kwargs: Any) -> None:
-        self.trainer.validate(
-            model, datamodule, **kwargs | {"weights_only": True, "verbose": False}
-        )
-        say_evaluation(model.evaluation)
+        kwargs |= {"weights_only": True, "verbose": False}
+        self.trainer.validate(model, datamodule, **kwargs)
+        say_evaluation(model.evaluation, datamodule)
 
     def test(self, model: LanguageModel, datamodule: TextDataModule, **kwargs: Any) -> None:
         kwargs |= {"weights_only": True, "verbose": False}
         self.trainer.test(model, datamodule, **kwargs)
-        say_evaluation(model.evaluation)
+        say_evaluation(model.evaluation, datamodule, "test")
 
     def predict(self, model: LanguageModel, datamodule: TextDataModule, **kwargs: Any) -> None:
         if self.trainer.world_size > 1:
             raise UserError("predict runs in one process; give --trainer.devices 1")
         kwargs |= {"weights_only": True, "return_predictions": True}
         rows: Any = self.trainer.predict(model, datamodule, **kwargs)
-        sources = datamodule.prepared.report.sources
+        prepared = datamodule.prepared
+        path = self.run.folder / predictions_name(prepared, own=not datamodule.is_other)
+        whole = prepared.report.splits["validation"].bytes
         with writing(self.run.folder, "--trainer.default_root_dir"):
-            write_predictions(rows, sources, self.run.folder / "predictions.csv")
+            write_predictions(rows, prepared.report.sources, path, whole)

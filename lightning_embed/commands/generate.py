@@ -7,7 +7,7 @@ import torch
 from lightning_embed.checkpointing.compatibility import Candidate, check
 from lightning_embed.checkpointing.run_folders import find_checkpoint
 from lightning_embed.data.tokenizer import TextTokenizer
-from lightning_embed.errors import UserError
+from lightning_embed.errors import require_range
 from lightning_embed.training.generate import generate_texts
 from lightning_embed.training.lightning_module import LanguageModel
 
@@ -40,10 +40,8 @@ def generate(
         ("temperature", temperature, 0),
         ("top_k", top_k, 0),
     ):
-        if value < least:
-            raise UserError(f"--{name} must be at least {least}, not {value}")
-    if not 0 < top_p <= 1:
-        raise UserError(f"--top_p must be above 0 and at most 1, not {top_p}")
+        require_range(f"--{name}", value, at_least=least)
+    require_range("--top_p", top_p, above=0, at_most=1)
     path = find_checkpoint(checkpoint, "generate")
     check(Candidate(path, "generate"), "file", "content")
     device = "cuda" if torch.cuda.is_available() else "cpu"

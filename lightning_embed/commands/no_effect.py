@@ -86,3 +86,55 @@ DATA = (
         "--trainer.limit_val_batches 0 validates nothing while training",
     ),
 )
+
+
+def _unless(option: str, value: Any) -> Callable[[Any], bool]:
+    return lambda options: bool(options[option] != value)
+
+
+def _where(option: str, *values: Any) -> Callable[[Any], bool]:
+    return lambda options: options[option] in values
+
+
+CONSTANT = _where("model.schedule", "constant")
+UNSEEN = _where("trainer.limit_val_batches", 0)
+RUN = (
+    WithoutEffect(
+        "model.muon_lr", _unless("model.optimizer", "muon"), "--model.optimizer is not muon"
+    ),
+    WithoutEffect(
+        "model.decay_fraction", _unless("model.schedule", "wsd"), "--model.schedule is not wsd"
+    ),
+    WithoutEffect("model.final_fraction", CONSTANT, "--model.schedule is constant"),
+    WithoutEffect(
+        "model.schedule_steps",
+        lambda options: CONSTANT(options) and options["model.warmup_steps"] is not None,
+        "--model.schedule is constant and --model.warmup_steps given",
+    ),
+    *(
+        WithoutEffect(
+            f"samples.{name}",
+            _where("samples.max_new_tokens", 0),
+            "--samples.max_new_tokens 0 switches samples off",
+        )
+        for name in ("temperature", "prompts")
+    ),
+    *(
+        WithoutEffect(name, UNSEEN, "--trainer.limit_val_batches 0 validates nothing")
+        for name in (
+            *("early_stopping.monitor", "early_stopping.patience", "early_stopping.min_delta"),
+            *("checkpoints.monitor", "checkpoints.mode"),
+            *("trainer.val_check_interval", "trainer.check_val_every_n_epoch"),
+        )
+    ),
+    WithoutEffect(
+        "trainer.gradient_clip_algorithm",
+        lambda options: not options["trainer.gradient_clip_val"],
+        "--trainer.gradient_clip_val 0 clips nothing",
+    ),
+    WithoutEffect(
+        "loss_watch.on_non_finite",
+        lambda options: str(options["trainer.precision"]).startswith("16"),
+        "the scaler of --trainer.precision skips such steps itself",
+    ),
+)

@@ -3,12 +3,17 @@
 from datetime import timedelta
 from typing import Any
 
-from lightning_embed.errors import UserError
+from lightning_embed.errors import UserError, require_range
 
 
 def refuse_unsupported(trainer: Any) -> None:
     """Raises UserError, one line, for settings of a fit that Lightning would meet with a traceback
     or with something else than was asked for."""
+    require_range("--trainer.gradient_clip_val", trainer.gradient_clip_val, at_least=0)
+    require_range("--trainer.log_every_n_steps", trainer.log_every_n_steps, at_least=0)
+    require_range("--trainer.num_sanity_val_steps", trainer.num_sanity_val_steps, at_least=-1)
+    require_range("--trainer.check_val_every_n_epoch", trainer.check_val_every_n_epoch, at_least=0)
+    require_range("--trainer.accumulate_grad_batches", trainer.accumulate_grad_batches, at_least=1)
     interval, strategy = trainer.val_check_interval, trainer.strategy
     nothing = [n for n in ("max_steps", "max_epochs", "limit_train_batches") if trainer[n] == 0]
     for refused, why in (
@@ -17,11 +22,6 @@ def refuse_unsupported(trainer: Any) -> None:
             trainer.max_epochs == -1 and trainer.max_steps == -1,
             "--trainer.max_epochs -1 leaves the learning rate's schedule without an end: give"
             " --trainer.max_steps; --trainer.max_time may end the run before",
-        ),
-        (
-            trainer.accumulate_grad_batches < 1,
-            "--trainer.accumulate_grad_batches must be at least 1, not"
-            f" {trainer.accumulate_grad_batches}",
         ),
         (
             interval == 0 or trainer.check_val_every_n_epoch == 0,

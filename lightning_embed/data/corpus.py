@@ -4,11 +4,39 @@ Each source is in a file of its own: `stdlib.py`, `files.py`, `hub.py`. What the
 in `source.py`; `prepared.py` turns a source's documents into tokens.
 """
 
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cached_property
+
 from lightning_embed.data.files import FilesCorpus
 from lightning_embed.data.hub import HubCorpus
-from lightning_embed.data.source import Source
+from lightning_embed.data.source import About, Document, Source, fingerprint_of
 from lightning_embed.data.stdlib import StdlibCorpus
 from lightning_embed.errors import UserError
+
+
+class Whole:
+    """Another source's text with all of it held out."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return fingerprint_of("whole", self.source.fingerprint)
+
+    def documents(self, about: About) -> Iterator[Document]:
+        for document in self.source.documents(about):
+            yield document._replace(held_out=True)
+        about.whole = True
+
+
+def to_score(source: Source) -> Source:
+    """What is scored of a text that a model was not trained on: all of it, but a data set of the
+    Hub and Python's library keep their own split, which makes figures comparable."""
+    if isinstance(source, FilesCorpus):
+        return replace(source, whole=True)
+    return source if isinstance(source, HubCorpus | StdlibCorpus) else Whole(source)
 
 
 def choose_source(

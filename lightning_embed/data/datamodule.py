@@ -20,12 +20,21 @@ from lightning_embed.checkpointing.compatibility import DATA, Candidate, Purpose
 from lightning_embed.checkpointing.position import Position
 from lightning_embed.console import say
 from lightning_embed.data.batch import PaddedRows, PlanLoader
-from lightning_embed.data.corpus import choose_source
+from lightning_embed.data.corpus import choose_source, to_score
 from lightning_embed.data.plan import BatchSettings, Layout, Windows, cut_windows, plan_epoch
-from lightning_embed.data.prepared import Prepared, damage, data_key, open_prepared, prepare
+from lightning_embed.data.prepared import (
+    TRAINED,
+    Prepared,
+    damage,
+    data_key,
+    open_prepared,
+    prepare,
+)
 from lightning_embed.data.source import Source
+from lightning_embed.data.stdlib import StdlibCorpus
 from lightning_embed.data.token_files import Split, is_prepared
-from lightning_embed.errors import UserError
+from lightning_embed.data.tokenizer import TextTokenizer
+from lightning_embed.errors import UserError, require_range
 
 
 def default_cache_dir() -> Path:
@@ -91,6 +100,9 @@ class TextDataModule(L.LightningDataModule):
         source: Source | None = None,
     ) -> None:
         super().__init__()
+        require_range("--data.quick_eval_tokens", quick_eval_tokens, at_least=1)
+        require_range("--data.num_workers", num_workers, at_least=0)
+        require_range("--data.seed", seed, at_least=0)
         self.source = choose_source(files, hub, hub_config, text_column, source)
         cut_windows(np.zeros(1, np.int64), max_length, eval_overlap)  # refuses bad lengths now
         if widths is None:
@@ -108,6 +120,7 @@ class TextDataModule(L.LightningDataModule):
         self._origin = Position()  # where this process began; later positions follow from it
         self._folder: Path | None = None  # of the tokens, once they are known
         self._train_loader: PlanLoader | None = None
+        self.is_other = False  # evaluation is of another text than the checkpoint was trained on
 
     # Tokens ---------------------------------------------------------------------------------
 
@@ -293,6 +306,40 @@ class TextDataModule(L.LightningDataModule):
             name += f" or --data.tokenizer {self.tokenizer_name}"
         say("note", f"{name} {change}; its tokens of before are used ({before})")
         self._open_from(before)
+
+    def score_with(self, state_dict: dict[str, Any], tokenizer_json: str | None) -> None:
+        """Take the text that a checkpoint is to be scored on: what its own run held out, or, of any
+        other text, all of it, in the tokens of the checkpoint's own tokenizer.
+
+        Raises:
+            UserError: no text was named and the run's own is not kept; or `--data.tokenizer` names
+                another tokenizer.
+        """
+        if tokenizer_json is None:
+            return  # not written by `fit`
+        tokenizer = TextTokenizer.from_json(tokenizer_json)
+        if self.tokenizer_name not in TRAINED:
+            named = TextTokenizer.load(self.tokenizer_name)
+            if named.fingerprint != tokenizer.fingerprint:
+                return  # `go_on_with` refuses
+        own, asked = self.cache_dir / state_dict["data"], state_dict["asked"]
+        trained = asked["tokenizer"] in TRAINED
+        then: dict[str, Any] = {
+            "tokenizer": asked["tokenizer"] if trained else tokenizer,
+            "vocab_size": asked["vocab_size"],
+        }
+        unnamed = isinstance(self.source, StdlibCorpus) and asked["source"] != "StdlibCorpus"
+        if unnamed and not is_prepared(own):
+            raise UserError(
+                f"the tokens this checkpoint was trained on are not in {own}: name its text, or"
+                " another one, with --data.files"
+            )
+        self.is_other = not unnamed and data_key(self.source, **then) != own.name
+        if self.is_other:
+            text, then = to_score(self.source), {"tokenizer": tokenizer, "vocab_size": None}
+            self._open_from(prepare(text, self.cache_dir, **then))
+        else:
+            self._open_from(own if unnamed else prepare(self.source, self.cache_dir, **then))
 
     def go_on_with(self, state_dict: dict[str, Any], training: bool) -> None:
         """Use the data a checkpoint was trained on.

@@ -47,14 +47,17 @@ class FilesCorpus:
     Args:
         files: paths and globs.
         text_column: where rows keep the text.
+        whole: hold all of it out, to score a text that a model was not trained on.
     """
 
     files: tuple[str, ...]
     text_column: str = "text"
+    whole: bool = False
 
     @cached_property
     def fingerprint(self) -> str:
-        return fingerprint_of("files", digests(find_files(self.files)), self.text_column)
+        whole = ("whole",) if self.whole else ()
+        return fingerprint_of("files", digests(find_files(self.files)), self.text_column, *whole)
 
     @property
     def name_of_text(self) -> str:
@@ -78,8 +81,11 @@ class FilesCorpus:
                 f"{' and '.join(sorted(rows))} files are taken as plain text, one document each;"
                 " rows are read of jsonl, csv and parquet"
             )
-        held_out = held_out_by_name(files)
-        if held_out:
+        about.whole = self.whole
+        if self.whole:
+            for text, name in self._usable(files, about.counts):
+                yield Document(text, name, held_out=True)
+        elif held_out := held_out_by_name(files):
             yield from self._split_by_name(files, held_out, about)
         else:
             yield from self._split_by_size(files, about)

@@ -27,7 +27,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -38,6 +38,9 @@ from lightning_embed.data.source import About, Document, Source, drained, read, 
 from lightning_embed.data.token_files import SPLITS, Report, Split, SplitWriter, fits_together
 from lightning_embed.data.tokenizer import TextTokenizer
 from lightning_embed.errors import writing
+
+TRAINED = ("bpe", "characters")  # tokenizers that are made here, all others are given
+Named: TypeAlias = str | TextTokenizer
 
 FORMAT = 1  # raise when the layout or the meaning of a file changes
 DOCUMENTS_AT_ONCE = 500  # more are encoded no faster, and what they leave is freed later
@@ -79,7 +82,7 @@ def suggested_vocabulary(n_bytes: int) -> int:
     return int(2 ** np.clip(np.round(np.log2(max(n_bytes, 1) / 2000)), 9, 15))
 
 
-def data_key(source: Source, *, tokenizer: str, vocab_size: int | None) -> str:
+def data_key(source: Source, *, tokenizer: Named, vocab_size: int | None) -> str:
     """The name of the folder that `prepare` makes of the same arguments."""
     given = _given(tokenizer)
     identity = [FORMAT, source.fingerprint, "" if given else tokenizer, vocab_size]
@@ -87,13 +90,14 @@ def data_key(source: Source, *, tokenizer: str, vocab_size: int | None) -> str:
     return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
 
 
-def prepare(source: Source, cache_dir: Path, *, tokenizer: str, vocab_size: int | None) -> Path:
+def prepare(source: Source, cache_dir: Path, *, tokenizer: Named, vocab_size: int | None) -> Path:
     """The folder of `source`'s tokens, made now unless it is there.
 
     Args:
         source: the corpus.
         cache_dir: folder of all prepared folders.
-        tokenizer: "bpe" or "characters" to train one on the training part, else a file or Hub name.
+        tokenizer: "bpe" or "characters" to train one on the training part, else a file or Hub name,
+            or a tokenizer itself.
         vocab_size: ids of a trained BPE at most; None takes what suits the size of the text.
 
     Raises:
@@ -136,7 +140,7 @@ def damage(folder: Path) -> str:
     return ""
 
 
-def _room(source: Source, cache_dir: Path, tokenizer: str) -> str:
+def _room(source: Source, cache_dir: Path, tokenizer: Named) -> str:
     """How much room the tokens need and there is, for who is told that the disk is full."""
     text = getattr(source, "n_bytes", 0)
     if not text:
@@ -147,18 +151,22 @@ def _room(source: Source, cache_dir: Path, tokenizer: str) -> str:
     return f", about {short(needed)}B are needed and {short(free)}B are free"
 
 
-def _given(tokenizer: str) -> TextTokenizer | None:
-    return None if tokenizer in ("bpe", "characters") else TextTokenizer.load(tokenizer)
+def _given(tokenizer: Named) -> TextTokenizer | None:
+    if isinstance(tokenizer, TextTokenizer):
+        return tokenizer
+    return None if tokenizer in TRAINED else TextTokenizer.load(tokenizer)
 
 
-def _write(source: Source, folder: Path, tokenizer: str, vocab_size: int | None, key: str) -> None:
+def _write(
+    source: Source, folder: Path, tokenizer: Named, vocab_size: int | None, key: str
+) -> None:
     """One pass over the text, from the source to the files."""
     made, asked = _given(tokenizer), None
     if made is not None:
         about = About()
         documents = read(source, about)
     else:
-        made, asked, about, documents = _with_tokenizer(source, tokenizer, vocab_size)
+        made, asked, about, documents = _with_tokenizer(source, str(tokenizer), vocab_size)
     made.save(folder / "tokenizer.json")
     with (
         SplitWriter(folder / "train", made.unk_id) as train,

@@ -49,12 +49,13 @@ class About:
 
     `counts` has plain words as keys: what a source sets aside ("exact copies"), and what `read`
     counts, "documents" and "bytes" (UTF-8), in all and for each split ("train bytes").
-    `notes` are finished lines for the screen.
+    `notes` are finished lines for the screen. `whole` says that all is held out on purpose.
     """
 
     title: str = ""
     counts: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
+    whole: bool = False
 
     def note_set_aside(self) -> None:
         """One line on what was left out, if anything was."""
@@ -84,7 +85,8 @@ class Source(Protocol):
 
 
 def read(source: Source, about: About) -> Iterator[Document]:
-    """The documents of a source, counted; UserError at the end where a split has no text."""
+    """The documents of a source, counted; UserError at the end where a split that is wanted has no
+    text."""
     counts = about.counts
     for document in source.documents(about):
         size = utf8_size(document.text)
@@ -94,7 +96,7 @@ def read(source: Source, about: About) -> Iterator[Document]:
         counts[f"{split} documents"] += 1
         counts[f"{split} bytes"] += size
         yield document
-    for split in ("train", "validation"):
+    for split in ("validation",) if about.whole else ("train", "validation"):
         if not counts[f"{split} bytes"]:
             raise UserError(
                 f"{about.title} is too small: of {counts['bytes']:,} bytes none are left for "

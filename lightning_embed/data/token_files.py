@@ -79,8 +79,10 @@ class Split:
     @classmethod
     def open(cls, folder: Path, id_type: type[np.generic]) -> Split:
         """Map a split into memory; costs no reading of its tokens."""
+        tokens = folder / "tokens.bin"
+        empty = not tokens.stat().st_size  # which cannot be mapped
         return cls(
-            np.memmap(folder / "tokens.bin", dtype=id_type, mode="r"),
+            np.zeros(0, id_type) if empty else np.memmap(tokens, dtype=id_type, mode="r"),
             np.load(folder / "offsets.npy"),
             np.load(folder / "n_bytes.npy"),
             np.load(folder / "source.npy"),

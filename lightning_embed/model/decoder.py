@@ -15,7 +15,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from lightning_embed.errors import UserError
+from lightning_embed.errors import require_range
 from lightning_embed.library_internals import configure_compiler
 from lightning_embed.model.attention import Attention, rotary_tables
 from lightning_embed.model.block import Block
@@ -53,7 +53,7 @@ class DecoderLM(nn.Module):
         norm_eps: epsilon of the RMS norms.
 
     Raises:
-        UserError: sizes that cannot be, with the flag to change.
+        UserError: settings that cannot be, with the flag to change.
     """
 
     # Settings that may differ from those a checkpoint was trained with; all others it fixes.
@@ -78,13 +78,12 @@ class DecoderLM(nn.Module):
         norm_eps: float = 1e-6,
     ) -> None:
         super().__init__()
-        for name, size in (("d_model", d_model), ("n_layers", n_layers), ("n_heads", n_heads)):
-            if size < 1:
-                raise UserError(f"{name} must be at least 1, not {size}; change --model.{name}")
-        if not 0 <= dropout < 1:
-            raise UserError(
-                f"dropout must be at least 0 and below 1, not {dropout}; change --model.dropout"
-            )
+        sizes = {"d_model": d_model, "n_layers": n_layers, "n_heads": n_heads, "d_ff": d_ff}
+        for name, size in sizes.items():
+            require_range(f"--model.{name}", size, at_least=1)
+        require_range("--model.dropout", dropout, at_least=0, below=1)
+        require_range("--model.rope_theta", rope_theta, above=0)
+        require_range("--model.norm_eps", norm_eps, above=0)
         d_ff = math.ceil(d_model * 8 / 3 / 32) * 32 if d_ff is None else d_ff
         self.rope_theta = rope_theta
         self.n_heads, self.head_dim = n_heads, d_model // n_heads

@@ -8,7 +8,7 @@ for a GPU. `guard.py` decides when to compare and what to do about a change.
 
 import math
 from enum import IntFlag
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ Cause = Literal[
     "loading",
     "in_place",
     "resize",
+    "max_norm",
     "non_finite",
 ]
 
@@ -63,6 +64,10 @@ EXPLANATIONS: dict[str, tuple[str, str]] = {
         "the matrix was replaced by one with another row there",
         "use TokenEmbedding.resize(), which keeps the padding row",
     ),
+    "max_norm": (
+        "the embedding's own max_norm shrank it when it was looked up",
+        "zero the row, which no max_norm shrinks, or leave max_norm out",
+    ),
     "non_finite": (
         "the row holds NaN or infinity",
         "look for a division by zero or an overflow at this step",
@@ -85,6 +90,7 @@ class Seen(IntFlag):
     LOADED = 64
     AVERAGED = 128
     REPLACED = 256
+    SHRUNK = 512  # to the embedding's max_norm
 
 
 def cause_of(seen: Seen) -> Cause:
@@ -97,6 +103,8 @@ def cause_of(seen: Seen) -> Cause:
         if seen & Seen.MOMENT:
             return "stale_moment"
         return "weight_decay" if seen & Seen.DECAY else "in_place"
+    if seen & Seen.SHRUNK:
+        return "max_norm"
     if seen & Seen.REPLACED:
         return "resize"
     if seen & Seen.LOADED:
@@ -199,7 +207,19 @@ class RowWatch:
         mask = torch.full_like(self._seen, int(seen))
         if before is not None and now is not None:
             mask = mask | (~same_bits(now, before)).long() * int(Seen.OTHER_ROWS)
-        self._compare(step, mask)
+        self._compare(step, mask | self._shrunk() * int(Seen.SHRUNK))
+
+    def _shrunk(self) -> Tensor | int:
+        """Whether the row is the reference, scaled down to the embedding's `max_norm` as a lookup
+        does; a number on the device."""
+        module, row = self.embedding.module, self.embedding.row()
+        limit: Any = getattr(module, "max_norm", None)
+        if limit is None or row is None or row.shape != self.reference.shape:
+            return 0
+        before, now = self.reference.float(), row.float()
+        norm = torch.linalg.vector_norm(before, getattr(module, "norm_type", 2.0))
+        near = (now - before * (limit / norm)).abs().max() <= 1e-2 * before.abs().max()
+        return ((norm > limit) & near).long()
 
     def _plainly_unchanged(self) -> bool:
         """On a CPU, where nothing waits for a device, a cheap comparison before the full one."""

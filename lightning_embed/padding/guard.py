@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from lightning_embed import figures
 from lightning_embed.console import say
-from lightning_embed.errors import TrainingStopped, UserError
+from lightning_embed.errors import TrainingStopped, UserError, require_range
 from lightning_embed.padding.evidence import Finding, RowWatch
 from lightning_embed.padding.padded import find_padded_embeddings, plain_name
 
@@ -27,6 +27,8 @@ class PaddingVectorChanged(TrainingStopped):
         finding: name, step, deviation, gradient and cause.
         cause: the finding's, see `evidence.Cause`.
     """
+
+    weights_are_good = False
 
     def __init__(self, finding: Finding) -> None:
         super().__init__(str(finding))
@@ -43,7 +45,8 @@ class PaddingGuard(L.Callback):
 
     Args:
         on_change: "error" raises `PaddingVectorChanged`, "warn" prints a warning once, "repair"
-            restores the row, clears its optimizer moments and prints a line.
+            restores the row, clears its optimizer moments and prints a line (a row that the
+            embedding's own `max_norm` shrinks stays as it is, with a warning).
         every_n_steps: optimizer steps between readings on a GPU, and between logged norms.
     """
 
@@ -52,8 +55,7 @@ class PaddingGuard(L.Callback):
     ) -> None:
         if on_change not in ("error", "warn", "repair"):
             raise UserError(f"on_change is {on_change!r}; choose error, warn or repair")
-        if every_n_steps < 1:
-            raise UserError(f"every_n_steps must be at least 1, not {every_n_steps}")
+        require_range("--padding_guard.every_n_steps", every_n_steps, at_least=1)
         self.on_change = on_change
         self.every_n_steps = every_n_steps
         self.watches: list[RowWatch] = []
@@ -163,7 +165,8 @@ class PaddingGuard(L.Callback):
                 continue
             if self.on_change == "error":
                 raise PaddingVectorChanged(finding)
-            if self.on_change == "repair":
+            # The next forward pass would shrink a restored row again.
+            if self.on_change == "repair" and finding.cause != "max_norm":
                 watch.repair(trainer.optimizers)
                 say("repaired", str(finding))
             else:

@@ -23,7 +23,7 @@ from lightning_embed.checkpointing.compatibility import FORMAT, FORMAT_KEY, Cand
 from lightning_embed.checkpointing.fsdp2 import shard
 from lightning_embed.checkpointing.load import opened
 from lightning_embed.data.batch import Batch
-from lightning_embed.errors import UserError
+from lightning_embed.errors import UserError, require_range
 from lightning_embed.hardware import require_memory
 from lightning_embed.library_internals import trainer_of
 from lightning_embed.model.compiling import compiling_pays, why_not_compile
@@ -55,6 +55,9 @@ class LanguageModel(L.LightningModule):
         compile: compile the blocks; "auto" does where a compiler works, unless the run's data and
             limits say that it is over before compiling pays.
         **network: settings of `DecoderLM`.
+
+    Raises:
+        UserError: a setting outside its limits.
     """
 
     def __init__(
@@ -75,6 +78,16 @@ class LanguageModel(L.LightningModule):
         **network: Any,
     ) -> None:
         super().__init__()
+        for name, value in (("lr", lr), ("muon_lr", muon_lr), ("weight_decay", weight_decay)):
+            require_range(f"--model.{name}", value, at_least=0)
+        for beta in betas:
+            require_range("--model.betas", beta, at_least=0, below=1)
+        require_range("--model.warmup_steps", warmup_steps, at_least=0)
+        require_range("--model.schedule_steps", schedule_steps, at_least=1)
+        require_range("--model.decay_fraction", decay_fraction, at_least=0, at_most=1)
+        require_range("--model.final_fraction", final_fraction, at_least=0, at_most=1)
+        require_range("--model.max_length", max_length, at_least=2)
+        DecoderLM.parameter_count(PAD_ID + 1, network)  # refuses impossible shapes now
         self.save_hyperparameters()
         self.hparams.update(DecoderLM.settings(**network))  # defaults too: the whole shape
         self._network = network  # used by name below: jsonargparse finds the options that way

@@ -20,8 +20,9 @@ from torch.optim import Optimizer
 from lightning_embed import figures
 from lightning_embed.console import say
 from lightning_embed.data.batch import Batch
-from lightning_embed.errors import TrainingStopped, UserError
+from lightning_embed.errors import TrainingStopped, UserError, require_range
 from lightning_embed.library_internals import is_accumulating
+from lightning_embed.special_tokens import PAD_ID
 from lightning_embed.training.lightning_module import LanguageModel
 
 MEMORY = 0.95  # decay of the loss' running mean and variance
@@ -31,7 +32,8 @@ SHOWN = 5  # documents named in a message, and spikes at the end
 
 
 class Diverged(TrainingStopped):
-    """A loss or gradient was not finite; the weights are those before that step."""
+    """A loss or gradient was not finite, and the weights are those before that step; or they are
+    not finite themselves."""
 
 
 class LossWatch(L.Callback):
@@ -49,8 +51,7 @@ class LossWatch(L.Callback):
     ) -> None:
         if on_non_finite not in ("error", "warn"):
             raise UserError(f"on_non_finite is {on_non_finite!r}; choose error or warn")
-        if every_n_steps < 1:
-            raise UserError(f"every_n_steps must be at least 1, not {every_n_steps}")
+        require_range("--loss_watch.every_n_steps", every_n_steps, at_least=1)
         self.on_non_finite = on_non_finite
         self.every_n_steps = every_n_steps
         self.skipped: list[int] = []  # steps
@@ -116,6 +117,8 @@ class LossWatch(L.Callback):
         if is_accumulating(trainer):
             return
         index = len(self._pending)
+        if pl_module.device.type == "cpu":
+            self._require_finite_weights(trainer)
         self._losses[index] = pl_module.step_loss
         self._norms[index] = 0.0 if self._norm is None else self._norm
         self._pending.append((trainer.global_step, batch.global_targets))
@@ -158,7 +161,7 @@ class LossWatch(L.Callback):
         """Evaluate the pending steps; waits for the device, and for the other processes.
 
         Raises:
-            Diverged: a step was not finite and `on_non_finite` is "error".
+            Diverged: a step was not finite and `on_non_finite` is "error", or the weights are not.
         """
         pending, self._pending = self._pending, []
         if not pending:
@@ -181,6 +184,7 @@ class LossWatch(L.Callback):
         if self._norm is not None:  # with a gradient scaler no norm is taken
             values["train/gradient_norm"] = norms[-1]
         figures.log(trainer, values, pending[-1][0])
+        self._require_finite_weights(trainer)
 
     def _add(self, step: int, loss: float) -> None:
         """Count a spike, then update the running mean and variance."""
@@ -192,15 +196,36 @@ class LossWatch(L.Callback):
         self._variance = (1 - rate) * (self._variance + rate * distance**2)
         self._steps += 1
 
+    def _require_finite_weights(self, trainer: L.Trainer) -> None:
+        """Where settings are absurd (0 / 0, or 0 times an infinite rate), the optimizer itself
+        makes NaN of finite gradients. The padding row has none and shows it; looking at one row
+        costs nothing. Where that row alone is not finite, it is for `PaddingGuard` to say why."""
+        module = trainer.lightning_module
+        assert isinstance(module, LanguageModel)
+        weight = module.network.embedding.weight
+        if isinstance(weight, DTensor) or weight[PAD_ID].isfinite().all():
+            return
+        others = torch.arange(len(weight), device=weight.device) != PAD_ID
+        if not weight[others].isfinite().all():
+            found = self._description(trainer, trainer.global_step, "weights are not finite after")
+            stopped = Diverged(
+                f"{found}: the optimizer's settings are too large; begin again, or from an earlier"
+                " checkpoint, with a lower --model.lr and --model.muon_lr, and with --model.betas"
+                " and --model.weight_decay near their defaults"
+            )
+            stopped.weights_are_good = False
+            raise stopped
+
     @staticmethod
-    def _description(trainer: L.Trainer, step: int) -> str:
+    def _description(
+        trainer: L.Trainer, step: int, what: str = "loss or gradient is not finite at"
+    ) -> str:
         described = getattr(getattr(trainer, "datamodule", None), "documents_of_step", None)
         names = described(step) if described else []
-        what = f"loss or gradient is not finite at step {step}"
         if not names:
-            return what
+            return f"{what} step {step}"
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-        return f"{what} (documents: {', '.join(names[:SHOWN])}{more})"
+        return f"{what} step {step} (documents: {', '.join(names[:SHOWN])}{more})"
 
     def _diverged(self, trainer: L.Trainer, step: int) -> Diverged:
         return Diverged(

@@ -31,7 +31,12 @@ class Evaluation(NamedTuple):
 
     @property
     def scalars(self) -> dict[str, float]:
-        return {name: value for name, value in self._asdict().items() if isinstance(value, float)}
+        return {name: getattr(self, name) for name in SCALARS}
+
+
+# What is logged, below "val/" or "test/".
+SCALARS = tuple(name for name, kind in Evaluation.__annotations__.items() if kind is float)
+HIGHER_IS_BETTER = ("accuracy",)
 
 
 class LanguageModelMetrics(Metric):

@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,11 +10,23 @@ import torch
 from torch import Tensor
 
 from lightning_embed.console import say
+from lightning_embed.data.prepared import Prepared
 from lightning_embed.errors import UserError
 
 
-def write_predictions(rows: Sequence[dict[str, Tensor]], sources: list[str], path: Path) -> None:
-    """Write one line a source: targets, bytes, bits per byte; the hardest first."""
+def predictions_name(prepared: Prepared, own: bool) -> str:
+    """`predictions.csv` for what a run itself held out; any other text has a file of its own."""
+    if own:
+        return "predictions.csv"
+    text = re.sub(r"[^\w.]+", "-", prepared.report.title).strip("-")[:80]
+    return f"predictions-{text}-{prepared.key[:8]}.csv"
+
+
+def write_predictions(
+    rows: Sequence[dict[str, Tensor]], sources: list[str], path: Path, whole: int
+) -> None:
+    """Write one line a source: targets, bytes, bits per byte; the hardest first. Say so where they
+    are fewer than the text's `whole` bytes."""
     if not rows:
         raise UserError("nothing to predict: --trainer.limit_predict_batches is 0")
     columns = {key: torch.cat([row[key] for row in rows]).cpu() for key in rows[0]}
@@ -32,3 +45,6 @@ def write_predictions(rows: Sequence[dict[str, Tensor]], sources: list[str], pat
         writer.writerows((s, t, b, f"{r:.4f}") for s, t, b, r in table)
     hardest = f"hardest {table[0][0]} at {table[0][-1]:.3f} bits/byte"
     say("written", f"{path}: {len(table)} sources, {hardest}")
+    seen = sum(row[2] for row in table)
+    if seen < whole:
+        say("", f"of {seen:,} of {whole:,} bytes (--trainer.limit_predict_batches)")

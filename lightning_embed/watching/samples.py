@@ -6,7 +6,7 @@ import lightning as L
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
 
-from lightning_embed.errors import UserError
+from lightning_embed.errors import UserError, require_range
 from lightning_embed.training.generate import generate_texts
 from lightning_embed.training.lightning_module import LanguageModel
 
@@ -30,6 +30,8 @@ class Samples(L.Callback):
             raise UserError(
                 "--samples.prompts is empty; --samples.max_new_tokens 0 switches samples off"
             )
+        require_range("--samples.max_new_tokens", max_new_tokens, at_least=0)
+        require_range("--samples.temperature", temperature, at_least=0)
         self.prompts = [""] if prompts is None else prompts
         self.max_new_tokens = max_new_tokens
         self.temperature = temperature

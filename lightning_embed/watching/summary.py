@@ -9,7 +9,7 @@ import shlex
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -58,16 +58,28 @@ def say_start(
     )
 
 
-def say_evaluation(found: Evaluation | None, xz: tuple[float, float] | None = None) -> None:
-    """Loss, perplexity, accuracy, bits per byte and their interval; beside what xz needs."""
+def say_evaluation(
+    found: Evaluation | None,
+    data: TextDataModule,
+    stage: Literal["validation", "test"] = "validation",
+    xz: tuple[float, float] | None = None,
+) -> None:
+    """Loss, perplexity, accuracy, bits per byte and their interval, and of which text; beside what
+    xz needs for it."""
     if found is None:
         say("held out", "not evaluated: --trainer.limit_val_batches or limit_test_batches is 0")
         return
+    seen, whole = int(found.n_bytes.sum()), data.prepared.report.splits["validation"].bytes
+    label, text = "held out", f"of {data.prepared.report.title}: " if data.is_other else ""
+    if data.is_other and not data.prepared.train.documents:
+        label, text = "all of" if seen == whole else "part of", text.removeprefix("of ")
     say(
-        "held out",
-        f"validation loss {found.loss:.4f}   perplexity {found.perplexity:.1f}"
+        label,
+        f"{text}{stage} loss {found.loss:.4f}   perplexity {found.perplexity:.1f}"
         f"   accuracy {found.accuracy:.3f}",
     )
+    if seen < whole:
+        say("", f"of {seen:,} of its {whole:,} bytes")
     say("", f"bits per byte {found.bits_per_byte:.4f}")
     if int((found.n_bytes > 0).sum()) > 1:
         low, high = bits_per_byte_interval(found.nll, found.n_bytes)
@@ -128,6 +140,8 @@ def say_end(
     steps = trainer.global_step
     best = str(checkpoints.best_path) if checkpoints.best_path.exists() else ""
     best = trainer.strategy.broadcast(best)  # all evaluate the same weights
+    if trainer.limit_val_batches:  # which was for the validations in between
+        trainer.limit_val_batches = 1.0
     loggers, trainer.loggers = trainer.loggers, []  # val/ tags are those of validations in between
     chosen: dict[str, Any] = {"ckpt_path": best, "weights_only": True} if best else {}
     trainer.validate(model, data, verbose=False, **chosen)
@@ -136,7 +150,7 @@ def say_end(
     if found is not None:
         figures.log(trainer, {f"held_out/{k}": v for k, v in found.scalars.items()}, steps)
     xz = xz_bits_per_byte(data.prepared) if found and trainer.is_global_zero else None
-    say_evaluation(found, xz)
+    say_evaluation(found, data, xz=xz)
     embedding = model.network.embedding
     row = row_of(embedding.weight, embedding.padding_idx or 0)
     whole = row is None or not bool(row.count_nonzero())

@@ -3,9 +3,12 @@
 from pathlib import Path
 
 import pytest
+from lightning.pytorch import callbacks
 from workshop import Workshop, run
 
 from lightning_embed.commands.fit import EmbedCLI
+from lightning_embed.commands.monitors import require_monitors
+from lightning_embed.errors import UserError
 
 
 def mistake(workshop: Workshop, *arguments: str | Path, command: str = "fit") -> str:
@@ -80,6 +83,41 @@ def test_files_and_hub_together(workshop: Workshop) -> None:
         ("--model.rope_base", "500", "it is model.rope_theta now"),
         ("--model.decay_share", "0.1", "it is model.decay_fraction now"),
         ("--model.final_share", "0.1", "it is model.final_fraction now"),
+        ("--model.lr", "-1", "--model.lr must be at least 0, not -1.0"),
+        ("--model.muon_lr", "-0.1", "--model.muon_lr must be at least 0"),
+        ("--model.weight_decay", "-1", "--model.weight_decay must be at least 0"),
+        ("--model.betas", "[0.9, 1.0]", "--model.betas must be at least 0 and below 1, not 1.0"),
+        ("--model.betas", "[-0.1, 0.9]", "--model.betas must be at least 0"),
+        ("--model.warmup_steps", "-1", "--model.warmup_steps must be at least 0"),
+        ("--model.schedule_steps", "0", "--model.schedule_steps must be at least 1"),
+        ("--model.decay_fraction", "2", "--model.decay_fraction must be at least 0 and at most 1"),
+        ("--model.final_fraction", "-0.5", "--model.final_fraction must be at least 0"),
+        ("--model.max_length", "0", "--model.max_length must be at least 2"),
+        ("--model.d_ff", "0", "--model.d_ff must be at least 1"),
+        ("--model.n_kv_heads", "0", "--model.n_kv_heads"),
+        ("--model.dropout", "1.0", "--model.dropout must be at least 0 and below 1"),
+        ("--model.norm_eps", "0", "--model.norm_eps must be above 0"),
+        ("--model.rope_theta", "0", "--model.rope_theta must be above 0"),
+        ("--data.quick_eval_tokens", "0", "--data.quick_eval_tokens must be at least 1"),
+        ("--data.num_workers", "-1", "--data.num_workers must be at least 0"),
+        ("--seed_everything", "-1", "--seed_everything must be at least 0 and at most 4294967295"),
+        ("--seed_everything", "4294967296", "--seed_everything must be"),
+        ("--samples.temperature", "-1", "--samples.temperature must be at least 0"),
+        ("--samples.max_new_tokens", "-1", "--samples.max_new_tokens must be at least 0"),
+        ("--padding_guard.every_n_steps", "0", "--padding_guard.every_n_steps must be at least 1"),
+        ("--loss_watch.every_n_steps", "0", "--loss_watch.every_n_steps must be at least 1"),
+        ("--checkpoints.every_n_steps", "-1", "--checkpoints.every_n_steps must be at least 0"),
+        ("--checkpoints.keep_last", "0", "--checkpoints.keep_last must be at least 1"),
+        ("--early_stopping.patience", "-1", "--early_stopping.patience must be at least 0"),
+        ("--early_stopping.monitor", "val_loss", "val/loss, val/perplexity, val/accuracy, val/bi"),
+        ("--early_stopping.monitor", "train/loss", "is no metric of the validation: there are"),
+        ("--early_stopping.monitor", "val/accuracy", "give --early_stopping.mode max"),
+        ("--checkpoints.monitor", "val_loss", "--checkpoints.monitor val_loss is no metric"),
+        ("--checkpoints.monitor", "val/accuracy", "give --checkpoints.mode max"),
+        ("--trainer.gradient_clip_val", "-1", "--trainer.gradient_clip_val must be at least 0"),
+        ("--trainer.log_every_n_steps", "-1", "--trainer.log_every_n_steps must be at least 0"),
+        ("--trainer.check_val_every_n_epoch", "-1", "--trainer.check_val_every_n_epoch must be"),
+        ("--trainer.num_sanity_val_steps", "-2", "--trainer.num_sanity_val_steps must be at least"),
         ("--ckpt_path", "nowhere.ckpt", "nowhere.ckpt"),
         ("--ckpt_path", "best", "no checkpoint"),
         ("--ckpt_path", "last", "no checkpoint"),
@@ -124,6 +162,27 @@ def test_a_setting_that_cannot_be(
     line = mistake(workshop, option, value)
     assert wanted in line, line
     assert len(line) < 500, line
+
+
+@pytest.mark.parametrize("callback", ["ModelCheckpoint", "EarlyStopping"])
+def test_a_users_own_callback_monitors_what_there_is(workshop: Workshop, callback: str) -> None:
+    require_monitors([getattr(callbacks, callback)(monitor="val/bits_per_byte")])
+    with pytest.raises(UserError, match="monitor val_loss is no metric of the validation"):
+        require_monitors([getattr(callbacks, callback)(monitor="val_loss")])
+    require_monitors([Metric(), getattr(callbacks, callback)(monitor="mine")])  # who knows
+
+
+class Metric(callbacks.Callback):
+    """Somebody's own, which may log a metric."""
+
+
+def test_nothing_is_prepared_for_a_setting_that_cannot_be(
+    workshop: Workshop, tmp_path: Path
+) -> None:
+    for option, value in (("--model.d_model", "0"), ("--early_stopping.monitor", "val_loss")):
+        line = mistake(workshop, option, value, "--data.cache_dir", tmp_path / "cache")
+        assert option in line
+    assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.parametrize(

@@ -273,9 +273,47 @@ def test_norm_and_gradient_are_logged_at_intervals() -> None:
     assert all(values["padding/gradient"] > 0 for _, values in lines)
 
 
+class Shrinks(SGDPlain):
+    """An embedding with a `max_norm`, and a padding row that is longer."""
+
+    def __init__(self, max_norm: float = 1.0) -> None:
+        super().__init__()
+        words = nn.Embedding(9, 4, padding_idx=1, max_norm=max_norm)
+        words.weight.data[1] = 1.5  # of norm 3
+        self.encoder["words"] = words
+
+    def training_step(self, ids: Tensor, batch_idx: int) -> Tensor:
+        return super().training_step(ids.roll(1, dims=1), batch_idx)  # looks up padding too
+
+
+@pytest.mark.parametrize("on_change", ["error", "warn", "repair"])
+@pytest.mark.parametrize("kind", ["cpu", "gpu"])
+def test_a_row_that_max_norm_shrinks_is_told_once(capsys, on_change: str, kind: str) -> None:
+    module = Shrinks()
+    if kind == "gpu":
+        module.__class__ = type("ShrinksOnGPU", (Shrinks, OnGPU), {})
+    guard = PaddingGuard(on_change, every_n_steps=2)  # type: ignore[arg-type]
+    if on_change == "error":
+        finding, _ = stopped_at(module, guard)
+        assert (finding.cause, finding.step) == ("max_norm", 1)
+        return
+    fit(module, guard)
+    lines = [x for x in capsys.readouterr().out.splitlines() if "max_norm" in x]
+    assert len(lines) == 1 and lines[0].startswith("warning") and "looked up" in lines[0]
+    assert float(module.words[1].norm()) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_max_norm_is_not_blamed_for_another_change() -> None:
+    finding, _ = stopped_at(Shrinks(max_norm=100.0), Writes(0.5, 2), PaddingGuard())
+    assert (finding.cause, finding.step) == ("in_place", 3)
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
-    [({"on_change": "panic"}, "panic"), ({"every_n_steps": 0}, "every_n_steps .* not 0")],
+    [
+        ({"on_change": "panic"}, "panic"),
+        ({"every_n_steps": 0}, "every_n_steps must be at least 1, not 0"),
+    ],
 )
 def test_bad_settings_are_named(arguments, says) -> None:
     with pytest.raises(ValueError, match=says):

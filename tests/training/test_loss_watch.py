@@ -44,6 +44,42 @@ def test_an_error_stops_before_the_step(workshop: Workshop, optimizer: str, valu
     assert_same_weights(workshop.checkpoint("run"), workshop.checkpoint("four"))
 
 
+@pytest.mark.parametrize(
+    "absurd",
+    [
+        ("--model.lr", "1e38", "--model.optimizer", "adamw"),
+        ("--model.lr", "1e39"),
+        ("--model.lr", "1e38", "--loss_watch.on_non_finite", "warn"),
+    ],
+)
+def test_weights_that_the_optimizer_made_infinite_are_no_matter_of_padding(
+    workshop: Workshop, absurd: tuple[str, ...]
+) -> None:
+    told = workshop.run("fit", "--name", "run", "--trainer.max_steps", "9", *absurd)
+    message = told.error_line()
+    assert message.startswith("weights are not finite after step 1 (documents: doc"), message
+    assert "--model.lr" in message and "--model.betas" in message and "padding" not in message
+    assert not list(workshop.root.glob("*/checkpoints/*.ckpt"))
+
+
+def test_a_padding_row_alone_is_left_to_the_guard(workshop: Workshop) -> None:
+    name = "--trainer.callbacks"
+    spoil = (f"{name}+={__name__}.SpoilRow", f"{name}.step=2")
+    told = workshop.run("fit", "--name", "run", "--trainer.max_steps", "4", *spoil)
+    assert "(non_finite;" in told.error_line()
+
+
+class SpoilRow(L.Callback):
+    """Writes NaN into the padding row alone before step `step` ends."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_after_backward(self, trainer: L.Trainer, pl_module: Any) -> None:
+        if trainer.global_step == self.step - 1:
+            pl_module.network.embedding.weight.data[1] = torch.nan
+
+
 def test_the_documents_named_are_those_of_the_batch(workshop: Workshop) -> None:
     told = workshop.run("fit", "--name", "run", "--trainer.max_steps", "9", *broken(5))
     named = told.error_line().split("documents: ")[1].split(")")[0]
@@ -99,7 +135,7 @@ class Watched(L.Callback):
 
 @pytest.mark.parametrize(
     "clip",
-    [("0.01",), ("100",), ("0",), ("-1",), ("0.01", "--trainer.gradient_clip_algorithm", "value")],
+    [("0.01",), ("100",), ("0",), ("0.01", "--trainer.gradient_clip_algorithm", "value")],
 )
 def test_gradients_are_clipped_as_lightning_does_it(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch, clip: tuple[str, ...]

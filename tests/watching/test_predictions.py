@@ -21,7 +21,7 @@ def test_sources_add_up_over_batches_and_the_hardest_is_first(tmp_path, capsys) 
     bit = math.log(2)
     batches = [rows([0, 2], [bit, 9 * bit], [4, 2]), rows([0], [7 * bit], [4])]
     path = tmp_path / "new" / "predictions.csv"
-    write_predictions(batches, ["easy.py", "unused.py", "hard, really.py"], path)
+    write_predictions(batches, ["easy.py", "unused.py", "hard, really.py"], path, whole=10)
     with open(path, newline="", encoding="utf-8") as file:
         table = list(csv.reader(file))
     assert table == [
@@ -29,4 +29,7 @@ def test_sources_add_up_over_batches_and_the_hardest_is_first(tmp_path, capsys) 
         ["hard, really.py", "1", "2", "4.5000"],
         ["easy.py", "2", "8", "1.0000"],
     ]
-    assert "2 sources, hardest hard, really.py at 4.500" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "2 sources, hardest hard, really.py at 4.500" in told and " of " not in told
+    write_predictions(batches, ["easy.py", "unused.py", "hard, really.py"], path, whole=30)
+    assert "of 10 of 30 bytes" in capsys.readouterr().out
