@@ -81,7 +81,7 @@ def _claim(folder: Path, name: str) -> bool:
             with file:
                 json.dump({"name": name, "starts": [time.time()]}, file)
         except OSError:
-            remove(folder)
+            Run(folder).release()
             raise
     return True
 
