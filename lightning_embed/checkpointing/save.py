@@ -145,6 +145,12 @@ class Checkpoints(Checkpoint):
         if self._is_due(trainer):
             self.save(trainer)
 
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # Before WeightAveraging puts the mean in the place of the weights that training goes on
+        # with: it does so when training ends.
+        if trainer.should_stop and not is_accumulating(trainer):
+            self.on_train_end(trainer, pl_module)
+
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._saved_step != trainer.global_step:
             self.save(trainer)

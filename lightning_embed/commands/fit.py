@@ -9,8 +9,8 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch import callbacks
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_embed.checkpointing.compatibility import (
     DATA,
@@ -25,17 +25,26 @@ from lightning_embed.checkpointing.run_folders import Run, choose_run, run_name
 from lightning_embed.checkpointing.save import Checkpoints
 from lightning_embed.checkpointing.stop import GracefulStop
 from lightning_embed.commands import no_effect
+from lightning_embed.commands.callbacks import accept, has, shows_a_bar
+from lightning_embed.commands.lightning_errors import refusals_in_one_line
 from lightning_embed.commands.monitors import require_monitors
 from lightning_embed.commands.parser import (
     OneLineParser,
     add_up_lists,
     expand_paths,
+    name_enums,
     require_settings_files,
     settings_files_first,
 )
 from lightning_embed.commands.quiet import quiet_libraries
 from lightning_embed.commands.text_choice import prefer_later_text
-from lightning_embed.commands.unsupported import refuse_shortcuts, refuse_unsupported
+from lightning_embed.commands.unsupported import (
+    refuse_pieces,
+    refuse_shortcuts,
+    refuse_unsupported,
+    several,
+    takes_precision,
+)
 from lightning_embed.commands.waiting import wait_in_words
 from lightning_embed.console import say
 from lightning_embed.data.datamodule import TextDataModule
@@ -176,12 +185,15 @@ class EmbedCLI(LightningCLI):
         parser.add_lightning_class_args(PaddingGuard, "padding_guard")
         parser.add_lightning_class_args(Samples, "samples")
         parser.add_lightning_class_args(Checkpoints, "checkpoints")
-        parser.add_lightning_class_args(EarlyStopping, "early_stopping")
+        # By hand, because a user's own takes its place.
+        parser.add_class_arguments(EarlyStopping, "early_stopping", fail_untyped=False)
         parser.set_defaults(
             {
                 "early_stopping.monitor": "val/loss",
                 "early_stopping.patience": 5,
                 "early_stopping.strict": False,  # a run may end before its first validation
+                # Lightning takes a validation at every step for one at every epoch's end.
+                "early_stopping.check_on_train_epoch_end": False,
             }
         )
 
@@ -189,34 +201,31 @@ class EmbedCLI(LightningCLI):
         """Replaces LightningCLI's, which silently prefers a checkpoint's settings to the user's."""
 
     def instantiate_classes(self) -> None:
-        """Build trainer, model and data; a library's refusal of a setting is the user's to mend."""
-        try:
+        """Build trainer, model and data."""
+        with refusals_in_one_line():
             super().instantiate_classes()
-        except (ValueError, MisconfigurationException) as error:
-            raise UserError(str(error)) from error
 
     # Choices a machine makes --------------------------------------------------------------------
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.command]
         expand_paths(config)
+        name_enums(config)
         defaults = command_parser(self, self.command)
         rows = (*no_effect.DATA, *(no_effect.RUN if self.command == "fit" else ()))
         no_effect.note_without_effect(rows, config, defaults.get_default)
         trainer = config.trainer
         if trainer.accelerator == "auto":  # on macOS MPS must be asked for
             trainer.accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+        refuse_pieces(trainer)
         if trainer.accelerator == "cpu":
             settle_threads()
             keep_freed_memory()
         self.reason = "as asked"
-        if trainer.precision is None:
+        if trainer.precision is None and not takes_precision(trainer.plugins):
             trainer.precision, self.reason = suggested_precision(trainer.accelerator)
-        if str(trainer.precision) in ("16-true",):
-            raise UserError(
-                "--trainer.precision 16-true is refused: AdamW's epsilon is 0 in float16 and turns"
-                " the padding row into NaN; take 16-mixed, bf16-mixed or bf16-true"
-            )
+        if trainer.accelerator == "cpu" and str(trainer.precision) in ("16", "16-mixed"):
+            trainer.precision, self.reason = "bf16-mixed", "16-mixed is for GPUs"
         if self.command == "fit":
             refuse_unsupported(trainer)
             require_range("--early_stopping.patience", config.early_stopping.patience, at_least=0)
@@ -275,18 +284,24 @@ class EmbedCLI(LightningCLI):
         checkpoints = config["checkpoints"]
         checkpoints.folder = self.run.checkpoints
         checkpoints.resume = command_of_all(*self.resume)
+        theirs: list[L.Callback] = several(given["callbacks"])
+        fit = self.command == "fit"
+        if fit:
+            accept(theirs, checkpoints.folder, given["max_time"])
+        bar = shows_a_bar(theirs, given["enable_progress_bar"])
         given["callbacks"] = [
-            *(given["callbacks"] or []),
+            *theirs,
             RunLength(given=limits != (-1, None)),
             Seeding(config["data"].seed),
             throughput,
-            Progress(throughput),
+            Progress(throughput, lines=not bar),
             Crowding(),
             GracefulStop(checkpoints),
             Resuming(trainer_settings(self.config[self.command].trainer)),
+            *([] if has(theirs, callbacks.EarlyStopping) else [config["early_stopping"]]),
         ]
-        kwargs["plugins"] = [*(given["plugins"] or []), AtomicCheckpointIO()]
-        fit = self.command == "fit"
+        kwargs["enable_progress_bar"] = bar
+        kwargs["plugins"] = [*several(given["plugins"]), AtomicCheckpointIO()]
         if given["logger"] is None:
             folder = self.run.folder
             first = self.checkpoint["global_step"] + 1 if fit and self.checkpoint else None
@@ -315,13 +330,15 @@ class EmbedCLI(LightningCLI):
     before_validate = before_test = before_predict = before_fit
 
     def fit(self, model: LanguageModel, datamodule: TextDataModule, **kwargs: Any) -> None:
+        first_step = self.checkpoint.get("global_step", 0)
         say("run", f"{self.run.folder}   seed {datamodule.seed}")
         if is_main_process():
             if self.run.checkpoint is not None:
                 self.run.note_start()
             say_start(self.trainer, model, datamodule.prepared, self.reason)
-        self.trainer.fit(model, datamodule, **kwargs | {"weights_only": True})
-        if self.trainer.global_step == self.checkpoint.get("global_step", 0):
+        with refusals_in_one_line(lambda: self.trainer.global_step == first_step):
+            self.trainer.fit(model, datamodule, **kwargs | {"weights_only": True})
+        if self.trainer.global_step == first_step:
             say(
                 "note",
                 f"nothing was left to train: the run is at step {self.trainer.global_step} already;"
@@ -362,19 +379,22 @@ class EmbedCLI(LightningCLI):
 
     def validate(self, model: LanguageModel, datamodule: TextDataModule, **kwargs: Any) -> None:
         kwargs |= {"weights_only": True, "verbose": False}
-        self.trainer.validate(model, datamodule, **kwargs)
+        with refusals_in_one_line():
+            self.trainer.validate(model, datamodule, **kwargs)
         say_evaluation(model.evaluation, datamodule)
 
     def test(self, model: LanguageModel, datamodule: TextDataModule, **kwargs: Any) -> None:
         kwargs |= {"weights_only": True, "verbose": False}
-        self.trainer.test(model, datamodule, **kwargs)
+        with refusals_in_one_line():
+            self.trainer.test(model, datamodule, **kwargs)
         say_evaluation(model.evaluation, datamodule, "test")
 
     def predict(self, model: LanguageModel, datamodule: TextDataModule, **kwargs: Any) -> None:
         if self.trainer.world_size > 1:
             raise UserError("predict runs in one process; give --trainer.devices 1")
         kwargs |= {"weights_only": True, "return_predictions": True}
-        rows: Any = self.trainer.predict(model, datamodule, **kwargs)
+        with refusals_in_one_line():
+            rows: Any = self.trainer.predict(model, datamodule, **kwargs)
         prepared = datamodule.prepared
         path = self.run.folder / predictions_name(prepared, own=not datamodule.is_other)
         whole = prepared.report.splits["validation"].bytes

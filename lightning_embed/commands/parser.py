@@ -1,20 +1,22 @@
 """A command-line parser that answers a mistake with one line, and functions called by it."""
 
-import difflib
 import inspect
 import os
 import re
 import sys
 from collections.abc import Callable
+from enum import Enum
 from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
+from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_embed.commands.quiet import quiet_libraries
-from lightning_embed.errors import UserError, one_line
+from lightning_embed.commands.wording import nearest, plain
+from lightning_embed.errors import UserError
 from lightning_embed.library_internals import option_names
 
 UNKNOWN = re.compile(
@@ -22,12 +24,6 @@ UNKNOWN = re.compile(
     r"|does not accept (?:nested key|option) '(?P<option>[^']+)'"
     r"|[Kk]ey \"?'?(?P<key>[\w.]+)\"?'? is not expected"
 )
-
-UNION = re.compile(
-    r'Parser key "(?P<key>[\w.]+)": Does not validate against any of the Union subtypes'
-    r" Subtypes: \[(?P<types>.*?)\] Errors: .*Given value: (?P<value>.*)$"
-)
-
 
 RENAMED = {  # in 0.2
     "model.matrix_lr": "model.muon_lr",
@@ -40,7 +36,7 @@ RENAMED = {  # in 0.2
 # mean what a shell makes of them, also in a YAML file and behind `--option=`.
 PATHS = {
     *("adopt", "cache_dir", "checkpoint", "ckpt_path", "default_root_dir", "files", "hub"),
-    *("init_from", "output", "path", "show", "tokenizer"),
+    *("dirpath", "init_from", "output", "path", "save_dir", "show", "tokenizer"),
 }
 
 SECTIONS = {  # of a file of settings
@@ -49,14 +45,6 @@ SECTIONS = {  # of a file of settings
 }
 
 LISTS = ("--data.files", "--files")
-
-LINK = re.compile(r"Call to compute_fn of link .*? failed: ")  # what follows is our own words
-
-
-def _cannot_be(found: re.Match[str]) -> str:
-    """jsonargparse tells what it tried with each type; the types and the value are enough."""
-    types = re.sub(r"<class '([^']+)'>", r"\1", found["types"]).replace("typing.Literal", "")
-    return f"--{found['key']} cannot be {found['value']}: give {types.replace('NoneType', 'null')}"
 
 
 def settings_files_first(args: list[str]) -> list[str]:
@@ -133,12 +121,23 @@ def expand_paths(options: Any) -> None:
     for name in list(options.keys()):  # of nested ones too, with dots between
         if name.rpartition(".")[2] in PATHS:
             options[name] = expand(options[name])
+        elif isinstance(options[name], list):
+            for each in options[name]:
+                if isinstance(each, Namespace):  # a class with its arguments
+                    expand_paths(each)
 
 
-def nearest(word: str, words: list[str]) -> str:
-    """` (did you mean X?)`, or nothing when no word is near."""
-    found = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
-    return f" (did you mean {found[0]}?)" if found else ""
+def name_enums(options: Any) -> None:
+    """Replace, in place, defaults that are members of an enumeration by their plain values: a
+    file of settings cannot hold others."""
+    for name in list(options.keys()):
+        value = options[name]
+        if isinstance(value, Enum):
+            options[name] = value.value
+        elif isinstance(value, list):
+            for each in value:
+                if isinstance(each, Namespace):
+                    name_enums(each)
 
 
 class OneLineParser(LightningArgumentParser):
@@ -151,10 +150,7 @@ class OneLineParser(LightningArgumentParser):
         if match := UNKNOWN.search(message):
             key = next(group for group in match.groups() if group)
             hint = f" (it is {RENAMED[key]} now)" if key in RENAMED else nearest(key, known)
-        text = LINK.sub("", UNION.sub(_cannot_be, one_line(message)))
-        if len(text) > 400:
-            text = text[:400] + " ..."
-        sys.stderr.write(f"error: {text}{hint}\n")
+        sys.stderr.write(f"error: {plain(message)}{hint}\n")
         self.exit(2)
 
 

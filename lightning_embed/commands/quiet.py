@@ -12,7 +12,8 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # reports asked for
+    for name in ("profilers", "callbacks.model_summary"):  # reports that were asked for
+        logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.INFO)
     for message in (
         ".*does not have many workers.*",
         ".*dataloader is not resumable.*",
@@ -23,6 +24,7 @@ def quiet_libraries() -> None:
         ".*`max_epochs` was not set.*",  # RunLength sets it once the text is known
         ".*It is recommended to use .*sync_dist=True.*",
         r".*add the following callbacks: \['Timer'\].*",  # a run that goes on without a limit
+        ".*WeightAveraging doesn't support sharding model layers.*",
         ".*assuming the intent is to load in a single process.*",
     ):
         warnings.filterwarnings("ignore", message=message)

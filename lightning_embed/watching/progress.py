@@ -32,10 +32,13 @@ class Progress(L.Callback):
 
     Args:
         throughput: the callback that counts; it must come before this one.
+        lines: False where a progress bar of Lightning's shows where the run stands; the loss
+            stands in it then.
     """
 
-    def __init__(self, throughput: Throughput) -> None:
+    def __init__(self, throughput: Throughput, lines: bool = True) -> None:
         self.throughput = throughput
+        self.lines = lines
         self.total_steps = 0
         self.every = 50
         self._first_step = 0
@@ -153,6 +156,9 @@ class Progress(L.Callback):
                     values[f"throughput/{name}"] = found[name]
         values["compile/recompilations"] = self.recompilations
         figures.log(trainer, values)
+        if not self.lines:
+            pl_module.log("loss", loss, prog_bar=True, logger=False)
+            return
         line = self._text(step, loss, found)
         every = max(self.every, self.total_steps // LINES)
         if step % every < self.every or step == self.total_steps:
@@ -179,6 +185,8 @@ class Progress(L.Callback):
         return "  ".join(parts)
 
     def _line(self, text: str) -> None:
+        if not self.lines:
+            return
         self._clear()
         say("", text)
 

@@ -139,7 +139,7 @@ def test_files_and_hub_together(workshop: Workshop) -> None:
         ("--trainer.fast_dev_run", "true", "--trainer.max_steps 1"),
         ("--trainer.overfit_batches", "2", "--data.files"),
         ("--trainer.enable_checkpointing", "false", "--checkpoints.every_n_steps 0"),
-        ("--trainer.strategy", "ddpp", "strategy='ddpp'"),
+        ("--trainer.strategy", "ddpp", "--trainer.strategy ddpp is not known (did you mean ddp?)"),
         ("--trainer.strategy", "fsdp", "configs/fsdp.yaml"),
         ("--trainer.strategy", "deepspeed_stage_2", "configs/fsdp.yaml"),
         ("--samples.prompts", "[]", "--samples.max_new_tokens 0"),
