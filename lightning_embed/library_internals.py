@@ -7,8 +7,10 @@ private methods that a class of ours replaces, which can only be done in that cl
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Callable
+from datetime import timedelta
 from io import BytesIO
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -68,6 +70,11 @@ def leave_signals_alone(trainer: L.Trainer) -> None:
     """
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+
+
+def meeting_timeout(trainer: L.Trainer) -> timedelta | None:
+    """How long a strategy's processes wait for each other, where it has such a limit."""
+    return getattr(trainer.strategy, "_timeout", None)
 
 
 def use_every_process_as_shard(strategy: ModelParallelStrategy) -> None:
@@ -193,3 +200,10 @@ def graphs_compiled(dynamo_utils: ModuleType) -> int:
 # One call for a list of tensors; documented, though named as private.
 foreach_lerp, foreach_lerp_ = torch._foreach_lerp, torch._foreach_lerp_
 foreach_mul_, foreach_add_ = torch._foreach_mul_, torch._foreach_add_
+
+# Python ------------------------------------------------------------------------------------------
+
+
+def end_at_once(status: int) -> None:
+    """End the process from any thread, though the main one is held up; only the name is private."""
+    os._exit(status)

@@ -152,13 +152,15 @@ def test_a_mistake_ends_the_process_with_a_status_and_one_line(tmp_path: Path) -
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"])
 def test_a_signal_while_text_is_prepared_ends_the_program_tidied_up(
-    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    workshop: Workshop,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    not_nohup: None,
+    name: str,
 ) -> None:
     def told(*args: object, **kwargs: object) -> None:
         signal.raise_signal(signal.Signals[name])
 
-    if name == "SIGHUP":  # the tests themselves may run under nohup
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     before = signal.getsignal(signal.Signals[name])
     monkeypatch.setattr("lightning_embed.data.prepared._encoded", told)
     cache = tmp_path / "cache"

@@ -2,9 +2,11 @@
 
 import ast
 import inspect
+import os
 import re
 import shutil
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import torch
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 from torch.distributed.tensor import Shard
@@ -130,6 +132,19 @@ def test_an_overridden_method_is_still_called(name: str) -> None:
     base = BASES[internals.OVERRIDES[name].partition(":")[0]]
     assert callable(getattr(base, name))
     assert re.search(rf"\.{name}\(", inspect.getsource(base))
+
+
+def test_a_process_ends_at_once() -> None:
+    child = os.fork()
+    if child == 0:
+        internals.end_at_once(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+def test_processes_wait_for_each_other_as_long_as_asked() -> None:
+    strategy = DDPStrategy(timeout=timedelta(seconds=5))
+    trainer = L.Trainer(accelerator="cpu", devices=2, strategy=strategy, logger=False)
+    assert internals.meeting_timeout(trainer) == timedelta(seconds=5)
 
 
 # Lightning ----------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import Any
 
 import lightning as L
@@ -16,6 +15,7 @@ from torch.distributed import DistError
 
 from lightning_embed.console import write
 from lightning_embed.errors import UserError
+from lightning_embed.library_internals import end_at_once, meeting_timeout
 from lightning_embed.processes import is_main_process, stop_signals
 
 PATIENCE = 10.0  # seconds; processes that are started together meet before
@@ -77,7 +77,7 @@ def ended_by_signals(tidy: Callable[[int], None]) -> Iterator[None]:
                 try:
                     tidy(number[0])
                 finally:
-                    os._exit(128 + number[0])
+                    end_at_once(128 + number[0])
 
     before = signal.set_wakeup_fd(note)
     watcher = threading.Thread(target=watch, daemon=True)
@@ -94,14 +94,10 @@ def ended_by_signals(tidy: Callable[[int], None]) -> Iterator[None]:
 def _say(trainer: L.Trainer) -> None:
     strategy: Any = trainer.strategy
     if is_main_process() or strategy.cluster_environment.local_rank() == 0:  # one on each host
-        limit = _timeout(trainer)
+        limit = meeting_timeout(trainer)
         flags = f"--trainer.strategy {type(strategy).__name__} --trainer.strategy.timeout"
         ends = f" and after {limit} ({flags})" if limit else ""
         write(f"{'waiting':<9}for {_whom(trainer)}; {_remedy(trainer)}; ends on Ctrl-C{ends}\n")
-
-
-def _timeout(trainer: L.Trainer) -> timedelta | None:
-    return getattr(trainer.strategy, "_timeout", None)
 
 
 def _whom(trainer: L.Trainer) -> str:

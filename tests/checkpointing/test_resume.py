@@ -73,7 +73,7 @@ def steps_in_an_epoch(checkpoint: Path) -> int:
     ],
 )
 def test_a_stopped_run_goes_on_exactly(
-    workshop: Workshop, whole: Path, place: str, name: str
+    workshop: Workshop, whole: Path, not_nohup: None, place: str, name: str
 ) -> None:
     epoch = steps_in_an_epoch(whole)
     step = {"first step": 1, "middle": 4, "end of epoch 1": epoch, "epoch 2": epoch + 3}[place]
@@ -104,15 +104,9 @@ def test_under_slurm_too_the_run_stops_by_our_rules(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """Lightning would save elsewhere and queue the job again, or go on."""
-    for variable, value in {
-        "NTASKS": 1,
-        "PROCID": 0,
-        "LOCALID": 0,
-        "NODEID": 0,
-        "JOB_ID": 1,
-    }.items():
-        monkeypatch.setenv(f"SLURM_{variable}", str(value))
-    signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    for variable in ("PROCID", "LOCALID", "NODEID", "JOB_ID"):
+        monkeypatch.setenv(f"SLURM_{variable}", "0")
     told = workshop.run("fit", "--name", "run", *TWO_EPOCHS, *stop_at(3, name))
     assert told.status == 128 + signal.Signals[name]
     assert told.line("stopped") == f"by {name} after step 3"

@@ -103,7 +103,7 @@ ENDINGS = {  # options of the run, what the printed command is helped with, leas
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_each_printed_command_runs_as_printed(desk: Desk, ending: str) -> None:
+def test_each_printed_command_runs_as_printed(desk: Desk, not_nohup: None, ending: str) -> None:
     options, help_, more = ENDINGS[ending]
     told = desk.fit(*options)
     assert "Traceback" not in told.err
