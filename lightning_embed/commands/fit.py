@@ -53,7 +53,7 @@ from lightning_embed.hardware import keep_freed_memory, settle_threads, suggeste
 from lightning_embed.library_internals import command_parser, take_whole_numbers
 from lightning_embed.padding.guard import PaddingGuard
 from lightning_embed.processes import command_of_all, is_main_process
-from lightning_embed.training.early_stopping import EarlyStopping, is_time_over
+from lightning_embed.training.early_stopping import ResumableEarlyStopping, is_time_over
 from lightning_embed.training.lightning_module import LanguageModel
 from lightning_embed.training.loss_watch import LossWatch
 from lightning_embed.training.run_length import RunLength, planned_steps
@@ -186,7 +186,7 @@ class EmbedCLI(LightningCLI):
         parser.add_lightning_class_args(Samples, "samples")
         parser.add_lightning_class_args(Checkpoints, "checkpoints")
         # By hand, because a user's own takes its place.
-        parser.add_class_arguments(EarlyStopping, "early_stopping", fail_untyped=False)
+        parser.add_class_arguments(ResumableEarlyStopping, "early_stopping", fail_untyped=False)
         parser.set_defaults(
             {
                 "early_stopping.monitor": "val/loss",
@@ -363,7 +363,7 @@ class EmbedCLI(LightningCLI):
             if is_time_over(self.trainer):
                 return ("--trainer.max_time", "null")
             early = self.trainer.early_stopping_callback
-            return early.flags_to_go_on() if isinstance(early, EarlyStopping) else ()
+            return early.flags_to_go_on() if isinstance(early, ResumableEarlyStopping) else ()
         longer: dict[str, int] = {}
         ends: list[int] = []  # where each limit ends the run then
         if given.max_epochs and given.max_epochs > 0:

@@ -1,4 +1,4 @@
-"""Why a run ended before its planned steps, and `EarlyStopping`, which a resumed run can relax.
+"""Why a run ended early, and an early stopping that a resumed run can relax.
 
 Lightning's own takes its patience from the checkpoint whatever was asked for, and ends a run that
 goes on at its next validation.
@@ -11,7 +11,7 @@ from lightning.pytorch import callbacks
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
 
-class EarlyStopping(callbacks.EarlyStopping):
+class ResumableEarlyStopping(callbacks.EarlyStopping):
     """Ends a run whose validation loss falls no longer; see Lightning's for the arguments."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
