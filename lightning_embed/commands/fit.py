@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch import callbacks
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
@@ -24,7 +23,6 @@ from lightning_embed.checkpointing.resume import Resuming
 from lightning_embed.checkpointing.run_folders import Run, choose_run, run_name
 from lightning_embed.checkpointing.save import Checkpoints
 from lightning_embed.checkpointing.stop import GracefulStop
-from lightning_embed.commands import no_effect
 from lightning_embed.commands.callbacks import accept, has, shows_a_bar
 from lightning_embed.commands.lightning_errors import refusals_in_one_line
 from lightning_embed.commands.monitors import require_monitors
@@ -37,26 +35,22 @@ from lightning_embed.commands.parser import (
     settings_files_first,
 )
 from lightning_embed.commands.quiet import quiet_libraries
+from lightning_embed.commands.settling import settle
 from lightning_embed.commands.text_choice import prefer_later_text
 from lightning_embed.commands.unsupported import (
-    refuse_pieces,
-    refuse_shortcuts,
-    refuse_unsupported,
     several,
-    takes_precision,
 )
 from lightning_embed.commands.waiting import wait_in_words
 from lightning_embed.console import say
 from lightning_embed.data.datamodule import TextDataModule
 from lightning_embed.errors import UserError, require_range, writing
-from lightning_embed.hardware import keep_freed_memory, settle_threads, suggested_precision
 from lightning_embed.library_internals import command_parser, take_whole_numbers
 from lightning_embed.padding.guard import PaddingGuard
 from lightning_embed.processes import command_of_all, is_main_process
-from lightning_embed.training.early_stopping import ResumableEarlyStopping, is_time_over
+from lightning_embed.training.endings import ResumableEarlyStopping, flags_to_go_on
 from lightning_embed.training.lightning_module import LanguageModel
 from lightning_embed.training.loss_watch import LossWatch
-from lightning_embed.training.run_length import RunLength, planned_steps
+from lightning_embed.training.run_length import RunLength
 from lightning_embed.training.seeding import Seeding
 from lightning_embed.watching.crowding import Crowding
 from lightning_embed.watching.curves import Curves, quiet_writer
@@ -211,30 +205,9 @@ class EmbedCLI(LightningCLI):
         config = self.config[self.command]
         expand_paths(config)
         name_enums(config)
-        defaults = command_parser(self, self.command)
-        rows = (*no_effect.DATA, *(no_effect.RUN if self.command == "fit" else ()))
-        no_effect.note_without_effect(rows, config, defaults.get_default)
+        default = command_parser(self, self.command).get_default
+        self.precision_reason = settle(config, default, trains=self.command == "fit")
         trainer = config.trainer
-        if trainer.accelerator == "auto":  # on macOS MPS must be asked for
-            trainer.accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-        refuse_pieces(trainer)
-        if trainer.accelerator == "cpu":
-            settle_threads()
-            keep_freed_memory()
-        self.reason = "as asked"
-        if trainer.precision is None and not takes_precision(trainer.plugins):
-            trainer.precision, self.reason = suggested_precision(trainer.accelerator)
-        if trainer.accelerator == "cpu" and str(trainer.precision) in ("16", "16-mixed"):
-            trainer.precision, self.reason = "bf16-mixed", "16-mixed is for GPUs"
-        if self.command == "fit":
-            refuse_unsupported(trainer)
-            require_range("--early_stopping.patience", config.early_stopping.patience, at_least=0)
-        else:
-            refuse_shortcuts(trainer)
-        if trainer.deterministic is None and trainer.accelerator == "cpu":
-            trainer.deterministic = True
-        # Else determinism writes NaN over all new memory: help for debugging, 1 % of a small step.
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         self.config_files = [str(file) for file in config.get("config") or []]
         stem = Path(self.config_files[0]).stem if self.config_files else "run"
         self.run = choose_run(
@@ -335,7 +308,7 @@ class EmbedCLI(LightningCLI):
         if is_main_process():
             if self.run.checkpoint is not None:
                 self.run.note_start()
-            say_start(self.trainer, model, datamodule.prepared, self.reason)
+            say_start(self.trainer, model, datamodule.prepared, self.precision_reason)
         with refusals_in_one_line(lambda: self.trainer.global_step == first_step):
             self.trainer.fit(model, datamodule, **kwargs | {"weights_only": True})
         if self.trainer.global_step == first_step:
@@ -344,38 +317,17 @@ class EmbedCLI(LightningCLI):
                 f"nothing was left to train: the run is at step {self.trainer.global_step} already;"
                 " raise --trainer.max_steps or --trainer.max_time",
             )
-        config = self.config_init[self.command]
+        config, given = self.config_init[self.command], self.config[self.command].trainer
         say_end(
             self.trainer,
             model,
             datamodule,
             root=self.run.folder.parent,
-            resume=command_of_all(*self.resume, *self._longer()),
+            resume=command_of_all(*self.resume, *flags_to_go_on(self.trainer, given)),
             checkpoints=config["checkpoints"],
             samples=config["samples"],
             configs=self.config_files,
         )
-
-    def _longer(self) -> tuple[str, ...]:
-        """What a run that was ended by something of its settings needs to go on."""
-        given, steps = self.config[self.command].trainer, self.trainer.global_step
-        if steps < planned_steps(self.trainer):
-            if is_time_over(self.trainer):
-                return ("--trainer.max_time", "null")
-            early = self.trainer.early_stopping_callback
-            return early.flags_to_go_on() if isinstance(early, ResumableEarlyStopping) else ()
-        longer: dict[str, int] = {}
-        ends: list[int] = []  # where each limit ends the run then
-        if given.max_epochs and given.max_epochs > 0:
-            whole = given.max_epochs * self.datamodule.steps_per_epoch
-            if steps >= whole:
-                longer["--trainer.max_epochs"], whole = 2 * given.max_epochs, 2 * whole
-            ends.append(whole)
-        if not longer or 0 < given.max_steps <= steps:
-            longer["--trainer.max_steps"] = 2 * steps
-            ends.append(2 * steps)
-        longer["--model.schedule_steps"] = min(ends)
-        return tuple(str(word) for pair in longer.items() for word in pair)
 
     def validate(self, model: LanguageModel, datamodule: TextDataModule, **kwargs: Any) -> None:
         kwargs |= {"weights_only": True, "verbose": False}

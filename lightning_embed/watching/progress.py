@@ -15,7 +15,7 @@ from lightning_embed import figures
 from lightning_embed.console import BEGAN, duration, say, short, write
 from lightning_embed.data.batch import Batch
 from lightning_embed.processes import is_main_process
-from lightning_embed.training.early_stopping import why_stopped
+from lightning_embed.training.endings import why_stopped
 from lightning_embed.training.lightning_module import LanguageModel
 from lightning_embed.training.run_length import planned_steps
 from lightning_embed.watching.meters import graphs_compiled
