@@ -61,7 +61,7 @@ def claim(root: Path, name: str) -> Run:
         folder = root / (name if number == 1 else f"{name}-{number}")
         if _claim(folder, name):
             if number > 1:
-                say("note", f"{root / name} is in use, this run goes to {folder}")
+                say("note", f"{root / name} exists, this run goes to {folder}")
             return Run(folder)
     raise AssertionError("numbers have no end")
 

@@ -100,6 +100,18 @@ class GracefulStop(Checkpoint):
         say("go on", self.checkpoints.resume)
         raise Stopped(128 + received)
 
+    def end_if_asked(self, trainer: L.Trainer) -> None:
+        """Where an error ends training after a signal: a terminal sends Ctrl-C to the compiler's
+        processes too, which then fail, and that is no fault to be told of.
+
+        Raises:
+            Stopped: a signal was received.
+        """
+        if self.received:
+            name = signal.Signals(self.received).name
+            say("stopped", f"by {name} after step {trainer.global_step}")
+            raise Stopped(128 + self.received) from None
+
     def _restore(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)

@@ -261,6 +261,7 @@ class EmbedCLI(LightningCLI):
         fit = self.command == "fit"
         if fit:
             accept(theirs, checkpoints.folder, given["max_time"])
+        self.stop = GracefulStop(checkpoints)
         bar = shows_a_bar(theirs, given["enable_progress_bar"])
         given["callbacks"] = [
             *theirs,
@@ -269,7 +270,7 @@ class EmbedCLI(LightningCLI):
             throughput,
             Progress(throughput, lines=not bar),
             Crowding(),
-            GracefulStop(checkpoints),
+            self.stop,
             Resuming(trainer_settings(self.config[self.command].trainer)),
             *([] if has(theirs, callbacks.EarlyStopping) else [config["early_stopping"]]),
         ]
@@ -310,7 +311,11 @@ class EmbedCLI(LightningCLI):
                 self.run.note_start()
             say_start(self.trainer, model, datamodule.prepared, self.precision_reason)
         with refusals_in_one_line(lambda: self.trainer.global_step == first_step):
-            self.trainer.fit(model, datamodule, **kwargs | {"weights_only": True})
+            try:
+                self.trainer.fit(model, datamodule, **kwargs | {"weights_only": True})
+            except Exception:
+                self.stop.end_if_asked(self.trainer)
+                raise
         if self.trainer.global_step == first_step:
             say(
                 "note",
