@@ -142,7 +142,11 @@ REFUSED: dict[str, tuple[str, tuple[str, ...], str]] = {
         ("--trainer.max_epochs", "-1", "--trainer.max_steps", "-1"),
         "give --trainer.max_steps",
     ),
-    "pytorch-lightning#21028": ("fit", ("--seed_everything=-1",), "0 to 4294967295, not -1"),
+    "pytorch-lightning#21028": (
+        "fit",
+        ("--seed_everything=-1",),
+        "at least 0 and at most 4294967295, not -1",
+    ),
 }
 
 

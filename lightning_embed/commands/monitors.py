@@ -11,7 +11,7 @@ import lightning as L
 from lightning_embed.errors import UserError
 from lightning_embed.training.metrics import HIGHER_IS_BETTER, SCALARS
 
-FLAGS = {"EarlyStopping": "--early_stopping", "Checkpoints": "--checkpoints"}
+FLAGS = {"ResumableEarlyStopping": "--early_stopping", "Checkpoints": "--checkpoints"}
 OWN = ("lightning.", "lightning_embed.")  # packages whose callbacks log no metrics but these
 
 

@@ -317,6 +317,9 @@ class TextDataModule(L.LightningDataModule):
         """
         if tokenizer_json is None:
             return  # not written by `fit`
+        self._keep_tokens(state_dict)
+        if self._folder is not None and self._folder.name == state_dict["data"]:
+            return
         tokenizer = TextTokenizer.from_json(tokenizer_json)
         if self.tokenizer_name not in TRAINED:
             named = TextTokenizer.load(self.tokenizer_name)

@@ -281,9 +281,9 @@ def test_default_feed_forward_width() -> None:
 @pytest.mark.parametrize("size", [0, -1])
 def test_an_empty_network_is_refused(name, size) -> None:
     settings = {"d_model": 16, "n_layers": 1, "n_heads": 2} | {name: size}
-    with pytest.raises(UserError, match=f"{name} .* not {size}; change --model.{name}"):
+    with pytest.raises(UserError, match=f"--model.{name} must be at least 1, not {size}"):
         DecoderLM(10, **settings)
-    with pytest.raises(UserError, match=f"not {size}; change --model.{name}"):
+    with pytest.raises(UserError, match=f"--model.{name} must be at least 1, not {size}"):
         DecoderLM.parameter_count(10, settings)
 
 
