@@ -116,6 +116,7 @@ TRAINED: dict[str, tuple[dict[str, str], tuple[str, ...], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("report", TRAINED)
 def test_small_and_odd_texts_train(report: str, tmp_path: Path) -> None:
     files, arguments, shown = TRAINED[report]
@@ -193,6 +194,7 @@ RUNS: dict[str, tuple[tuple[str, ...], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("report", RUNS)
 def test_a_run_does_what_was_asked(report: str, workshop: Workshop) -> None:
     arguments, shown = RUNS[report]
@@ -445,6 +447,7 @@ RESUMED: dict[str, Callable[[Workshop, list[Outcome]], None]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("report", RESUMED)
 def test_a_resumed_run_is_the_run_that_was_not_stopped(
     report: str, in_pieces: tuple[Workshop, list[Outcome]]

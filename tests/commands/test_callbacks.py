@@ -115,6 +115,7 @@ def test_without_one_ours_is_there_once(built: Any) -> None:
     assert len(found) == 1 and found[0].patience == 5
 
 
+@pytest.mark.slow
 def test_checkpoints_of_lightning_lie_beside_ours_and_resume(workshop: Workshop) -> None:
     keep = ("--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.every_n_train_steps", "2")
     workshop.fit("run", *keep, "--trainer.callbacks.save_top_k", "-1", steps=4)
@@ -139,6 +140,7 @@ def test_checkpoints_of_lightning_write_over_none_of_ours(
     assert (tmp_path / "kept" / ("best.ckpt" if value == "best" else "last.ckpt")).exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments", [("--trainer.callbacks=TQDMProgressBar",), ("--trainer.enable_progress_bar=true",)]
 )
@@ -152,6 +154,7 @@ def test_a_bar_takes_the_place_of_our_lines(
     assert "held out" in told.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments", [("--trainer.callbacks=ModelSummary",), ("--trainer.enable_model_summary=true",)]
 )
@@ -162,6 +165,7 @@ def test_a_summary_of_the_model_is_shown(
     assert "Trainable params" in caplog.text and "DecoderLM" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_mean_of_weights_is_what_is_saved_and_judged(workshop: Workshop) -> None:
     """The exponential mean, worked out anew from checkpoints of every step."""
     every = ("--checkpoints.every_n_steps", "1", "--checkpoints.keep_last", "9")
@@ -181,6 +185,7 @@ def test_a_mean_of_weights_is_what_is_saved_and_judged(workshop: Workshop) -> No
     assert evaluated.line("bits per byte") == averaged.line("bits per byte")
 
 
+@pytest.mark.slow
 def test_a_run_with_theirs_goes_on_from_its_own_settings(workshop: Workshop) -> None:
     """Lightning's Timer has a default that YAML cannot hold as it is."""
     theirs = ("--trainer.callbacks+=Timer", "--trainer.callbacks+=EMAWeightAveraging")

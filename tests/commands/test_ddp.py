@@ -133,6 +133,7 @@ def test_torchrun_starts_the_processes_too(runs: Workshop, alone: Outcome) -> No
     assert_trained_alike(runs, "torchrun")
 
 
+@pytest.mark.slow
 def test_srun_starts_the_processes_too_seconds_apart(runs: Workshop, alone: Outcome) -> None:
     command = [sys.executable, str(ROOT / "train.py")]
     command += runs.arguments("fit", "--name", "srun", *STEPS, *ADAMW, *DDP)
@@ -170,6 +171,7 @@ def test_srun_starts_the_processes_too_seconds_apart(runs: Workshop, alone: Outc
     assert {path.name.split(".")[-2] for path in folder.glob("events*")} == {str(first.pid)}
 
 
+@pytest.mark.slow
 def test_a_run_of_one_process_goes_on_with_two(runs: Workshop, alone: Outcome) -> None:
     stop = ("--trainer.callbacks+=workshop.SignalAt", "--trainer.callbacks.step=4")
     assert runs.run("fit", "--name", "grown", *STEPS, *ADAMW, *stop).status == 143

@@ -102,7 +102,16 @@ ENDINGS = {  # options of the run, what the printed command is helped with, leas
 }
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
+OFTEN_SEEN = ("max_steps", "max_epochs", "SIGINT", "early stopping")  # the others are slow
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        pytest.param(ending, marks=[] if ending in OFTEN_SEEN else [pytest.mark.slow])
+        for ending in ENDINGS
+    ],
+)
 def test_each_printed_command_runs_as_printed(desk: Desk, not_nohup: None, ending: str) -> None:
     options, help_, more = ENDINGS[ending]
     told = desk.fit(*options)

@@ -302,7 +302,7 @@ def test_the_table_is_complete(table: dict[str, Row], names: set[str]) -> None:
 
 
 def rows(working: bool) -> list[Any]:
-    """As parameters of a test; slow where training begins or a row above says the same."""
+    """As parameters of a test; slow where training begins."""
     return [
         pytest.param(
             option.format(name),
@@ -320,6 +320,7 @@ def arguments(option: str, row: Row, folder: Path) -> list[str]:
     return [word.replace("FOLDER", str(folder)) for word in f"{option} {row.more}".split()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("option", "row"), rows(working=False))
 def test_refused_in_one_line(workshop: Workshop, tmp_path: Path, option: str, row: Row) -> None:
     told = workshop.run("fit", "--trainer.max_steps", "1", *arguments(option, row, tmp_path / "f"))

@@ -51,6 +51,7 @@ def test_training_goes_on_though_nothing_can_be_written(
     assert_trained(workshop)
 
 
+@pytest.mark.slow
 def test_training_goes_on_though_all_streams_are_closed(workshop: Workshop) -> None:
     done = subprocess.run(
         ["bash", "-c", '"$@" <&- >&- 2>&-', "-", *program(workshop, *THREE)],

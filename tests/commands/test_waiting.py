@@ -50,6 +50,7 @@ def test_a_run_that_waits_says_for_whom_and_ends_on_a_signal(
     assert workshop.runs() == []
 
 
+@pytest.mark.slow
 def test_a_run_that_waited_in_vain_is_told_in_one_line(workshop: Workshop) -> None:
     limit = ("--trainer.strategy", DDP, "--trainer.strategy.timeout", "0:00:01")
     told = workshop.run("fit", "--name", "run", *ALONE, *limit)
