@@ -61,6 +61,8 @@ def run(*args: str | Path) -> Outcome:
             except SystemExit as ended:
                 status = ended.code if isinstance(ended.code, int) else 1
     finally:
+        if torch.distributed.is_initialized():  # the next command is a run of its own
+            torch.distributed.destroy_process_group()
         os.environ.clear()
         os.environ.update(environment)
         torch.use_deterministic_algorithms(deterministic)
