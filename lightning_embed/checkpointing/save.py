@@ -155,6 +155,13 @@ class Checkpoints(Checkpoint):
         if self._saved_step != trainer.global_step:
             self.save(trainer)
 
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Nothing was left to train after best.ckpt, say, since a kill came before last.ckpt was
+        written: training never began, and last.ckpt is of an earlier step."""
+        begun_from = trainer.ckpt_path
+        if self._saved_step == math.inf and begun_from and Path(begun_from) != self.last_path:
+            self.save(trainer)
+
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:

@@ -125,6 +125,20 @@ def test_an_accident_loses_nothing_but_its_own_step(workshop: Workshop, whole: P
     assert_same_weights(workshop.checkpoint("run"), whole)
 
 
+def test_a_run_killed_while_its_last_checkpoint_is_written_has_one_in_the_end(
+    workshop: Workshop,
+) -> None:
+    """Its last validation wrote best.ckpt, which the resume takes, and nothing is left to train."""
+    workshop.fit("run", "--trainer.val_check_interval", "3", steps=6)
+    for kind in ("last", "previous"):
+        workshop.checkpoint("run", kind).unlink(missing_ok=True)
+    assert load(workshop.checkpoint("run", "best"))["global_step"] == 6
+    told = workshop.fit("run", *LAST, "--trainer.val_check_interval", "3", steps=6)
+    assert "nothing was left to train" in told.line("note")
+    assert load(workshop.checkpoint("run"))["global_step"] == 6
+    assert_same_weights(workshop.checkpoint("run"), workshop.checkpoint("run", "best"))
+
+
 def test_accumulation_stops_between_optimizer_steps(workshop: Workshop) -> None:
     options = (*TWO_EPOCHS, "--trainer.accumulate_grad_batches", "2")
     workshop.fit("whole", *options)
