@@ -19,7 +19,7 @@ from typing import Any
 
 from tokenizers import Tokenizer, pre_tokenizers
 
-from lightning_embed.errors import UserError
+from lightning_embed.errors import UserError, one_line
 from lightning_embed.special_tokens import SPECIAL_TOKENS
 
 # spaces, line ends, tabs, digits, an accent apart from its letter, other scripts, an emoji
@@ -87,7 +87,7 @@ def _require_exact(text: str, name: str) -> None:
     try:
         tokenizer = Tokenizer.from_str(text)
     except Exception as error:  # the library raises bare Exceptions
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(f"{name} cannot be adopted: {reason}") from None
     tokenizer.encode_special_tokens = True
     tokenizer.no_truncation()

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from lightning_embed.errors import UserError
+from lightning_embed.errors import UserError, one_line
 
 BOM = "\ufeff"
 LONGEST_CSV_FIELD = 2**31 - 1  # characters; the csv module's own limit is 131,072
@@ -97,7 +97,7 @@ def parquet_rows(path: Path, column: str) -> Iterator[Row]:
                     number += 1
                     yield f"{path}: row {number}", text
     except pyarrow.ArrowException as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(f"{path} does not read as parquet ({reason})") from None
 
 

@@ -18,7 +18,7 @@ from lightning_embed.data.files import READERS, digests
 from lightning_embed.data.formats import columns_of
 from lightning_embed.data.hub_probe import require_hub
 from lightning_embed.data.source import About, Document, fingerprint_of
-from lightning_embed.errors import UserError
+from lightning_embed.errors import UserError, one_line
 
 if TYPE_CHECKING:  # a second of start-up that other sources do not need
     from datasets import Dataset
@@ -103,7 +103,7 @@ class HubCorpus:
             except (ValueError, OSError, RuntimeError, datasets.exceptions.DatasetsError) as error:
                 if heard or isinstance(error, datasets.exceptions.DatasetGenerationError):
                     raise self._unreadable(error, heard) from error
-                reason = " ".join(str(error).split())
+                reason = one_line(error)
                 raise UserError(
                     f"data set {self.name!r} (config {self.config!r}) cannot be had: {reason};"
                     " correct --data.hub or --data.hub_config, or give local files with"

@@ -37,7 +37,7 @@ from lightning_embed.data import checksums
 from lightning_embed.data.source import About, Document, Source, drained, read, utf8_size
 from lightning_embed.data.token_files import SPLITS, Report, Split, SplitWriter, fits_together
 from lightning_embed.data.tokenizer import TextTokenizer
-from lightning_embed.errors import writing
+from lightning_embed.errors import one_line, writing
 
 TRAINED = ("bpe", "characters")  # tokenizers that are made here, all others are given
 Named: TypeAlias = str | TextTokenizer
@@ -136,7 +136,7 @@ def damage(folder: Path) -> str:
             if not fits_together(split, len(found.report.sources)):
                 return f"the files in {name} do not belong together"
     except (OSError, ValueError, TypeError, AttributeError, LookupError, EOFError) as error:
-        return " ".join(str(error).split())
+        return one_line(error)
     return ""
 
 

@@ -22,7 +22,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 
 from lightning_embed.atomic import replacing
 from lightning_embed.data.hub_probe import require_hub
-from lightning_embed.errors import UserError
+from lightning_embed.errors import UserError, one_line
 from lightning_embed.processes import command
 from lightning_embed.special_tokens import PAD_ID, SPECIAL_TOKENS, UNK
 
@@ -134,7 +134,7 @@ class TextTokenizer:
         try:
             tokenizer = Tokenizer.from_str(json.dumps(data, ensure_ascii=False))
         except Exception as error:  # the library raises bare Exceptions
-            raise UserError(f"{name} is not a usable tokenizer.json: {_one_line(error)}") from None
+            raise UserError(f"{name} is not a usable tokenizer.json: {one_line(error)}") from None
         return cls(tokenizer, name)
 
     # -- keeping it ------------------------------------------------------------------------
@@ -285,7 +285,3 @@ def _mark_specials(data: dict[str, Any]) -> dict[str, Any]:
             pieces[ids[special]] = [special, min(-1000.0, worst)]
     added.sort(key=lambda token: token["id"])
     return data
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
