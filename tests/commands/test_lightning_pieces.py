@@ -6,7 +6,6 @@ of a run without it, bit for bit.
 """
 
 import inspect
-import re
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -249,7 +248,6 @@ FLAGS = {  # each with a value that is not its default; the pieces above have ta
     "model_registry": refused("stay in the run's folder", "mine"),
 }
 
-VARIANT = re.compile("_find_unused|deepspeed_|fsdp_|xla_|transformer-engine-")  # of another row
 
 PIECES = {"accelerator", "callbacks", "logger", "plugins", "precision", "profiler", "strategy"}
 
@@ -302,13 +300,12 @@ def test_the_table_is_complete(table: dict[str, Row], names: set[str]) -> None:
 
 
 def rows(working: bool) -> list[Any]:
-    """As parameters of a test; slow where training begins."""
+    """As parameters of a test."""
     return [
         pytest.param(
             option.format(name),
             row,
             id=option.format(name).removeprefix("--trainer."),
-            marks=[pytest.mark.slow] if working or VARIANT.search(name) else [],
         )
         for option, table in TABLE.items()
         for name, row in table.items()
@@ -338,6 +335,7 @@ def plain(corpus: str, cache: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return shop
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("option", "row"), rows(working=True))
 def test_works(workshop: Workshop, plain: Workshop, tmp_path: Path, option: str, row: Row) -> None:
     found = workshop.run(
