@@ -224,6 +224,8 @@ class LanguageModel(L.LightningModule):
     # Optimization ----------------------------------------------------------------------------
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
+        if self.hparams["muon_dtype"] is None:
+            self.hparams["muon_dtype"] = fastest_format(self.device.type).name
         # A gradient scaler's unscaling and found_inf are left to Lightning. That is safe with fused
         # AdamW, because MuonAdamW does not declare that it scales gradients itself.
         optimizer = MuonAdamW(self._groups(), fused=self.device.type in ("cpu", "cuda"))
@@ -241,8 +243,6 @@ class LanguageModel(L.LightningModule):
         return lr_schedule(self.hparams)
 
     def _groups(self) -> list[dict[str, Any]]:
-        if self.hparams["muon_dtype"] is None:
-            self.hparams["muon_dtype"] = fastest_format(self.device.type).name
         names = ("optimizer", "lr", "muon_lr", "muon_dtype", "weight_decay", "betas")
         return parameter_groups(self.network, **{name: self.hparams[name] for name in names})
 

@@ -178,7 +178,7 @@ def parameter_groups(
     muon_lr: float,
     weight_decay: float,
     betas: tuple[float, float],
-    muon_dtype: str = "float32",
+    muon_dtype: str | None = None,
 ) -> list[dict[str, Any]]:
     """Groups for `MuonAdamW`: blocks' matrices decay; embeddings, heads, norms and biases do not.
 
@@ -200,7 +200,7 @@ def parameter_groups(
         matrix_group |= {
             "rule": "muon",
             "lr": muon_lr,
-            "dtype": muon_dtype,
+            "dtype": muon_dtype or "float32",
             "name": "matrices",
         }
     else:
