@@ -11,7 +11,7 @@ import yaml
 from peers import ROOT, Side, Sides, parse, parser, publish, rounds, scratch
 
 from lightning_embed import TextDataModule
-from lightning_embed.hardware import suggested_precision
+from lightning_embed.arithmetic import fastest_format
 
 CONFIG = "configs/stdlib.yaml"
 SHARES = (0.5, 0.75)
@@ -23,7 +23,7 @@ def main() -> None:
     with scratch() as folder, Sides(options) as sides:
         settings = config["data"] | {"cache_dir": str(folder / "cache")}
         data = TextDataModule(**settings)
-        precision, _ = suggested_precision("cpu")
+        precision = fastest_format("cpu").precision
 
         def side(layout: str, share: float) -> Side:
             return sides.add(

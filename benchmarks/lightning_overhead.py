@@ -18,7 +18,7 @@ from peers import ROOT, Side, Sides, parse, parser, publish, rounds, scratch
 from results import Measured, Row
 
 from lightning_embed import TextDataModule
-from lightning_embed.hardware import suggested_precision
+from lightning_embed.arithmetic import fastest_format
 
 CONFIG = "configs/stdlib.yaml"
 
@@ -31,7 +31,7 @@ def main() -> None:
     with scratch() as folder, Sides(options) as sides:
         settings = config["data"] | {"cache_dir": str(folder / "cache")}
         data = TextDataModule(**settings)
-        precision, _ = suggested_precision("cpu")
+        precision = fastest_format("cpu").precision
 
         def start(number: int) -> tuple[Side, Side]:
             fit = sides.add(

@@ -26,6 +26,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from turns import Turns, now, parameter_count, random_windows, settings
 
 from lightning_embed import LanguageModel, TextDataModule
+from lightning_embed.arithmetic import fastest_format
 from lightning_embed.data.batch import Batch
 from lightning_embed.data.plan import MicroBatch, pack
 from lightning_embed.hardware import keep_freed_memory
@@ -161,6 +162,7 @@ def loop(asked: dict[str, Any], batches: Iterator[Batch]) -> None:
         optimizer=h["optimizer"],
         lr=h["lr"],
         muon_lr=h["muon_lr"],
+        muon_dtype=h["muon_dtype"] or fastest_format(device).name,
         weight_decay=h["weight_decay"],
         betas=tuple(h["betas"]),
     )

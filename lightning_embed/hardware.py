@@ -1,34 +1,14 @@
-"""What this machine has: fast number formats, cores, memory; and settings that follow from it."""
+"""What this machine has, cores and memory, and settings that follow from it."""
 
 import ctypes
 import os
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
 from lightning_embed.errors import UserError
-from lightning_embed.library_internals import fast_bfloat16
 
 BYTES_PER_PARAMETER = 16  # float32 weight, gradient and two moments
-
-
-class Numbers(NamedTuple):
-    """A precision as Lightning names it, and why it was taken."""
-
-    precision: str
-    reason: str
-
-
-def suggested_precision(accelerator: str) -> Numbers:
-    """Mixed bfloat16 where the hardware has it, mixed float16 on older GPUs, else float32."""
-    if accelerator == "cuda":
-        if torch.cuda.is_bf16_supported(including_emulation=False):
-            return Numbers("bf16-mixed", "the GPU has bfloat16")
-        return Numbers("16-mixed", "the GPU has float16 only")
-    if accelerator == "cpu" and (units := fast_bfloat16()):
-        return Numbers("bf16-mixed", f"the processor has {units}")
-    return Numbers("32-true", "no fast bfloat16 found")
 
 
 def core_quota(

@@ -12,40 +12,7 @@ from lightning_embed.hardware import (
     keep_freed_memory,
     require_memory,
     settle_threads,
-    suggested_precision,
 )
-
-
-@pytest.mark.parametrize(("native", "precision"), [(True, "bf16-mixed"), (False, "16-mixed")])
-def test_precision_on_a_gpu(monkeypatch, native, precision) -> None:
-    def supported(including_emulation: bool = True) -> bool:
-        return native or including_emulation  # emulated everywhere, and slow
-
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
-    assert suggested_precision("cuda").precision == precision
-
-
-@pytest.mark.parametrize(
-    ("amx", "avx512", "precision", "reason"),
-    [
-        (True, True, "bf16-mixed", "AMX"),
-        (False, True, "bf16-mixed", "AVX512-BF16"),
-        (False, False, "32-true", "no fast bfloat16"),
-    ],
-)
-def test_precision_on_a_processor(monkeypatch, amx, avx512, precision, reason) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512, raising=False)
-    found = suggested_precision("cpu")
-    assert found.precision == precision and reason in found.reason
-
-
-def test_precision_where_torch_cannot_tell(monkeypatch) -> None:
-    """These names are private: a torch without them must not stop the run."""
-    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported", raising=False)
-    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported", raising=False)
-    assert suggested_precision("cpu").precision == "32-true"
-    assert suggested_precision("mps").precision == "32-true"
 
 
 def test_a_model_larger_than_memory_is_refused(monkeypatch) -> None:

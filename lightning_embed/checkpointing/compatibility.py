@@ -11,10 +11,10 @@
     data      same text, tokenizer, batches       once the text is prepared
     tensors   same names and shapes               before any of them is copied
 
-What a resume changes without asking: a schedule's length left unset is that of the checkpoint
-(`LanguageModel.on_load_checkpoint`), the best value is forgotten in a folder without best.ckpt
-(`Checkpoints.load_state_dict`), and prepared tokens serve although their text has changed, which is
-said (`TextDataModule`).
+What a resume changes without asking: a schedule's length and number formats left unset are those
+the run began with (`LanguageModel.on_load_checkpoint`, `commands/settling.py`), the best value is
+forgotten in a folder without best.ckpt (`Checkpoints.load_state_dict`), and prepared tokens serve
+although their text has changed, which is said (`TextDataModule`).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,7 +39,7 @@ FORMAT_KEY = "lightning_embed_format"
 # Hyperparameters that decide a network's shape: a checkpoint fits no other.
 SHAPE = DecoderLM.settings().keys() - set(DecoderLM.FREE)
 FROM_DATA = ("vocab_size", "max_length")
-AS_BEGUN = ("schedule_steps",)  # left unset, it is what it was when the run began
+AS_BEGUN = ("schedule_steps", "muon_dtype")  # left unset, it is what it was when the run began
 
 # What of the trainer's settings changes a run's figures or its division.
 TRAINER = (
@@ -228,7 +228,7 @@ def tell_changes(candidate: Candidate) -> None:
     for key, then, now in _different_settings(candidate):
         if key not in SHAPE:
             say("changed", f"model.{key} {then} -> {now}, applied from here on")
-    before = candidate.checkpoint["callbacks"].get("Resuming", {}).get("settings", {})
+    before = trainer_settings_then(candidate.checkpoint)
     for key, now in candidate.trainer.items():
         # To Lightning 1 is one batch and 1.0 all of them.
         whole = now == 1 and type(before.get(key)) is not type(now)
@@ -253,6 +253,12 @@ def _listed(value: Any) -> Any:
 def trainer_settings(trainer: Any) -> dict[str, Any]:
     """What a later resume compares with its own, as plain values; `trainer` as configured."""
     return {key: _plain(trainer.get(key)) for key in TRAINER}
+
+
+def trainer_settings_then(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """The same of the run that wrote a checkpoint."""
+    then: dict[str, Any] = checkpoint["callbacks"].get("Resuming", {}).get("settings", {})
+    return then
 
 
 def _plain(value: Any) -> Any:

@@ -17,6 +17,7 @@ from lightning_embed.checkpointing.compatibility import (
     Purpose,
     check,
     trainer_settings,
+    trainer_settings_then,
 )
 from lightning_embed.checkpointing.files import AtomicCheckpointIO
 from lightning_embed.checkpointing.resume import Resuming
@@ -35,7 +36,7 @@ from lightning_embed.commands.parser import (
     settings_files_first,
 )
 from lightning_embed.commands.quiet import quiet_libraries
-from lightning_embed.commands.settling import settle
+from lightning_embed.commands.settling import choose_formats, settle
 from lightning_embed.commands.text_choice import prefer_later_text
 from lightning_embed.commands.unsupported import (
     several,
@@ -206,7 +207,7 @@ class EmbedCLI(LightningCLI):
         expand_paths(config)
         name_enums(config)
         default = command_parser(self, self.command).get_default
-        self.precision_reason = settle(config, default, trains=self.command == "fit")
+        settle(config, default, trains=self.command == "fit")
         trainer = config.trainer
         self.config_files = [str(file) for file in config.get("config") or []]
         stem = Path(self.config_files[0]).stem if self.config_files else "run"
@@ -222,6 +223,8 @@ class EmbedCLI(LightningCLI):
         if self.run.checkpoint is not None:
             config.ckpt_path = str(self.run.checkpoint)
             self._check(self.run.checkpoint, config)
+        else:
+            self.precision_reason = choose_formats(config, {})
 
     def _check(self, path: Path, config: Any) -> None:
         """Ask the gate whether this command may use a checkpoint, and keep what it holds."""
@@ -231,7 +234,6 @@ class EmbedCLI(LightningCLI):
             self.purpose,
             model=config.model,
             default=lambda key: parser.get_default(f"model.{key}"),
-            trainer=trainer_settings(config.trainer),
         )
         check(candidate, "file", "content", "run", "shape")
         tensors = ("state_dict", "optimizer_states")  # they would keep their file open all along
@@ -239,6 +241,11 @@ class EmbedCLI(LightningCLI):
         if candidate.trains:
             epoch = self.checkpoint[DATA]["epoch"]  # Lightning's own runs ahead
             say("resume", f"{path}: step {self.checkpoint['global_step']}, epoch {epoch}")
+        begun: dict[str, Any] = {}
+        if candidate.trains:
+            begun = self.checkpoint["hyper_parameters"] | trainer_settings_then(self.checkpoint)
+        self.precision_reason = choose_formats(config, begun)
+        candidate.trainer = trainer_settings(config.trainer)
         check(candidate, "changes")
         if not candidate.trains and config.data.max_length == parser.get_default("data.max_length"):
             then = self.checkpoint["hyper_parameters"].get("max_length")

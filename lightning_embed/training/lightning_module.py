@@ -19,7 +19,14 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_embed import figures
-from lightning_embed.checkpointing.compatibility import FORMAT, FORMAT_KEY, Candidate, check
+from lightning_embed.arithmetic import fastest_format
+from lightning_embed.checkpointing.compatibility import (
+    AS_BEGUN,
+    FORMAT,
+    FORMAT_KEY,
+    Candidate,
+    check,
+)
 from lightning_embed.checkpointing.fsdp2 import shard
 from lightning_embed.checkpointing.load import opened
 from lightning_embed.data.batch import Batch
@@ -45,6 +52,8 @@ class LanguageModel(L.LightningModule):
         optimizer: "muon" steps the blocks' matrices with Muon and the rest with AdamW.
         lr: peak learning rate of AdamW's parameters.
         muon_lr: peak learning rate of Muon's matrices.
+        muon_dtype: number format of the products that make Muon's steps; unset, what the device is
+            fastest with when the run begins.
         weight_decay: of the blocks' matrices; embeddings and norms never decay.
         betas: AdamW's.
         schedule: "wsd" is warm-up, stable, linear decay; "cosine"; or "constant" after warm-up.
@@ -67,6 +76,7 @@ class LanguageModel(L.LightningModule):
         optimizer: Literal["muon", "adamw"] = "muon",
         lr: float = 3e-3,
         muon_lr: float = 0.02,
+        muon_dtype: Literal["bfloat16", "float16", "float32"] | None = None,
         weight_decay: float = 0.1,
         betas: tuple[float, float] = (0.9, 0.95),
         schedule: Literal["wsd", "cosine", "constant"] = "wsd",
@@ -91,7 +101,7 @@ class LanguageModel(L.LightningModule):
         self.save_hyperparameters()
         self.hparams.update(DecoderLM.settings(**network))  # defaults too: the whole shape
         self._network = network  # used by name below: jsonargparse finds the options that way
-        self._asked_schedule_steps = schedule_steps
+        self._as_begun = [name for name in AS_BEGUN if self.hparams[name] is None]
         self.model: DecoderLM | None = None
         self.tokenizer_json: str | None = None  # the tokenizer's text travels in the checkpoint
         self.metrics = LanguageModelMetrics()
@@ -231,7 +241,9 @@ class LanguageModel(L.LightningModule):
         return lr_schedule(self.hparams)
 
     def _groups(self) -> list[dict[str, Any]]:
-        names = ("optimizer", "lr", "muon_lr", "weight_decay", "betas")
+        if self.hparams["muon_dtype"] is None:
+            self.hparams["muon_dtype"] = fastest_format(self.device.type).name
+        names = ("optimizer", "lr", "muon_lr", "muon_dtype", "weight_decay", "betas")
         return parameter_groups(self.network, **{name: self.hparams[name] for name in names})
 
     def configure_gradient_clipping(
@@ -305,8 +317,8 @@ class LanguageModel(L.LightningModule):
         )
         check(candidate, "content")
         self.tokenizer_json = checkpoint.get("tokenizer")
-        if self._asked_schedule_steps is None:
-            self.hparams["schedule_steps"] = checkpoint["hyper_parameters"].get("schedule_steps")
+        for name in self._as_begun:
+            self.hparams[name] = checkpoint["hyper_parameters"].get(name)
         self.configure_model()
         candidate.state_dict = self.state_dict()
         candidate.groups = {group["name"]: group["params"] for group in self._groups()}

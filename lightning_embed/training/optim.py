@@ -29,13 +29,13 @@ from lightning_embed.library_internals import (
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
-def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
-    """Nearest semi-orthogonal matrices of a stack `(S, rows, columns)`, in bfloat16.
+def orthogonalise(matrices: Tensor, dtype: torch.dtype, steps: int = 5) -> Tensor:
+    """Nearest semi-orthogonal matrices of a stack `(S, rows, columns)`, computed in `dtype`.
 
     Matrices of one shape share batched products, because the time of small ones is that of calls.
     """
     a, b, c = NEWTON_SCHULZ
-    x = matrices.bfloat16()
+    x = matrices.to(dtype)
     tall = x.shape[1] > x.shape[2]
     if tall:
         x = x.mT
@@ -64,10 +64,11 @@ def _local(tensor: Tensor | None) -> Tensor:
 class MuonAdamW(Optimizer):
     """Muon for matrices, AdamW for the rest; a group's `rule` says which.
 
-    A "muon" group has `lr`, `momentum`, `weight_decay` (matrices of one shape are stacked); an
-    "adamw" group has `lr`, `betas`, `eps`, `weight_decay`. Muon's step is scaled by
-    sqrt(max(1, rows / columns)), the "original" rule of `torch.optim.Muon`. A step for which
-    `found_inf` is set changes nothing, moments and step counters included.
+    A "muon" group has `lr`, `momentum`, `weight_decay` and `dtype`, the name of the number format
+    that its products are in (matrices of one shape are stacked); an "adamw" group has `lr`,
+    `betas`, `eps`, `weight_decay`. Muon's step is scaled by sqrt(max(1, rows / columns)), the
+    "original" rule of `torch.optim.Muon`. A step for which `found_inf` is set changes nothing,
+    moments and step counters included.
     """
 
     def __init__(self, groups: list[dict[str, Any]], *, fused: bool | None = None) -> None:
@@ -76,6 +77,7 @@ class MuonAdamW(Optimizer):
             "rule": "adamw",
             "weight_decay": 0.0,
             "momentum": 0.95,
+            "dtype": "float32",
             "betas": (0.9, 0.95),
             "eps": 1e-8,
         }
@@ -146,7 +148,7 @@ class MuonAdamW(Optimizer):
             if not self.state[p]:
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
             by_shape[p.shape, p.device].append(p)
-        momentum, lr = group["momentum"], group["lr"]
+        momentum, lr, dtype = group["momentum"], group["lr"], getattr(torch, group["dtype"])
         for (shape, _), same in by_shape.items():
             buffers = [self.state[p]["momentum_buffer"] for p in same]
             grads: list[Any] = [p.grad for p in same]
@@ -156,7 +158,7 @@ class MuonAdamW(Optimizer):
             foreach_lerp_(buffers, grads, 1 - momentum)
             nesterov = foreach_lerp(grads, buffers, momentum)
             whole = [u.full_tensor() if isinstance(u, DTensor) else u for u in nesterov]
-            stepped = orthogonalise(torch.stack(whole)).to(same[0].dtype)
+            stepped = orthogonalise(torch.stack(whole), dtype).to(same[0].dtype)
             decay: Any = 1 - lr * group["weight_decay"]
             if self.found_inf is not None:
                 stepped = torch.where(self.found_inf > 0, 0.0, stepped)
@@ -176,11 +178,12 @@ def parameter_groups(
     muon_lr: float,
     weight_decay: float,
     betas: tuple[float, float],
+    muon_dtype: str = "float32",
 ) -> list[dict[str, Any]]:
     """Groups for `MuonAdamW`: blocks' matrices decay; embeddings, heads, norms and biases do not.
 
-    With `optimizer="muon"` the matrices take Muon's rule at `muon_lr`, with "adamw" AdamW's at
-    `lr`.
+    With `optimizer="muon"` the matrices take Muon's rule at `muon_lr`, computed in `muon_dtype`,
+    with "adamw" AdamW's at `lr`.
     """
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     head = getattr(model, "head", None)
@@ -194,7 +197,12 @@ def parameter_groups(
     common = {"betas": betas, "weight_decay": 0.0}
     matrix_group: dict[str, Any] = {"params": matrices, "weight_decay": weight_decay}
     if optimizer == "muon":
-        matrix_group |= {"rule": "muon", "lr": muon_lr, "name": "matrices"}
+        matrix_group |= {
+            "rule": "muon",
+            "lr": muon_lr,
+            "dtype": muon_dtype,
+            "name": "matrices",
+        }
     else:
         matrix_group |= {"rule": "adamw", "lr": lr, "betas": betas, "name": "matrices"}
     groups = [
@@ -255,6 +263,6 @@ def take_settings(
     scheduler.base_lrs = [group["lr"] for group in groups]
     for group in scheduler.optimizer.param_groups:
         new = wanted[group["name"]]
-        group.update({k: new[k] for k in ("weight_decay", "betas") if k in new})
+        group.update({k: new[k] for k in ("weight_decay", "betas", "dtype") if k in new})
         group["initial_lr"] = new["lr"]
         group["lr"] = new["lr"] * factor(scheduler.last_epoch)

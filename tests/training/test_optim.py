@@ -53,7 +53,8 @@ def test_muon_rule_is_torchs(weight_decay) -> None:
     ours, theirs = random_parameters(SHAPES), random_parameters(SHAPES)
     start = [p.detach().clone() for p in ours]
     settings = {"lr": 0.05, "momentum": 0.95, "weight_decay": weight_decay}
-    train(MuonAdamW([{"params": ours, "rule": "muon", **settings}]), ours, 5)
+    group = {"params": ours, "rule": "muon", "dtype": "bfloat16", **settings}
+    train(MuonAdamW([group]), ours, 5)
     muon = torch.optim.Muon(theirs, nesterov=True, ns_steps=5, adjust_lr_fn="original", **settings)
     train(muon, theirs, 5)
     for mine, other, before in zip(ours, theirs, start, strict=True):
@@ -61,14 +62,15 @@ def test_muon_rule_is_torchs(weight_decay) -> None:
         assert float((mine - other).detach().norm()) < 0.02 * moved
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 64, 16), (2, 16, 64)])
-def test_orthogonalise_brings_singular_values_near_one(shape) -> None:
+def test_orthogonalise_brings_singular_values_near_one(shape, dtype) -> None:
     """Five steps of these coefficients do not converge: about 0.7 to 1.2, for any scale."""
     torch.manual_seed(0)
     matrices = torch.randn(shape)
     for scale in (1.0, 1e-3, 1e3):
-        result = orthogonalise(matrices * scale)
-        assert result.shape == shape
+        result = orthogonalise(matrices * scale, dtype)
+        assert result.shape == shape and result.dtype == dtype
         values = torch.linalg.svdvals(result.float())
         # A square random matrix has singular values near 0, which five steps lift only so far.
         assert values.max() < 1.3 and values.median() > 0.6
@@ -79,14 +81,14 @@ def test_orthogonalise_brings_singular_values_near_one(shape) -> None:
 def test_orthogonalise_keeps_the_singular_vectors() -> None:
     u, _, vt = torch.linalg.svd(torch.randn(16, 8), full_matrices=False)
     given = u @ torch.diag(torch.linspace(1, 3, 8)) @ vt
-    result = orthogonalise(given.unsqueeze(0))[0].float()
+    result = orthogonalise(given.unsqueeze(0), torch.float32)[0]
     inner = u.T @ result @ vt.T  # diagonal if the vectors are the same
     off = inner - torch.diag(inner.diagonal())
     assert off.abs().max() < 0.05 and inner.diagonal().min() > 0.5
 
 
 def test_orthogonalise_of_zeros_is_zeros() -> None:
-    assert (orthogonalise(torch.zeros(2, 4, 4)) == 0).all()  # not 0 / 0
+    assert (orthogonalise(torch.zeros(2, 4, 4), torch.float32) == 0).all()  # not 0 / 0
 
 
 def test_wide_matrices_step_as_far_as_square_ones_and_tall_ones_further() -> None:
