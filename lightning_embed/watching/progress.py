@@ -202,7 +202,7 @@ class Progress(L.Callback):
         if left > LONG and self._first_step:
             text += f"; --minutes {LONG // 60} stops after {LONG // 60} minutes"
         elif left > LONG:
-            text += f"; --minutes {LONG // 60} sizes a run that ends in {LONG // 60}"
+            text += f"; --minutes {LONG // 60} sizes a run for {LONG // 60} minutes"
         self._clear()
         say("length", text)
 

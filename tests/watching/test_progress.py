@@ -100,7 +100,7 @@ def test_slow_steps_eager(
     lines = said(capsys)
     assert lines[0].startswith("step 1 loss 3.00 first loss")
     assert lines[1] == "compile off, training runs eager: no compiler"
-    assert lines[2] == "length about 32:40 from now; --minutes 10 sizes a run that ends in 10"
+    assert lines[2] == "length about 32:40 from now; --minutes 10 sizes a run for 10 minutes"
     assert lines[3] == "step 2/100 2 % loss 3.000 ETA 32:40"
     assert lines[4].startswith("step 5/100 5 % loss 3.000 ETA 31:40 4 real tok/s padding 10.0 %")
     assert lines[-2].startswith("step 100/100 100 % loss 3.000 4 real tok/s")
