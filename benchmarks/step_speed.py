@@ -17,7 +17,6 @@ Each side runs in the number format that is fastest for it on this machine, or a
 and a wider, ungated feed-forward. How to get the peers: see `peers.py`.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -83,14 +82,15 @@ def main() -> None:
     options = parse(made)
     rows, precision = options.rows, PRECISIONS[options.format]
     with scratch() as folder, Sides(options) as sides:
-        data = TextDataModule(
-            files=str(library_text(folder)),
-            tokenizer=str(folder / "tokenizer.json"),
-            cache_dir=str(folder / "cache"),
-            max_length=LENGTH,
-            widths=[LENGTH],
-            tokens_per_batch=rows * LENGTH,
-        )
+        text = {
+            "files": str(library_text(folder)),
+            "tokenizer": str(folder / "tokenizer.json"),
+            "cache_dir": str(folder / "cache"),
+            "max_length": LENGTH,
+            "widths": [LENGTH],
+            "tokens_per_batch": rows * LENGTH,
+        }
+        data = TextDataModule(**text)
         prepared = data.prepared
         windows = data.train_dataloader().rows.windows
         full = windows.length == LENGTH
@@ -127,12 +127,7 @@ def main() -> None:
             for how in ("eager", "compiled")
         }
         arguments = {
-            "data.files": data.files[0],
-            "data.tokenizer": data.tokenizer_name,
-            "data.cache_dir": data.cache_dir,
-            "data.max_length": LENGTH,
-            "data.widths": json.dumps([LENGTH]),
-            "data.tokens_per_batch": rows * LENGTH,
+            **{f"data.{name}": value for name, value in text.items()},
             "trainer.default_root_dir": folder / "runs",
             "trainer.max_steps": 100_000,
             "trainer.limit_val_batches": 0,
