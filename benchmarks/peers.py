@@ -20,6 +20,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from getpass import getuser
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,7 +43,11 @@ ROOT = HERE.parent
 
 
 def environment(threads: int, **more: str) -> dict[str, str]:
-    """A side's: threads, and where its modules are."""
+    """A side's: threads, and where its modules are. An emulated side keeps what it compiles to
+    itself: torch's cache does not tell it from the machine's own, and losses become NaN."""
+    if capability := os.environ.get("ATEN_CPU_CAPABILITY"):
+        cache = Path(tempfile.gettempdir()) / f"torchinductor-{getuser()}-{capability}"
+        more = {"TORCHINDUCTOR_CACHE_DIR": str(cache)} | more
     return os.environ | {
         "OMP_NUM_THREADS": str(threads),
         "PYTHONPATH": os.pathsep.join((str(ROOT), str(HERE))),
