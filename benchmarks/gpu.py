@@ -91,6 +91,7 @@ def step_rows(options: Any, folder: Path) -> list[Row]:
             "side_nanogpt.py",
             nanogpt=str(Path(options.nanogpt).resolve()),
             device="cuda",
+            format="bfloat16",
             compile=True,
             model=NANOGPT,
             **tokens,

@@ -20,6 +20,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from getpass import getuser
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,18 +28,26 @@ import torch
 from results import Measured, Row, record
 from turns import MARK
 
+from lightning_embed.arithmetic import fastest_format
+
 # Our whole program as it is, and as what the Trainer's side trains.
 WAYS = {
     "the default": (),
     "a Llama with AdamW": ("--model.qk_norm=false", "--model.optimizer=adamw"),
 }
 
+PRECISIONS = {"bfloat16": "bf16-mixed", "float32": "32-true"}  # as Lightning names them
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 
 
 def environment(threads: int, **more: str) -> dict[str, str]:
-    """A side's: threads, and where its modules are."""
+    """A side's: threads, and where its modules are. An emulated side keeps what it compiles to
+    itself: torch's cache does not tell it from the machine's own, and losses become NaN."""
+    if capability := os.environ.get("ATEN_CPU_CAPABILITY"):
+        cache = Path(tempfile.gettempdir()) / f"torchinductor-{getuser()}-{capability}"
+        more = {"TORCHINDUCTOR_CACHE_DIR": str(cache)} | more
     return os.environ | {
         "OMP_NUM_THREADS": str(threads),
         "PYTHONPATH": os.pathsep.join((str(ROOT), str(HERE))),
@@ -151,7 +160,7 @@ class Side:
         pairs = zip(self.turns, other.turns, strict=True)
         return statistics.median(a.step / b.step for a, b in pairs)
 
-    def compared(self, what: str, other: "Side", at_least: float) -> Row:
+    def compared(self, what: str, other: "Side", at_least: float | None) -> Row:
         """A row that says how much faster this is than the other."""
         ratio = self.faster_than(other)
         return Row(what, self.measured(), other.measured(), ratio, at_least)
@@ -189,6 +198,29 @@ class Sides:
         self._all.append(side)
         return side
 
+    def add_best(self, name: str, script: str, python: str | None = None, **settings: Any) -> Side:
+        """A peer in the faster of the formats there are to choose from, by one turn of each.
+
+        Args:
+            name: with a place for the format, `{}`.
+        """
+        tried = [
+            self.add(name.format(numbers), script, python, format=numbers, **settings)
+            for numbers in self.options.formats
+        ]
+        if len(tried) == 1:
+            return tried[0]
+        for side in tried:
+            side.take_turn()
+            print(f"{side.name}: {side.rate:,.0f} real tokens/s", flush=True)
+        best = max(tried, key=lambda side: side.rate)
+        best.turns.clear()
+        for side in tried:
+            if side is not best:
+                self._all.remove(side)
+                side.end()
+        return best
+
     def measure(self) -> None:
         for number in range(self.options.repeats):
             for side in self._all:
@@ -197,9 +229,12 @@ class Sides:
             print(f"round {number + 1}, real tokens/s: {rates}", flush=True)
 
 
-def parser(doc: str | None, *, warm: int = 0, steps: int = 0) -> argparse.ArgumentParser:
+def parser(
+    doc: str | None, *, warm: int = 0, steps: int = 0, formats: bool = False
+) -> argparse.ArgumentParser:
     """The options all scripts share; a script adds its own and calls `parse`. Those whose sides
-    take turns say how many steps they warm up and how many a turn has."""
+    take turns say how many steps they warm up and how many a turn has, and those that may choose
+    the number format say so."""
     made = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -208,6 +243,10 @@ def parser(doc: str | None, *, warm: int = 0, steps: int = 0) -> argparse.Argume
     if steps:
         made.add_argument("--warm", type=int, default=warm, help="steps that are not timed")
         made.add_argument("--steps", type=int, default=steps, help="steps of a turn")
+    if formats:
+        made.add_argument(
+            "--format", choices=PRECISIONS, help="of all sides; unset, of each the fastest here"
+        )
     made.add_argument("--quick", action="store_true", help="two short rounds, nothing recorded")
     return made
 
@@ -219,12 +258,24 @@ def parse(made: argparse.ArgumentParser) -> argparse.Namespace:
         if "steps" in options:
             options.warm, options.steps = min(options.warm, 6), 5
     torch.set_num_threads(options.threads)  # what a record says
+    if "format" in options:
+        fastest = fastest_format("cpu").name
+        fast = ["float32"] if fastest == "float32" else [fastest, "float32"]
+        options.formats = [options.format] if options.format else fast  # a peer's to choose from
+        options.format = options.formats[0]  # ours
     return options
+
+
+def in_format(options: argparse.Namespace) -> list[str]:
+    """The flags of a fit in the format that was chosen."""
+    numbers = options.format
+    return [f"--trainer.precision={PRECISIONS[numbers]}", f"--model.muon_dtype={numbers}"]
 
 
 def publish(table: str, how: str, rows: list[Row], options: argparse.Namespace) -> None:
     """Record the rows, or only show them when it was a try."""
-    record(table, how, rows, keep=not options.quick)
+    numbers = getattr(options, "format", None)
+    record(table, how, rows, keep=not options.quick, numbers=numbers)
 
 
 def rounds(options: argparse.Namespace) -> str:

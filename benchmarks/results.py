@@ -10,7 +10,10 @@ Each line of `results.jsonl` is one record, a comparison or a measurement:
 - `ratio` of the two, and the bar it is held to (`at_least` or `at_most`)
 - `how`: what both sides had in common, and how often it was repeated
 - `machine`: its class, which is number format, width of its vectors in bits and threads (of a GPU,
-  its name), and its name; records of one class replace each other, classes stand side by side
+  its name), and its name; records of one class replace each other, classes stand side by side.
+  Float32 is a class of its own, also on a machine that has bfloat16, and says so; so is a machine
+  that stands in for a lesser one: with `ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
+  MKL_ENABLE_INSTRUCTIONS=AVX2` torch's kernels, its libraries' and inductor's are those for AVX2
 - `versions`, `python`, `date`
 
 Shown is the newest record of each table, row and class. To take a row back, delete its lines.
@@ -19,6 +22,7 @@ Shown is the newest record of each table, row and class. To take a row back, del
 import argparse
 import datetime
 import json
+import os
 import platform
 import sys
 from collections.abc import Sequence
@@ -52,9 +56,15 @@ class Row(NamedTuple):
     at_most: float | None = None
 
 
-def machine() -> dict[str, Any]:
-    """The class and the name of what this process computes on."""
+def machine(numbers: str | None = None) -> dict[str, Any]:
+    """The class and the name of what this process computes on.
+
+    Args:
+        numbers: "float32" or "bfloat16", in which our side multiplies; unset, the faster here.
+    """
     import torch
+
+    from lightning_embed.arithmetic import fastest_format
 
     if torch.cuda.is_available():
         name = torch.cuda.get_device_name()
@@ -68,12 +78,27 @@ def machine() -> dict[str, Any]:
         )
         if getattr(torch.cpu, test, lambda: False)()
     ]
-    return {
-        "format": (low or [capability.lower()])[0],
+    exact = (numbers or fastest_format("cpu").name) == "float32"
+    about = {
+        "format": capability.lower() if exact or not low else low[0],
         "vector_bits": {"AVX512": 512, "AVX2": 256}.get(capability, 128),
         "threads": torch.get_num_threads(),
         "name": processor_name(),
     }
+    if exact:
+        about["numbers"] = "float32"
+    if emulated(capability, torch.cpu._is_avx512_supported()):
+        about["emulated"] = True
+    return about
+
+
+def emulated(capability: str, has_avx512: bool) -> bool:
+    """Whether torch was told to use less than the processor has; libraries must be told too."""
+    if capability == "AVX512" or not has_avx512:
+        return False
+    if os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() != "AVX2":
+        raise SystemExit("ATEN_CPU_CAPABILITY alone is half an emulation: ONEDNN_MAX_CPU_ISA=AVX2")
+    return True
 
 
 def processor_name() -> str:
@@ -85,7 +110,9 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def record(table: str, how: str, rows: Sequence[Row], *, keep: bool = True) -> None:
+def record(
+    table: str, how: str, rows: Sequence[Row], *, keep: bool = True, numbers: str | None = None
+) -> None:
     """Show a table, and append its rows to results.jsonl.
 
     Args:
@@ -93,9 +120,10 @@ def record(table: str, how: str, rows: Sequence[Row], *, keep: bool = True) -> N
         how: what both sides had in common, and how often it was repeated.
         rows: of the table.
         keep: False only shows them, for a quick try.
+        numbers: see `machine`.
     """
     about = {
-        "machine": machine(),
+        "machine": machine(numbers),
         "versions": {name: version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "date": str(datetime.date.today()),

@@ -1,9 +1,9 @@
 """nanoGPT's model in the loop its `train.py` runs: forward, backward, clip, AdamW.
 
-Started by `peers.py`. `configure_optimizers`, the precision (float32 on CPU), the clipping at 1 and
-`zero_grad(set_to_none=True)` are those of its training script; batches, logging, evaluation and the
-learning rate's schedule are left out, all in its favour. With `evaluate` it looks at the checkpoint
-of a run of its whole `train.py` instead.
+Started by `peers.py`. `configure_optimizers`, the clipping at 1 and `zero_grad(set_to_none=True)`
+are those of its training script; batches, logging, evaluation and the learning rate's schedule are
+left out, all in its favour, and autocast to bfloat16 works on a CPU too, where its script has
+float32 alone. With `evaluate` it looks at the checkpoint of a run of its whole `train.py` instead.
 """
 
 import json
@@ -55,8 +55,8 @@ def main() -> None:
     optimizer = model.configure_optimizers(0.1, 1e-3, (0.9, 0.99), device)
     turns = Turns(asked["warm"], asked["steps"], {"parameters": parameter_count(model)})
     step_model = torch.compile(model) if asked["compile"] else model
-    # as in its train.py: no autocast on CPU, whatever the dtype
-    low = torch.autocast("cuda", torch.bfloat16) if device == "cuda" else nullcontext()
+    mixed = asked["format"] == "bfloat16"
+    low = torch.autocast(device, torch.bfloat16) if mixed else nullcontext()
     for ids, targets in random_windows(
         asked["tokens"], asked["rows"], asked["model"]["block_size"], device
     ):

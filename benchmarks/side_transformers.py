@@ -1,4 +1,4 @@
-"""Hugging Face's Trainer with a Llama, as a whole training program: bfloat16, eager.
+"""Hugging Face's Trainer with a Llama, as a whole training program: eager.
 
 Started by `peers.py` with the peers' Python: needs torch, transformers, accelerate and numpy, and
 nothing of this project. Rows are windows of a file of ids, padded to the longest of their batch;
@@ -81,7 +81,7 @@ def main() -> None:
         output_dir=asked["folder"],
         per_device_train_batch_size=asked["rows"],
         max_steps=10**9,
-        bf16=True,
+        bf16=asked["format"] == "bfloat16",
         use_cpu=not torch.cuda.is_available(),
         learning_rate=1e-3,
         max_grad_norm=1.0,

@@ -58,6 +58,10 @@ def class_of(line: Record) -> str:
     if "threads" in found:
         threads = "1 thread" if found["threads"] == 1 else f"{found['threads']} threads"
         name = f"{name.upper()}, {found['vector_bits']} bits, {threads}"
+    if "numbers" in found:
+        name = f"{found['numbers']}, {name}"
+    if found.get("emulated"):
+        name += ", emulated"
     return name
 
 

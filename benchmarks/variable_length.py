@@ -5,11 +5,12 @@
 The default corpus (the standard library's functions and classes) and the default run's network. Two
 ways to keep to at most 256 tokens: "windows", ours, cut a long document into several rows; "cut
 documents" have a row each and end there, as a tokenizer's truncation does it, so that there is more
-to pad. The Trainer has a Llama of the same shape in bfloat16, AdamW, and pads each batch to its
-longest row, once in random order and once with its grouping by length. Its rows are as many as hold
-on average the real tokens of our batch. Ours runs as it is by default (normalised queries and keys,
+to pad. The Trainer has a Llama of the same shape, AdamW, and pads each batch to its longest row,
+once in random order and once with its grouping by length. Its rows are as many as hold on average
+the real tokens of our batch. Ours runs as it is by default (normalised queries and keys,
 Muon) and as a Llama with AdamW, which is what the other side trains. Both sides' real targets are
-counted, nothing else.
+counted, nothing else. Each side runs in the number format that is fastest for it on this machine,
+or all in `--format`.
 How to get the peers: see `peers.py`.
 """
 
@@ -19,15 +20,35 @@ from typing import Any
 
 import numpy as np
 import yaml
-from peers import ROOT, WAYS, Side, Sides, parse, parser, publish, rounds, scratch
+from peers import (
+    PRECISIONS,
+    ROOT,
+    WAYS,
+    Side,
+    Sides,
+    in_format,
+    parse,
+    parser,
+    publish,
+    rounds,
+    scratch,
+)
 
 from lightning_embed import TextDataModule
 
 CONFIG = "configs/stdlib.yaml"
+BARS = {  # by our format, our text and the Trainer's order
+    ("bfloat16", "windows", "random"): 3.5,
+    ("bfloat16", "windows", "group_by_length"): 1.8,
+    ("bfloat16", "cut documents", "random"): 3.5,
+    ("bfloat16", "cut documents", "group_by_length"): 1.8,
+    ("float32", "cut documents", "random"): 2,
+    ("float32", "cut documents", "group_by_length"): 1.3,
+}
 
 
 def main() -> None:
-    made = parser(__doc__, warm=40, steps=60)
+    made = parser(__doc__, warm=40, steps=60, formats=True)
     made.add_argument("--peers-python", required=True, help="Python that has transformers")
     options = parse(made)
     config = yaml.safe_load((ROOT / CONFIG).read_text(encoding="utf-8"))
@@ -53,7 +74,8 @@ def main() -> None:
             )
             mine = [
                 sides.add(
-                    f"{name}, {way}, as {CONFIG} has it (compiled, guard, logger)",
+                    f"{name}, {way}, as {CONFIG} has it ({PRECISIONS[options.format]}, compiled,"
+                    " guard, logger)",
                     "side_ours.py",
                     form="fit",
                     arguments=[
@@ -61,6 +83,7 @@ def main() -> None:
                         f"--data.cache_dir={folder / 'cache'}",
                         *(f"--data.{key}={value}" for key, value in given.items()),
                         *flags,
+                        *in_format(options),
                         f"--trainer.default_root_dir={folder / 'runs'}",
                         "--trainer.max_steps=100000",
                         "--trainer.limit_val_batches=0",
@@ -73,9 +96,8 @@ def main() -> None:
             np.save(windows / "starts.npy", loader.rows.windows.start)
             np.save(windows / "lengths.npy", length)
             trainers = {
-                sampling: sides.add(
-                    f"{name}, Hugging Face's Trainer, {sampling}, bf16=True, eager, fused AdamW,"
-                    " clip 1",
+                sampling: sides.add_best(
+                    f"{name}, Hugging Face's Trainer, {sampling}, {{}}, eager, fused AdamW, clip 1",
                     "side_transformers.py",
                     options.peers_python,
                     folder=str(folder / "trainer"),
@@ -91,10 +113,12 @@ def main() -> None:
             compared.append((name, mine, trainers))
         sides.measure()
     table = [
-        side.compared(f"{name}, {way}, to {sampling}", trainers[sampling], bar)
+        side.compared(
+            f"{name}, {way}, to {sampling}", trainer, BARS.get((options.format, name, sampling))
+        )
         for name, mine, trainers in compared
         for side, way in zip(mine, WAYS, strict=True)
-        for sampling, bar in (("random", 3.5), ("group_by_length", 1.8))
+        for sampling, trainer in trainers.items()
     ]
     publish("variable_length", f"{'. '.join(notes)}. {rounds(options)}", table, options)
 

@@ -5,15 +5,19 @@ import json
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 from workshop import ROOT
 
 MADE_OF = ("results.py", "tables.py", "results.jsonl", "RESULTS.md")
 ANOTHER = {"format": "avx2", "vector_bits": 256, "threads": 2, "name": "another"}
 HEAD = "AVX2, 256 bits, 2 threads"
+FLOAT32 = ANOTHER | {"numbers": "float32"}
 
 
 class Copy:
@@ -74,6 +78,98 @@ def test_another_class_of_machine_stands_beside(copy: Copy) -> None:
     row = next(line for line in copy.results().splitlines() if step["what"] in line)
     assert f"{step['ratio']:.2f} (" in row and "0.777, missed (" in row
     assert HEAD in copy.results() and HEAD in copy.readme.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("machine", "head"),
+    [
+        (FLOAT32, f"float32, {HEAD}"),
+        (FLOAT32 | {"emulated": True}, f"float32, {HEAD}, emulated"),
+        (
+            FLOAT32 | {"format": "avx512", "vector_bits": 512},
+            "float32, AVX512, 512 bits, 2 threads",
+        ),
+    ],
+)
+def test_float32_is_a_class_of_its_own(copy: Copy, machine: dict[str, Any], head: str) -> None:
+    """Also on the machine whose bfloat16 stands beside it, and where each lacks the other's row."""
+    step = copy.a_step()
+    bfloat16 = "AVX512-BF16, 512 bits, 2 threads"
+    copy.records += [
+        step | {"ratio": 1.23, "machine": machine},
+        step | {"ratio": 1.45, "machine": machine, "what": "a step, eager"},
+    ]
+    assert copy.make().returncode == 0
+    table = copy.results().split("## Time to nanoGPT's loss")[0].splitlines()
+    assert f"| row | bar | {bfloat16} | {head} |" in table
+    assert next(x for x in table if "a step, eager" in x).split(" | ")[2] == ""
+    assert next(x for x in table if "a step, Muon, to nanoGPT eager" in x).endswith(" |  |")
+    readme = copy.readme.read_text(encoding="utf-8")
+    assert f"| ratio | script | {bfloat16} | {head} |" in readme
+    assert f"| {step['ratio']:.2f} | 1.23 |" in readme
+
+
+def test_the_readme_shows_a_row_that_one_class_alone_has(copy: Copy) -> None:
+    shown = copy.a_step()
+    copy.records = [
+        record | {"machine": FLOAT32} if record["what"] == shown["what"] else record
+        for record in copy.records
+    ]
+    assert copy.make().returncode == 0
+    lines = copy.readme.read_text(encoding="utf-8").splitlines()
+    head = next(line for line in lines if line.startswith("| ratio | script"))
+    row = next(line for line in lines if "speed of a step with AdamW" in line)
+    cells = dict(
+        zip(
+            head.removesuffix(" |").split(" | ")[2:],
+            row.removesuffix(" |").split(" | ")[2:],
+            strict=True,
+        )
+    )
+    assert set(cells.values()) == {f"{shown['ratio']:.2f}", ""}
+    assert cells[f"float32, {HEAD}"]
+
+
+@pytest.fixture
+def results(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return import_module("results")
+
+
+@pytest.mark.parametrize(
+    ("capability", "has_avx512", "onednn", "found"),
+    [
+        ("AVX512", True, "", False),
+        ("AVX2", False, "", False),
+        ("AVX2", True, "avx2", True),
+        ("DEFAULT", True, "AVX2", True),
+    ],
+)
+def test_a_machine_that_stands_in_for_a_lesser_one_is_known(
+    results: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capability: str,
+    has_avx512: bool,
+    onednn: str,
+    found: bool,
+) -> None:
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", onednn)
+    assert results.emulated(capability, has_avx512) == found
+
+
+def test_half_an_emulation_is_refused(results: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    with pytest.raises(SystemExit, match="ONEDNN_MAX_CPU_ISA=AVX2"):
+        results.emulated("AVX2", has_avx512=True)
+
+
+def test_a_float32_run_is_recorded_as_one_on_any_machine(results: ModuleType) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("a GPU is one class")
+    found = results.machine("float32")
+    assert found["numbers"] == "float32" and "bf16" not in found["format"]
+    assert "amx" not in found["format"]
+    assert results.machine("bfloat16").keys() & {"numbers"} == set()
 
 
 def test_two_classes_of_machine_fit_in_200_lines(copy: Copy) -> None:

@@ -7,6 +7,7 @@ taken at intervals, and only then is a GPU waited for.
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import lightning as L
@@ -19,32 +20,42 @@ from lightning_embed.training.endings import why_stopped
 from lightning_embed.training.lightning_module import LanguageModel
 from lightning_embed.training.run_length import planned_steps
 from lightning_embed.watching.meters import graphs_compiled
+from lightning_embed.watching.pace import Pace
 from lightning_embed.watching.throughput import Throughput
 
-LINES = 10  # progress lines in a whole run
+LOG_ENTRIES = 10  # in the loggers, of a run too short for `log_every_n_steps`, at least
 VALIDATION_LINES = 5  # about; TensorBoard has them all
+LONG = 600  # seconds of a run that is told how to be shorter
 
 
 class Progress(L.Callback):
-    """Prints a line for every tenth of the run and logs figures every `log_every_n_steps`.
+    """Prints lines as `Pace` says and logs figures every `log_every_n_steps`.
 
-    On a terminal a last line, rewritten at each logging, shows where the run stands.
+    On a terminal a last line, rewritten at each look, shows where the run stands.
 
     Args:
         throughput: the callback that counts; it must come before this one.
         lines: False where a progress bar of Lightning's shows where the run stands; the loss
             stands in it then.
+        clock: seconds, from any beginning.
     """
 
-    def __init__(self, throughput: Throughput, lines: bool = True) -> None:
+    def __init__(
+        self,
+        throughput: Throughput,
+        lines: bool = True,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self.throughput = throughput
         self.lines = lines
+        self.clock = clock
         self.total_steps = 0
         self.every = 50
         self._first_step = 0
         self._seen_step = -1
-        self._fit_began = self._usual_since = time.perf_counter()
+        self._fit_began = clock()
         self._compile_began: float | None = None
+        self._length_said = False
         self._live = False
         self.recompilations = 0  # graphs compiled after the second step, by any part
         self._graphs = 0
@@ -55,9 +66,10 @@ class Progress(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: LanguageModel) -> None:  # type: ignore[override]
         self.total_steps = planned_steps(trainer)
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        self.every = max(1, min(every, self.total_steps // LINES))  # short runs have lines too
+        self.every = max(1, min(every, self.total_steps // LOG_ENTRIES))
         self._first_step = self._seen_step = trainer.global_step
-        self._fit_began = time.perf_counter()
+        self._fit_began = self.clock()
+        self.pace = Pace(self.total_steps, self.every, self._first_step, self.clock)
         settled = pl_module.hparams["schedule_steps"]
         if settled < self.total_steps and pl_module.hparams["schedule"] != "constant":
             say(
@@ -66,11 +78,16 @@ class Progress(L.Callback):
                 f" {self.total_steps} stretches it",
             )
 
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
+    def on_train_batch_start(  # type: ignore[override]
+        self, trainer: L.Trainer, pl_module: LanguageModel, batch: Batch, batch_idx: int
     ) -> None:
-        if trainer.global_step == max(1, self._first_step) and self._compile_began is None:
-            self._compile_began = time.perf_counter()
+        if trainer.global_step < 1 or self._compile_began is not None:
+            return
+        self._compile_began = self.clock()  # it begins after this hook
+        if pl_module.eager is None:
+            say("compile", "begins; takes some 10 to 80 s, once")
+        else:
+            say("compile", f"off, training runs eager: {pl_module.eager}")
 
     def on_train_batch_end(  # type: ignore[override]
         self,
@@ -85,15 +102,24 @@ class Progress(L.Callback):
             return  # in the middle of accumulation
         self._seen_step = step
         done = step - self._first_step
-        if done <= 2:
-            self._first_steps(trainer, pl_module, done)
-            self._usual_since = time.perf_counter()
-            self.throughput.skip()
-            self._graphs = graphs_compiled()
+        if done > 2:
+            self.recompilations = graphs_compiled() - self._graphs
+        logs = step % self.every == 0 or step == self.total_steps
+        if not (logs or done <= 2 or (self.lines and self.pace.looks(step))):
             return
-        self.recompilations = graphs_compiled() - self._graphs
-        if step % self.every == 0 or step == self.total_steps:
-            self._interval(trainer, pl_module, step)
+        loss = pl_module.global_step_loss()  # waits for the device, so that times after it are true
+        due = done > 1 and self.pace.due(step)
+        found = {}
+        if done <= 2:
+            self._first_steps(trainer, pl_module, done, loss)
+        elif logs:
+            found = self._log(trainer, loss)
+            if not self.lines:
+                pl_module.log("loss", loss, prog_bar=True, logger=False)
+        else:
+            found = self.throughput.so_far()
+        if self.lines and done > 1:
+            self._progress(step, loss, found, due)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         step = trainer.global_step
@@ -118,33 +144,34 @@ class Progress(L.Callback):
         say(
             "finished",
             f"{trainer.global_step - self._first_step} steps in"
-            f" {duration(time.perf_counter() - self._fit_began)}",
+            f" {duration(self.clock() - self._fit_began)}",
         )
 
-    # Lines -------------------------------------------------------------------------------------
+    # Figures and lines -------------------------------------------------------------------------
 
-    def _first_steps(self, trainer: L.Trainer, pl_module: LanguageModel, done: int) -> None:
-        """The first is eager and the second may compile: their speed says nothing."""
+    def _first_steps(
+        self, trainer: L.Trainer, pl_module: LanguageModel, done: int, loss: float
+    ) -> None:
+        """The first is eager and the second may compile, or the first of a resume: their speed says
+        nothing."""
         step = trainer.global_step
-        loss = pl_module.global_step_loss()
         if step == 1 or step % self.every == 0:  # as in a run that was not interrupted
             figures.log(trainer, {"train/loss": loss})
+        self.throughput.skip()
+        self._graphs = graphs_compiled()
         if done == 1:
             since = duration(time.perf_counter() - BEGAN)
             self._line(f"step {step}  loss {loss:.2f}  first loss {since} after start")
-        else:
-            self._compiled(pl_module)
+        compiled = self._compile_began is not None and pl_module.eager is None
+        if compiled and step == max(2, self._first_step + 1):
+            seconds = self.clock() - (self._compile_began or 0.0)
+            say("compile", f"took {seconds:.0f} s; Ctrl-C stops, --ckpt_path last goes on")
+            self.pace.settle(step)
+        elif done == 1:
+            self.pace.settle(step)
 
-    def _compiled(self, pl_module: LanguageModel) -> None:
-        reason = pl_module.eager
-        if reason is not None:
-            say("compile", f"off, training runs eager: {reason}")
-        elif self._compile_began is not None:
-            seconds = time.perf_counter() - self._compile_began
-            say("compile", f"{seconds:.0f} s, once; Ctrl-C stops, --ckpt_path last goes on")
-
-    def _interval(self, trainer: L.Trainer, pl_module: LanguageModel, step: int) -> None:
-        loss = pl_module.global_step_loss()  # waits for the device, so that times after it are true
+    def _log(self, trainer: L.Trainer, loss: float) -> dict[str, float]:
+        """Hand the figures of an interval to the loggers."""
         found = self.throughput.close_interval()
         values = {"train/loss": loss, "train/lr": trainer.optimizers[0].param_groups[-1]["lr"]}
         if found:
@@ -156,21 +183,35 @@ class Progress(L.Callback):
                     values[f"throughput/{name}"] = found[name]
         values["compile/recompilations"] = self.recompilations
         figures.log(trainer, values)
-        if not self.lines:
-            pl_module.log("loss", loss, prog_bar=True, logger=False)
-            return
-        line = self._text(step, loss, found)
-        every = max(self.every, self.total_steps // LINES)
-        if step % every < self.every or step == self.total_steps:
+        return found
+
+    def _progress(self, step: int, loss: float, found: dict[str, float], due: bool) -> None:
+        left = self.pace.left(step) if step < self.total_steps else None
+        line = self._text(step, loss, left, found)
+        if due:
+            if left is not None and not self._length_said:
+                self._say_length(left)
             self._line(line)
         elif sys.stdout.isatty() and is_main_process():
-            room = shutil.get_terminal_size().columns - 1  # a wrapped line cannot be rewritten
-            write(f"\r\033[K{'':9}{line}"[: room + len("\r\033[K")])
+            write(f"\r\033[K{'':9}{line[: _room()]}")
             self._live = True
 
-    def _text(self, step: int, loss: float, found: dict[str, float]) -> str:
+    def _say_length(self, left: float) -> None:
+        self._length_said = True
+        text = f"about {duration(left)} from now"
+        if left > LONG and self._first_step:
+            text += f"; --minutes {LONG // 60} stops after {LONG // 60} minutes"
+        elif left > LONG:
+            text += f"; --minutes {LONG // 60} sizes a run for {LONG // 60} minutes"
+        self._clear()
+        say("length", text)
+
+    def _text(self, step: int, loss: float, left: float | None, found: dict[str, float]) -> str:
+        """What matters most comes first; a terminal shows as much as fits into a line."""
         parts = [f"step {step}/{self.total_steps}", f"{100 * step // max(1, self.total_steps)} %"]
         parts.append(f"loss {loss:.3f}")
+        if left is not None:
+            parts.append(f"ETA {duration(left)}")
         if found:
             parts.append(f"{short(found['tokens_per_s'])} real tok/s")
             parts.append(f"padding {100 * found['padding']:.1f} %")
@@ -179,9 +220,8 @@ class Progress(L.Callback):
                 parts.append(f"MFU {100 * found['mfu']:.0f} %")
             if "peak_memory" in found:
                 parts.append(f"{found['peak_memory'] / 1e9:.1f} GB")
-        done = step - self._first_step - 2  # what compiling took does not come again
-        left = (time.perf_counter() - self._usual_since) / done * (self.total_steps - step)
-        parts.append(f"ETA {duration(left)}")
+        while sys.stdout.isatty() and len("  ".join(parts)) > _room() and len(parts) > 1:
+            parts.pop()
         return "  ".join(parts)
 
     def _line(self, text: str) -> None:
@@ -194,3 +234,8 @@ class Progress(L.Callback):
         if self._live:
             write("\r\033[K")
             self._live = False
+
+
+def _room() -> int:
+    """Letters of a line's text on this terminal; one that wraps cannot be rewritten."""
+    return shutil.get_terminal_size().columns - 10

@@ -99,12 +99,15 @@ class Throughput(L.Callback):
 
     def close_interval(self) -> dict[str, float]:
         """Figures since the last call; on a GPU call it where the device was just waited for."""
-        done = self._now
+        done, found = self._now, self.so_far()
         self._reset()
-        if not (done.seconds > 0 and done.positions > 0):
-            return {}
-        self.total += done
-        return self._figures(done)
+        if found:
+            self.total += done
+        return found
+
+    def so_far(self) -> dict[str, float]:
+        """Figures of the interval that goes on."""
+        return self._figures(self._now) if self._now.seconds > 0 and self._now.positions else {}
 
     def whole_run(self) -> dict[str, float]:
         """Figures over all closed intervals; empty before the first."""
