@@ -39,7 +39,13 @@ from lightning_embed.model.loss import Scores
 from lightning_embed.padding.embedding import clear_padding_moments
 from lightning_embed.special_tokens import IGNORE_INDEX, PAD_ID
 from lightning_embed.training.metrics import Evaluation, LanguageModelMetrics
-from lightning_embed.training.optim import MuonAdamW, lr_schedule, parameter_groups, take_settings
+from lightning_embed.training.optim import (
+    MuonAdamW,
+    lr_schedule,
+    parameter_groups,
+    take_settings,
+    turns,
+)
 from lightning_embed.training.run_length import planned_steps
 
 
@@ -54,6 +60,8 @@ class LanguageModel(L.LightningModule):
         muon_lr: peak learning rate of Muon's matrices.
         muon_dtype: number format of the products that make Muon's steps; unset, what the device is
             fastest with when the run begins.
+        muon_turns: Muon steps one in so many matrices at a time, further; unset, as many as keep it
+            at a tenth of a step: 1 but for wide matrices and small batches.
         weight_decay: of the blocks' matrices; embeddings and norms never decay.
         betas: AdamW's.
         schedule: "wsd" is warm-up, stable, linear decay; "cosine"; or "constant" after warm-up.
@@ -77,6 +85,7 @@ class LanguageModel(L.LightningModule):
         lr: float = 3e-3,
         muon_lr: float = 0.02,
         muon_dtype: Literal["bfloat16", "float16", "float32"] | None = None,
+        muon_turns: int | None = None,
         weight_decay: float = 0.1,
         betas: tuple[float, float] = (0.9, 0.95),
         schedule: Literal["wsd", "cosine", "constant"] = "wsd",
@@ -92,6 +101,7 @@ class LanguageModel(L.LightningModule):
             require_range(f"--model.{name}", value, at_least=0)
         for beta in betas:
             require_range("--model.betas", beta, at_least=0, below=1)
+        require_range("--model.muon_turns", muon_turns, at_least=1)
         require_range("--model.warmup_steps", warmup_steps, at_least=0)
         require_range("--model.schedule_steps", schedule_steps, at_least=1)
         require_range("--model.decay_fraction", decay_fraction, at_least=0, at_most=1)
@@ -226,6 +236,8 @@ class LanguageModel(L.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         if self.hparams["muon_dtype"] is None:
             self.hparams["muon_dtype"] = fastest_format(self.device.type).name
+        if self.hparams["muon_turns"] is None:
+            self.hparams["muon_turns"] = self._turns()
         # A gradient scaler's unscaling and found_inf are left to Lightning. That is safe with fused
         # AdamW, because MuonAdamW does not declare that it scales gradients itself.
         optimizer = MuonAdamW(self._groups(), fused=self.device.type in ("cpu", "cuda"))
@@ -243,8 +255,21 @@ class LanguageModel(L.LightningModule):
         return lr_schedule(self.hparams)
 
     def _groups(self) -> list[dict[str, Any]]:
-        names = ("optimizer", "lr", "muon_lr", "muon_dtype", "weight_decay", "betas")
+        names = ("optimizer", "lr", "muon_lr", "muon_dtype", "muon_turns", "weight_decay", "betas")
         return parameter_groups(self.network, **{name: self.hparams[name] for name in names})
+
+    def _turns(self) -> int:
+        """For the data's global batches, so that it does not depend on how they are split."""
+        data = getattr(self.trainer, "datamodule", None)
+        if data is None:
+            return 1
+        matrices = next(g for g in self._groups() if g["name"] == "matrices")["params"]
+        return turns((p.shape for p in matrices), self._flops(data, steps=1))
+
+    def _flops(self, data: Any, steps: int) -> float:
+        """Floating-point operations of so many steps, over all processes."""
+        tokens = steps * data.targets_per_step
+        return self.network.training_flops(tokens, tokens * data.max_length / 2)
 
     def configure_gradient_clipping(
         self,
@@ -292,9 +317,7 @@ class LanguageModel(L.LightningModule):
         if reason is not None or wanted != "auto" or data is None:
             return reason
         steps = planned_steps(self.trainer)
-        tokens = steps * data.targets_per_step / self.trainer.world_size
-        flops = self.network.training_flops(tokens, tokens * data.max_length / 2)
-        if compiling_pays(flops, self.device):
+        if compiling_pays(self._flops(data, steps) / self.trainer.world_size, self.device):
             return None
         return f"{steps} steps are over before compiling pays; --model.compile true compiles"
 

@@ -15,6 +15,7 @@ from lightning_embed.training.optim import (
     orthogonalise,
     parameter_groups,
     schedule_factor,
+    turns,
 )
 
 SHAPES = [(8, 8), (16, 4), (4, 16), (8, 8), (16, 4)]  # square, tall, wide; some share a stack
@@ -62,6 +63,35 @@ def test_muon_rule_is_torchs(weight_decay) -> None:
         assert float((mine - other).detach().norm()) < 0.02 * moved
 
 
+@pytest.mark.parametrize("k", [2, 3, 5])
+def test_matrices_take_turns_and_step_further(k) -> None:
+    """Against one matrix at a time: momenta move at every step, weights at one in k, k times as far
+    by the momentum of that step."""
+    together, alone = random_parameters(SHAPES), random_parameters(SHAPES)
+    settings = {"rule": "muon", "momentum": 0.9, "weight_decay": 0.1}
+    train(MuonAdamW([{"params": together, "lr": 0.05, "turns": k, **settings}]), together, 7)
+    optimizers = [MuonAdamW([{"params": [p], "lr": 0.05, **settings}]) for p in alone]
+    for step in range(7):
+        generator = torch.Generator().manual_seed(100 + step)
+        for number, (p, one) in enumerate(zip(alone, optimizers, strict=True)):
+            p.grad = torch.randn(p.shape, generator=generator)
+            place = [i for i, shape in enumerate(SHAPES) if shape == SHAPES[number]].index(number)
+            one.param_groups[0]["lr"] = 0.05 * k if place % k == step % k else 0.0
+            one.step()
+    for mine, other in zip(together, alone, strict=True):
+        torch.testing.assert_close(mine, other, atol=1e-6, rtol=1e-6)
+
+
+def test_turns_keep_muon_at_a_tenth_of_a_step() -> None:
+    """The default run needs none; width 256 on batches as small takes three, and large batches of
+    any width none."""
+    for width, batch, wanted in ((128, 2048, 1), (256, 2048, 3), (256, 16_384, 1), (768, 2**19, 1)):
+        with torch.device("meta"):
+            model = DecoderLM(4096, width, n_heads=width // 64)
+        shapes = [p.shape for p in model.blocks.parameters() if p.ndim == 2]
+        assert turns(shapes, model.training_flops(batch, batch * 128)) == wanted
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 64, 16), (2, 16, 64)])
 def test_orthogonalise_brings_singular_values_near_one(shape, dtype) -> None:
@@ -107,7 +137,7 @@ def test_state_dict_round_trip_goes_on_bit_by_bit(fused) -> None:
     def build() -> tuple[MuonAdamW, list[nn.Parameter]]:
         params = random_parameters([(8, 8), (8, 8), (5,), (6, 4)])
         groups = [
-            {"params": params[:2], "rule": "muon", "lr": 0.02, "weight_decay": 0.1},
+            {"params": params[:2], "rule": "muon", "lr": 0.02, "weight_decay": 0.1, "turns": 2},
             {"params": params[2:], "rule": "adamw", "lr": 0.01},
         ]
         return MuonAdamW(groups, fused=fused), params
