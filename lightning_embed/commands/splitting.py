@@ -118,6 +118,8 @@ def used_up(
 
 
 def _size(n_bytes: float) -> str:
+    if n_bytes < 1e9:
+        return f"{n_bytes / 1e6:.0f} MB"
     return f"{n_bytes / 1e9:,.1f} GB" if n_bytes < 1e11 else f"{n_bytes / 1e9:,.0f} GB"
 
 

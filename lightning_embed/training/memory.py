@@ -17,7 +17,7 @@ from lightning_embed.model.segments import EXPLICIT_UP_TO
 
 # What the system gives for a byte of activations, eager and compiled, and once: a heap has gaps
 # between blocks, and `keep_freed_memory` lets it grow in large pieces.
-HEAP, HEAP_COMPILED, HEAP_STEP = 1.46, 1.46, 64 * 2**20
+HEAP, HEAP_COMPILED, HEAP_STEP = 1.46, 1.2, 36e6
 UPDATE = 20  # bytes of Muon's working memory for each number of the shape with most numbers
 
 
