@@ -2,42 +2,49 @@
 
 import ctypes
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from lightning_embed.errors import UserError
-
-BYTES_PER_PARAMETER = 16  # float32 weight, gradient and two moments
+CGROUPS, PROCESS = Path("/sys/fs/cgroup"), Path("/proc/self")  # where the kernel tells of them
 
 
-def core_quota(
-    cgroups: Path = Path("/sys/fs/cgroup"), process: Path = Path("/proc/self")
-) -> float | None:
+def core_quota(cgroups: Path = CGROUPS, process: Path = PROCESS) -> float | None:
     """Cores' worth of time that a container may use, which nothing else in Python or torch knows
     of; None without a limit.
-
-    Linux control groups of both versions, this process' own and all around it: the least counts.
 
     Args:
         cgroups, process: where the kernel tells of them.
     """
+    return _least("cpu", _quota_of_version_2, _quota_of_version_1, cgroups, process)
+
+
+def _least(
+    controller: str,
+    version_2: Callable[[Path], float | None],
+    version_1: Callable[[Path], float | None],
+    cgroups: Path,
+    process: Path,
+) -> float | None:
+    """What Linux control groups of both versions allow, this process' own and all around it: the
+    least counts."""
     found = []
     for line in _read(process / "cgroup").splitlines():
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if number == "0":  # version 2 has one tree
-            tree, quota = cgroups, _quota_of_version_2
-        elif "cpu" in controllers.split(","):
-            tree, quota = cgroups / controllers, _quota_of_version_1
-            tree = tree if tree.is_dir() else cgroups / "cpu"
+            tree, allowed = cgroups, version_2
+        elif controller in controllers.split(","):
+            tree, allowed = cgroups / controllers, version_1
+            tree = tree if tree.is_dir() else cgroups / controller
         else:
             continue
         inner = tree / path.lstrip("/")
         for folder in (inner, *inner.parents):
             if folder == tree or tree in folder.parents:
-                found.append(quota(folder))
-    return min((cores for cores in found if cores is not None), default=None)
+                found.append(allowed(folder))
+    return min((limit for limit in found if limit is not None), default=None)
 
 
 def _quota_of_version_2(folder: Path) -> float | None:
@@ -62,6 +69,61 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="ascii")
     except (OSError, ValueError):
         return ""
+
+
+def free_memory(
+    device: torch.device,
+    cgroups: Path = CGROUPS,
+    process: Path = PROCESS,
+    meminfo: Path = Path("/proc/meminfo"),
+) -> float | None:
+    """Bytes that this process can still take: of the GPU, else of the machine and of what its
+    control groups leave. Without Linux all of the machine's memory; None where nothing tells.
+
+    Args:
+        device: where training takes place.
+        cgroups, process, meminfo: where the kernel tells of them.
+    """
+    if device.type == "cuda":
+        free: int = torch.cuda.mem_get_info(device)[0]
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return free + kept
+    available = _figures(meminfo).get("MemAvailable:")
+    limits = (
+        _memory() if available is None else 1024 * available,
+        _least("memory", _room_of_version_2, _room_of_version_1, cgroups, process),
+    )
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _memory() -> float | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not every platform tells
+        return None
+
+
+def _room_of_version_2(folder: Path) -> float | None:
+    return _room(folder, "memory.max", "memory.current", "inactive_file")
+
+
+def _room_of_version_1(folder: Path) -> float | None:
+    return _room(folder, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+
+
+def _room(folder: Path, limit: str, used: str, cache: str) -> float | None:
+    """The limit less what is used; of that, files' cached pages are given up when needed."""
+    try:
+        left = int(_read(folder / limit)) - int(_read(folder / used))
+    except ValueError:  # "max", or no such file
+        return None
+    return max(0.0, left + _figures(folder / "memory.stat").get(cache, 0))
+
+
+def _figures(path: Path) -> dict[str, int]:
+    """Numbers by name, one a line."""
+    lines = (line.split() for line in _read(path).splitlines())
+    return {words[0]: int(words[1]) for words in lines if len(words) > 1 and words[1].isdecimal()}
 
 
 def settle_threads(processes: int = 1) -> None:
@@ -91,21 +153,3 @@ def keep_freed_memory() -> None:
     mallopt(mmap_threshold, 32 * 2**20)  # the most it takes; larger blocks are mapped all the same
     mallopt(trim_threshold, 2**31 - 1)
     mallopt(top_pad, 64 * 2**20)
-
-
-def require_memory(parameters: int) -> None:
-    """Refuse a model whose training state alone is larger than the machine's memory.
-
-    Raises:
-        UserError: with both figures and the settings to lower.
-    """
-    try:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not every platform tells
-        return
-    needed = parameters * BYTES_PER_PARAMETER
-    if needed > memory:
-        raise UserError(
-            f"{parameters:,} parameters need {needed / 2**30:,.0f} GiB to train, this machine has"
-            f" {memory / 2**30:,.0f} GiB: lower --model.n_layers or --model.d_model"
-        )

@@ -9,27 +9,10 @@ import torch
 from lightning_embed import hardware
 from lightning_embed.hardware import (
     core_quota,
+    free_memory,
     keep_freed_memory,
-    require_memory,
     settle_threads,
 )
-
-
-def test_a_model_larger_than_memory_is_refused(monkeypatch) -> None:
-    sizes = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 2**18}  # 1 GiB
-    monkeypatch.setattr(hardware.os, "sysconf", sizes.__getitem__, raising=False)
-    require_memory(2**30 // 16)
-    with pytest.raises(ValueError, match=r"need 2 GiB .*has\s1 GiB.*--model.n_layers"):
-        require_memory(2**31 // 16)
-
-
-@pytest.mark.parametrize("error", [AttributeError, ValueError, OSError])
-def test_a_platform_that_does_not_tell_is_trusted(monkeypatch, error) -> None:
-    def unknown(name: str) -> int:
-        raise error(name)
-
-    monkeypatch.setattr(hardware.os, "sysconf", unknown, raising=False)
-    require_memory(10**15)
 
 
 def kernel(root: Path, cgroup: str, files: dict[str, str]) -> tuple[Path, Path]:
@@ -76,6 +59,68 @@ V1 = "5:cpuset:/\n4:cpu,cpuacct:/docker/x\n"
 )
 def test_a_containers_quota(tmp_path: Path, cgroup: str, files: dict[str, str], cores) -> None:
     assert core_quota(*kernel(tmp_path, cgroup, files)) == cores
+
+
+CPU = torch.device("cpu")
+STAT = "cache 500\ninactive_file {}\ntotal_inactive_file {}\n"
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "files", "free"),
+    [
+        ("0::/\n", {}, 1_024_000),
+        ("0::/\n", {"memory.max": "max\n", "memory.current": "5\n"}, 1_024_000),
+        ("0::/\n", {"memory.max": "9000\n", "memory.current": "2000\n"}, 7_000),
+        (
+            "0::/a/b\n",
+            {
+                "a/memory.max": "9000",
+                "a/memory.current": "7000",
+                "a/memory.stat": STAT.format(1000, 9),
+                "a/b/memory.max": "9999999",
+                "a/b/memory.current": "0",
+            },
+            3_000,
+        ),
+        ("0::/\n", {"memory.max": "9000", "memory.current": "9500"}, 0),
+        ("0::/\n", {"memory.max": "9000000", "memory.current": "0"}, 1_024_000),
+        (
+            "5:cpuset:/\n4:memory:/docker/x\n",
+            {
+                "memory/docker/x/memory.limit_in_bytes": "8000",
+                "memory/docker/x/memory.usage_in_bytes": "6000",
+                "memory/docker/x/memory.stat": STAT.format(9, 2000),
+                "memory/memory.limit_in_bytes": str(2**63 - 4096),
+                "memory/memory.usage_in_bytes": "6000",
+            },
+            4_000,
+        ),
+    ],
+)
+def test_free_memory(tmp_path: Path, cgroup: str, files: dict[str, str], free: int) -> None:
+    where = kernel(tmp_path, cgroup, files)
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal:   9000 kB\nMemFree:  10 kB\nMemAvailable:   1000 kB\n")
+    assert free_memory(CPU, *where, meminfo) == free
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_free_memory_where_there_is_no_linux(tmp_path: Path, monkeypatch, tells: bool) -> None:
+    def sysconf(name: str) -> int:
+        if not tells:
+            raise ValueError(name)
+        return {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 3}[name]
+
+    monkeypatch.setattr(hardware.os, "sysconf", sysconf, raising=False)
+    missing = tmp_path / "none"
+    assert free_memory(CPU, missing, missing, missing) == (3 * 4096 if tells else None)
+
+
+def test_free_memory_of_a_gpu_counts_what_torch_keeps_unused(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 8000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 500)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 200)
+    assert free_memory(torch.device("cuda")) == 1300
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,12 @@ class Run:
             with suppress(OSError):  # it holds other runs
                 self.folder.parent.rmdir()
 
+    def discard(self) -> None:
+        """Where a run begins anew: remove the folder that was claimed for it, with what it has
+        written there. One that it goes on in is kept."""
+        if self.checkpoint is None or run_of(self.checkpoint) != self.folder:
+            remove(self.folder)
+
 
 def claim(root: Path, name: str) -> Run:
     """A folder for a new run: `root/name`, or the first free of `name-2`, `name-3`, ..."""

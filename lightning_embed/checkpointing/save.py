@@ -28,6 +28,7 @@ from lightning_embed.errors import TrainingStopped, UserError, one_line, require
 from lightning_embed.library_internals import dump_checkpoint, is_accumulating
 
 ASK_EVERY = 10  # steps after which all processes ask the first one's clock
+FIRST_STEPS = 3  # in which a run that a GPU's memory is too small for begins anew
 NEXT = "next.ckpt"  # written whole, about to become last.ckpt
 
 
@@ -170,6 +171,9 @@ class Checkpoints(Checkpoint):
             return
         spoiled = isinstance(exception, TrainingStopped) and not exception.weights_are_good
         if spoiled or trainer.global_step <= self._saved_step:
+            return
+        few = trainer.global_step < self._saved_step + FIRST_STEPS and trainer.world_size == 1
+        if few and isinstance(exception, torch.OutOfMemoryError):
             return
         if isinstance(trainer.strategy, ModelParallelStrategy) or not trainer.is_global_zero:
             return  # the other processes may have failed elsewhere, and saving needs all

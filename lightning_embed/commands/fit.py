@@ -4,10 +4,12 @@
 checkpoint it begins from, its callbacks.
 """
 
+import gc
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch import callbacks
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
@@ -22,7 +24,7 @@ from lightning_embed.checkpointing.compatibility import (
 from lightning_embed.checkpointing.files import AtomicCheckpointIO
 from lightning_embed.checkpointing.resume import Resuming
 from lightning_embed.checkpointing.run_folders import Run, choose_run, run_name
-from lightning_embed.checkpointing.save import Checkpoints
+from lightning_embed.checkpointing.save import FIRST_STEPS, Checkpoints
 from lightning_embed.checkpointing.stop import GracefulStop
 from lightning_embed.commands.callbacks import accept, has, shows_a_bar
 from lightning_embed.commands.lightning_errors import refusals_in_one_line
@@ -37,6 +39,7 @@ from lightning_embed.commands.parser import (
 )
 from lightning_embed.commands.quiet import quiet_libraries
 from lightning_embed.commands.settling import choose_formats, settle
+from lightning_embed.commands.splitting import FLAG, BeginAnew, settled_accumulation, used_up
 from lightning_embed.commands.text_choice import prefer_later_text
 from lightning_embed.commands.unsupported import (
     several,
@@ -66,7 +69,14 @@ LIMITED = ("train", "val", "test", "predict")  # batches of them can be limited
 
 def fit(args: list[str]) -> None:
     """Train a model."""
-    EmbedCLI("fit", args)
+    more: list[str] = []
+    while True:
+        try:
+            EmbedCLI("fit", [*args, *more])
+            return
+        except BeginAnew as anew:
+            more = [FLAG, str(anew.accumulate)]
+        gc.collect()  # the model that did not fit
 
 
 def validate(args: list[str]) -> None:
@@ -122,6 +132,9 @@ class EmbedCLI(LightningCLI):
         quiet_writer()
         try:
             self._start()
+        except BeginAnew:
+            self.run.discard()
+            raise
         except BaseException:
             self._release()
             raise
@@ -269,6 +282,7 @@ class EmbedCLI(LightningCLI):
         if fit:
             accept(theirs, checkpoints.folder, given["max_time"])
         self.stop = GracefulStop(checkpoints)
+        self.resuming = Resuming(trainer_settings(self.config[self.command].trainer))
         bar = shows_a_bar(theirs, given["enable_progress_bar"])
         given["callbacks"] = [
             *theirs,
@@ -278,7 +292,7 @@ class EmbedCLI(LightningCLI):
             Progress(throughput, lines=not bar),
             Crowding(),
             self.stop,
-            Resuming(trainer_settings(self.config[self.command].trainer)),
+            self.resuming,
             *([] if has(theirs, callbacks.EarlyStopping) else [config["early_stopping"]]),
         ]
         kwargs["enable_progress_bar"] = bar
@@ -307,8 +321,17 @@ class EmbedCLI(LightningCLI):
                 self.datamodule.score_with(data, self.checkpoint.get("tokenizer"))
             self.datamodule.go_on_with(data, training=self.command == "fit")
         self.model.require_possible(self.datamodule)
+        if self.command == "fit":
+            self._split(settled_accumulation(self.trainer, self.model, self.datamodule))
 
     before_validate = before_test = before_predict = before_fit
+
+    def _split(self, accumulate: int) -> None:
+        """Have the run, its saved configuration and its checkpoints know how a step is split; the
+        other processes learn of it in `RunLength.setup`."""
+        self.trainer.accumulate_grad_batches = accumulate
+        self.config[self.command].trainer.accumulate_grad_batches = accumulate
+        self.resuming.settings["accumulate_grad_batches"] = accumulate
 
     def fit(self, model: LanguageModel, datamodule: TextDataModule, **kwargs: Any) -> None:
         first_step = self.checkpoint.get("global_step", 0)
@@ -320,8 +343,11 @@ class EmbedCLI(LightningCLI):
         with refusals_in_one_line(lambda: self.trainer.global_step == first_step):
             try:
                 self.trainer.fit(model, datamodule, **kwargs | {"weights_only": True})
-            except Exception:
+            except Exception as error:
                 self.stop.end_if_asked(self.trainer)
+                if isinstance(error, torch.OutOfMemoryError):
+                    early = self.trainer.global_step < first_step + FIRST_STEPS
+                    raise used_up(self.trainer, model, datamodule, early) from None
                 raise
         if self.trainer.global_step == first_step:
             say(

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from lightning_embed.errors import require_range
 from lightning_embed.library_internals import configure_compiler
@@ -51,13 +52,15 @@ class DecoderLM(nn.Module):
         init: the embedding's initialisation, see `TokenEmbedding`.
         rope_theta: rotary base frequency.
         norm_eps: epsilon of the RMS norms.
+        checkpoint_activations: keep only each block's input for the backward pass, which computes
+            the block once more: less memory, more time, the same numbers.
 
     Raises:
         UserError: settings that cannot be, with the flag to change.
     """
 
     # Settings that may differ from those a checkpoint was trained with; all others it fixes.
-    FREE = ("dropout", "init")
+    FREE = ("dropout", "init", "checkpoint_activations")
 
     def __init__(
         self,
@@ -76,6 +79,7 @@ class DecoderLM(nn.Module):
         init: InitName = "normal",
         rope_theta: float = 10_000.0,
         norm_eps: float = 1e-6,
+        checkpoint_activations: bool = False,
     ) -> None:
         super().__init__()
         sizes = {"d_model": d_model, "n_layers": n_layers, "n_heads": n_heads, "d_ff": d_ff}
@@ -85,7 +89,7 @@ class DecoderLM(nn.Module):
         require_range("--model.rope_theta", rope_theta, above=0)
         require_range("--model.norm_eps", norm_eps, above=0)
         d_ff = math.ceil(d_model * 8 / 3 / 32) * 32 if d_ff is None else d_ff
-        self.rope_theta = rope_theta
+        self.rope_theta, self.checkpoint_activations = rope_theta, checkpoint_activations
         self.n_heads, self.head_dim = n_heads, d_model // n_heads
         self.embedding = TokenEmbedding(
             vocab_size, d_model, padding_idx, scale=scale_embedding, init=init
@@ -119,13 +123,20 @@ class DecoderLM(nn.Module):
         return {k: v for k, v in bound.arguments.items() if k not in ("vocab_size", "padding_idx")}
 
     @classmethod
-    def parameter_count(cls, vocab_size: int, settings: dict[str, Any]) -> int:
-        """How many parameters the network would have; builds one layer of it, without memory."""
+    def outline(cls, vocab_size: int, settings: dict[str, Any]) -> Self:
+        """The network with one layer, without memory: its shapes are known, and impossible settings
+        refused."""
         n_layers = cls.settings(**settings)["n_layers"]
         with torch.device("meta"):
-            model = cls(vocab_size, **settings | {"n_layers": min(1, n_layers)})
+            return cls(vocab_size, **settings | {"n_layers": min(1, n_layers)})
+
+    @classmethod
+    def parameter_count(cls, vocab_size: int, settings: dict[str, Any]) -> int:
+        """How many parameters the network would have."""
+        model = cls.outline(vocab_size, settings)
         count = sum(p.numel() for p in model.parameters())
-        return count + (n_layers - 1) * sum(p.numel() for p in model.blocks.parameters())
+        more = cls.settings(**settings)["n_layers"] - 1
+        return count + more * sum(p.numel() for p in model.blocks.parameters())
 
     def reset_parameters(self) -> None:
         """Initialise everything; also after `to_empty()` from the meta device.
@@ -214,7 +225,17 @@ class DecoderLM(nn.Module):
         if self.compiled and not torch.is_grad_enabled():
             return self._evaluated(x, (cos, sin), keys)
         for block in self.blocks:
-            x = block(x, (cos, sin), keys)
+            if self.checkpoint_activations and torch.is_grad_enabled():
+                x = checkpoint(
+                    block,
+                    x,
+                    (cos, sin),
+                    keys,
+                    use_reentrant=False,
+                    preserve_rng_state=self.dropout.p > 0,
+                )
+            else:
+                x = block(x, (cos, sin), keys)
         return self.norm(x)
 
     @torch.enable_grad()

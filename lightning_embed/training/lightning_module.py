@@ -31,7 +31,6 @@ from lightning_embed.checkpointing.fsdp2 import shard
 from lightning_embed.checkpointing.load import opened
 from lightning_embed.data.batch import Batch
 from lightning_embed.errors import UserError, require_range
-from lightning_embed.hardware import require_memory
 from lightning_embed.library_internals import trainer_of
 from lightning_embed.model.compiling import compiling_pays, why_not_compile
 from lightning_embed.model.decoder import DecoderLM
@@ -137,8 +136,7 @@ class LanguageModel(L.LightningModule):
         """Take vocabulary and window length from the data module `data`; build and write nothing.
 
         Raises:
-            UserError: the network is empty or larger than memory, or its vocabulary is unknown or
-                not that of the data.
+            UserError: the network's vocabulary is unknown or not that of the data.
         """
         h = self.hparams
         if data is not None:
@@ -153,7 +151,6 @@ class LanguageModel(L.LightningModule):
                 h["max_length"] = data.max_length
         elif h["vocab_size"] is None:
             raise UserError("the vocabulary is unknown without data; give vocab_size")
-        require_memory(DecoderLM.parameter_count(h["vocab_size"], self._network))
 
     @property
     def network(self) -> DecoderLM:

@@ -44,6 +44,10 @@ class RunLength(L.Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage != "fit":
             return
+        # The first process may have raised it, see `commands/splitting.py`.
+        trainer.accumulate_grad_batches = trainer.strategy.broadcast(
+            trainer.accumulate_grad_batches
+        )
         data = trainer.datamodule  # type: ignore[attr-defined]
         self._count_in_steps(trainer, data)
         if self.given:

@@ -295,6 +295,62 @@ def test_dropout_only_in_training(tiny_lm) -> None:
     assert not torch.equal(model(ids)[..., 2:], model(ids)[..., 2:])
 
 
+def gradients_of_three_steps(
+    model: DecoderLM, checkpointed: bool, compiled: bool, precision: torch.dtype
+) -> list[Tensor]:
+    """Dropout's generator goes on from batch to batch, so that what it is at the end counts too."""
+    model.checkpoint_activations = checkpointed
+    model.zero_grad()
+    torch.manual_seed(1)
+    if compiled:
+        model.compile_parts()
+    for width in (12, 20, 12):
+        ids = torch.randint(4, 23, (3, width))
+        with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+            model.loss(ids, ids.roll(1)).backward()
+    return [p.grad for p in model.parameters() if p.grad is not None]
+
+
+@pytest.mark.parametrize(
+    ("dropout", "precision", "compiled"),
+    [
+        (0.0, torch.float32, False),
+        (0.3, torch.float32, False),
+        (0.3, torch.bfloat16, False),
+        (0.3, torch.bfloat16, True),
+    ],
+)
+def test_checkpointed_activations_give_the_same_gradients_bit_for_bit(
+    tiny_lm, monkeypatch, dropout, precision, compiled
+) -> None:
+    """Traced only: machine code takes a minute."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    torch._dynamo.reset()
+    found = [
+        gradients_of_three_steps(
+            tiny_lm(torch.float32, dropout=dropout).train(), checkpointed, compiled, precision
+        )
+        for checkpointed in (False, True)
+    ]
+    assert len(found[0]) == len(found[1]) > 10
+    for whole, recomputed in zip(*found, strict=True):
+        assert torch.equal(whole, recomputed)
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_checkpointing_computes_each_block_once_more_where_there_is_a_backward_pass(
+    tiny_lm, checkpointed
+) -> None:
+    model, calls = tiny_lm(checkpoint_activations=checkpointed), []
+    for block in model.layers():
+        block.feed_forward.register_forward_pre_hook(lambda *_: calls.append(0))
+    ids = torch.randint(4, 23, (3, 8))
+    model.score(ids, ids)
+    assert len(calls) == 2
+    model.loss(ids, ids).backward()
+    assert len(calls) == 2 + (4 if checkpointed else 2)
+
+
 def test_apply_from_the_model_keeps_the_padding_row(tiny_lm, plus_zero) -> None:
     model = tiny_lm()
 
