@@ -32,7 +32,7 @@ from lightning_embed.data.datamodule import TextDataModule
 from lightning_embed.data.prepared import data_key
 from lightning_embed.data.preparing_time import preparation_seconds
 from lightning_embed.data.token_files import is_prepared
-from lightning_embed.errors import UserError, require_range
+from lightning_embed.errors import UserError, one_line, require_range
 from lightning_embed.hardware import require_memory
 from lightning_embed.model.compiling import why_not_compile
 from lightning_embed.model.decoder import DecoderLM
@@ -48,6 +48,7 @@ from lightning_embed.training.sizing import (
     Text,
     choose,
     learning_rates,
+    work,
 )
 from lightning_embed.watching.summary import xz_bits_per_byte
 
@@ -60,8 +61,8 @@ ENDING = 1.0  # from the last evaluation to the end of the program
 EACH_STEP = 0.0012  # of Lightning's loop and the callbacks, ...
 OF_A_STEP = 0.01  # ... and by how much they slow the step itself
 COMPILING_SAVES = 0.3  # of a step's time
-COMPILING_TAKES = 35.0  # until it is measured
-COMPILING_PAYS_FROM = 150.0  # seconds of steps
+COMPILING_TAKES = 7.0  # times as long as starting the program took, both being Python's work
+COMPILING_PAYS_FROM = 4.0  # times as long as it takes
 
 LEAST_BYTES = 1000  # of training text
 QUICK_TOKENS = 8192  # at least that a validation while training looks at
@@ -230,7 +231,11 @@ class Dial:
         self.threads = torch.get_num_threads()
         if self.device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
             self.threads = max(1, self.threads // self.world)
+        self.compiling = COMPILING_TAKES * (time.perf_counter() - BEGAN)
         self.data: TextDataModule
+        self.why_none: UserError | None = None  # the last shape that cannot run here
+        self.measured: tuple[float, int] | None = None  # of the last one: seconds, and its work
+        self.measuring_since = 0.0
 
     @property
     def minutes(self) -> str:
@@ -294,12 +299,11 @@ class Dial:
             seconds = 0.88 * self.left
             compiled = self.compiles(seconds)
             if compiled:
-                seconds = (seconds - COMPILING_TAKES) / (1 - COMPILING_SAVES)
+                seconds = (seconds - self.compiling) / (1 - COMPILING_SAVES)
+            self.measuring_since = time.perf_counter()
             size = choose(seconds, text, kept, self.cost)
             if size is None:
-                raise UserError(
-                    f"no model fits this machine's memory beside {self.options.kept or 'anything'}"
-                )
+                raise self.why_none or UserError("no width suits --model.n_heads")
             self.fit_steps(size, kept, compiled and self.compiles(size.seconds))
         self.tell()
 
@@ -308,7 +312,9 @@ class Dial:
         if why_not_compile(self.device.type) is not None:
             return False
         asked = self.options.keep("model.compile")
-        return seconds > COMPILING_PAYS_FROM if asked is None else bool(asked)
+        if asked is not None:
+            return bool(asked)
+        return seconds > COMPILING_PAYS_FROM * self.compiling
 
     def settings(self, shape: Shape, dropout: float = 0.0) -> dict[str, Any]:
         """Of `LanguageModel`."""
@@ -318,6 +324,12 @@ class Dial:
 
     def cost(self, shape: Shape, positions: int) -> Cost | None:
         """Seconds of a step of this shape, from two batch sizes around `positions`."""
+        vocabulary = self.data.prepared.tokenizer.vocab_size
+        share = 0.06 * self.seconds - (time.perf_counter() - self.measuring_since)
+        if self.measured is not None:
+            took, before = self.measured
+            if 5 * took * work(shape, vocabulary) / before > share:
+                return None  # measuring alone would take too long
         settings = self.settings(shape)
         network = {k: v for k, v in settings.items() if k in DecoderLM.settings()}
         try:
@@ -332,9 +344,11 @@ class Dial:
                 batches = repeat(full_rows(n_rows, width, settings["vocab_size"]))
                 rehearsal.seconds(rehearsal.train, batches, 0.0, fewest=1)
                 seconds.append(rehearsal.seconds(rehearsal.train, batches, each, fewest=2))
-        except (UserError, torch.OutOfMemoryError):
+        except (UserError, torch.OutOfMemoryError) as error:
+            self.why_none = UserError(one_line(error))
             return None
         positions = more * width
+        self.measured = seconds[1], work(shape, vocabulary)
         slope = (seconds[1] - seconds[0]) / (positions - fewer * width)
         slope = max(slope, 0.3 * seconds[1] / positions)  # where noise makes them too alike
         fixed = max(0.0, seconds[1] - slope * positions)

@@ -6,26 +6,37 @@ arXiv:2305.16264):
 
     bits per byte = E + A / N**ALPHA + B / D**BETA
 
-where N are the network's parameters, D the training tokens, a token read again counting for less.
-E is the text's own and does not matter for a choice. `benchmarks/ladder.py` made the ladder and
+where N are the network's parameters, those beyond what the text can teach counting for less, and D
+the training tokens, one read again counting for less. E is the text's own and does not matter for
+a choice. `benchmarks/ladder.py` made the ladder and
 fitted the constants. Nothing here is measured: what a step costs on this machine is asked for.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import NamedTuple
 
 WIDTHS = (64, 96, 128, 192, 256, 320, 384, 512, 640, 768, 1024)
 
 
+WORTH = 0.005  # part of the loss that a larger shape must gain
+
+
 class Law(NamedTuple):
-    """Constants of the scaling law; those of repetition are in passes over the text."""
+    """Constants of the scaling law; `half_life` is in passes over the text, `teaches` in parameters
+    for each of its tokens."""
 
     a: float
     alpha: float
     b: float
     beta: float
     half_life: float  # passes after which a token read again is worth 1/e of a new one
+    teaches: float  # more parameters than this are worth less, at most 6.3 times as many
+
+    def useful(self, parameters: float, unique: float) -> float:
+        """As many as are worth as much as `parameters` where there is text for all."""
+        taught = min(parameters, self.teaches * unique)
+        return taught * (1 + 5.3 * -math.expm1(-(parameters / taught - 1) / 5.3))
 
     def effective(self, tokens: float, unique: float) -> float:
         """New tokens that are worth as much as `tokens` drawn from `unique` ones."""
@@ -34,11 +45,11 @@ class Law(NamedTuple):
 
     def loss(self, parameters: float, tokens: float, unique: float) -> float:
         """Bits per byte above what the text itself needs."""
-        effective = self.effective(tokens, unique)
-        return self.a / parameters**self.alpha + self.b / effective**self.beta
+        useful, effective = self.useful(parameters, unique), self.effective(tokens, unique)
+        return self.a / useful**self.alpha + self.b / effective**self.beta
 
 
-LAW = Law(a=60.0, alpha=0.35, b=60.0, beta=0.3, half_life=8.0)
+LAW = Law(a=60.0, alpha=0.35, b=60.0, beta=0.3, half_life=8.0, teaches=4.0)
 
 
 class Shape(NamedTuple):
@@ -156,22 +167,22 @@ def choose(
     last: tuple[Shape, Cost] | None = None
     for shape in shapes(kept):
         if best is not None and last is not None:
-            ratio = _work(shape, text) / _work(last[0], text)
+            ratio = work(shape, text.vocabulary) / work(last[0], text.vocabulary)
             likely = Cost(last[1].fixed, last[1].each * ratio**0.9)
-            if size_at(seconds, text, kept, shape, likely).loss > 1.01 * best.loss:
+            if size_at(seconds, text, kept, shape, likely).loss > (1 + WORTH) * best.loss:
                 break
         measured = cost(shape, best.batch if best else kept.batch or 8 * text.max_length)
         if measured is None:
             break
         found, last = size_at(seconds, text, kept, shape, measured), (shape, measured)
-        if best is None or found.loss < best.loss:
+        if best is None or found.loss < (1 - WORTH) * best.loss:
             best = found
     return best
 
 
-def _work(shape: Shape, text: Text) -> int:
+def work(shape: Shape, vocabulary: int) -> int:
     """Weights that multiply each token."""
-    return shape.parameters + shape.d_model * text.vocabulary
+    return shape.parameters + shape.d_model * vocabulary
 
 
 def size_at(seconds: float, text: Text, kept: Kept, shape: Shape, cost: Cost) -> Size:
@@ -186,9 +197,10 @@ def size_at(seconds: float, text: Text, kept: Kept, shape: Shape, cost: Cost) ->
         for _ in range(20):  # more tokens make a larger batch, which makes more tokens
             tokens = seconds / cost.step(batch) * batch
             if kept.batch is None:
-                # a step that is mostly waiting holds more for nothing, up to four times the rule's
-                rule = batch_size(min(tokens, MOST_PASSES * text.unique), row)
-                batch = max(rule, min(4 * rule, int(cost.fixed / cost.each / row) * row))
+                most = MOST_PASSES * text.unique
+                batch = batch_size(min(tokens, most), row)
+                if tokens < most:  # a step that is mostly waiting holds twice as much for nothing
+                    batch = max(batch, min(2 * batch, int(cost.fixed / cost.each / row) * row))
         steps = max(1, int(seconds / cost.step(batch)))
     most = max(1, int(MOST_PASSES * text.unique / batch))
     exhausted = kept.steps is None and steps > most
@@ -196,10 +208,6 @@ def size_at(seconds: float, text: Text, kept: Kept, shape: Shape, cost: Cost) ->
     tokens = steps * batch
     rate = dropout(tokens / text.unique) if kept.dropout is None else kept.dropout
     takes = steps * cost.step(batch)
-    loss = LAW.loss(_work(shape, text), tokens, text.unique)
+    loss = LAW.loss(work(shape, text.vocabulary), tokens, text.unique)
     late = math.inf if takes > 1.1 * seconds else 0.0  # with steps that the user has chosen
     return Size(shape, batch, steps, rate, loss + late, takes, exhausted)
-
-
-def affordable(sizes: Iterable[Size]) -> list[Size]:
-    return [size for size in sizes if math.isfinite(size.loss)]
