@@ -282,8 +282,13 @@ class Dial:
         Raises:
             UserError: no model fits the memory, or not even a few steps fit the time.
         """
+        say("sizing", f"a run of {duration(self.seconds)} from the text and a few timed steps")
         self.prepare()
         keep, prepared = self.options.keep, self.data.prepared
+        overlap = keep("data.eval_overlap")
+        if overlap is None:
+            self.data.eval_overlap = self.data.max_length // 2
+            self.options.choose("data.eval_overlap", self.data.eval_overlap)
         kept = Kept(
             keep("model.d_model"),
             keep("model.n_layers"),
