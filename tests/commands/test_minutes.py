@@ -14,8 +14,10 @@ import torch
 import yaml
 from workshop import Outcome, Workshop, assert_same_weights, load, run, run_apart
 
-from lightning_embed.commands import minutes
-from lightning_embed.commands.minutes import HANDED_ON, named_in, processes
+from lightning_embed.commands import dial, minutes
+from lightning_embed.commands.measuring import processes
+from lightning_embed.commands.minutes import HANDED_ON
+from lightning_embed.commands.options import named_in
 from lightning_embed.errors import UserError
 
 QUIET = (
@@ -24,7 +26,7 @@ QUIET = (
     *("--model.compile", "false"),
 )
 MINUTE = ("--minutes", "1")
-BEGUN = "lightning_embed.commands.minutes.BEGAN"
+BEGUN = "lightning_embed.commands.dial.BEGAN"
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +72,7 @@ def test_the_settings_of_a_run_train_the_same_without_the_dial(workshop: Worksho
 def test_measuring_leaves_no_trace(workshop: Workshop) -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state(), torch.get_num_threads()
-    with minutes.without_trace("warn", threads=before[1] + 1):
+    with dial.without_trace("warn", threads=before[1] + 1):
         assert torch.get_num_threads() == before[1] + 1
         assert torch.is_deterministic_algorithms_warn_only_enabled()
         torch.rand(3)
@@ -113,11 +115,14 @@ def test_options_named_in_files_and_on_the_command_line(tmp_path: Path) -> None:
 # -- resuming ------------------------------------------------------------------------------------
 
 
-def test_a_resume_keeps_its_plan_and_stops(workshop: Workshop) -> None:
+def test_a_resume_keeps_its_plan_and_stops(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fit(workshop, "long", *MINUTE, "--trainer.max_steps", "20", "--model.d_model", "32")
     config = workshop.root / "long" / "config.yaml"
     more = ("--trainer.max_steps", "100000", "--model.schedule_steps", "100000")
     where = ("--config", config, "--ckpt_path", workshop.root / "long")
+    monkeypatch.setattr(BEGUN, time.perf_counter())
     told = run("fit", *where, *more, "--minutes", "0.2")
     assert told.status == 0, told.out + told.err
     limit = re.search(r"--trainer.max_time 00:00:00:(\d\d)", told.line("note"))
@@ -151,7 +156,7 @@ def test_too_few_minutes(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) ->
 def test_less_than_preparing_takes(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(minutes, "preparation_seconds", lambda *_: 700.0)
+    monkeypatch.setattr(dial, "preparation_seconds", lambda *_: 700.0)
     told = refused(workshop, *MINUTE, "--data.cache_dir", tmp_path / "cache")
     assert told.startswith("--minutes 1 is less than preparing the text takes, about 11:40 on")
 
