@@ -49,7 +49,7 @@ class Law(NamedTuple):
         return self.a / useful**self.alpha + self.b / effective**self.beta
 
 
-LAW = Law(a=60.0, alpha=0.35, b=60.0, beta=0.3, half_life=8.0, teaches=4.0)
+LAW = Law(a=35.49, alpha=0.35, b=38.92, beta=0.25, half_life=6.0, teaches=0.5)
 
 
 class Shape(NamedTuple):
@@ -138,7 +138,7 @@ def learning_rates(batch: int, width: int) -> tuple[float, float]:
     return 0.006 * root * math.sqrt(128 / width), 0.015 * root
 
 
-DROPOUT = ((2.0, 0.0), (5.0, 0.1), (10.0, 0.2), (math.inf, 0.3))  # up to so many passes
+DROPOUT = ((2.0, 0.0), (5.0, 0.1), (math.inf, 0.2))  # up to so many passes
 MOST_PASSES = 20.0  # further ones help no more, whatever the dropout
 
 
