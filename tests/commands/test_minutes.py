@@ -69,6 +69,18 @@ def test_the_settings_of_a_run_train_the_same_without_the_dial(workshop: Worksho
     assert HANDED_ON not in os.environ
 
 
+@pytest.mark.slow
+def test_what_was_compiled_to_measure_serves_the_run(workshop: Workshop) -> None:
+    """And a process that compiles for itself trains the same."""
+    told = fit(workshop, "sized", *MINUTE, "--model.compile", "true")
+    took = re.match(r"(\d+) s, once", told.line("compile"))
+    assert took and int(took[1]) < 5
+    config = ("--config", workshop.root / "sized" / "config.yaml")
+    apart = run_apart("fit", "--name", "again", *config, seconds=300)
+    assert apart.status == 0, apart.out + apart.err
+    assert_same_weights(workshop.checkpoint("sized"), workshop.checkpoint("again"))
+
+
 def test_measuring_leaves_no_trace(workshop: Workshop) -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state(), torch.get_num_threads()
