@@ -36,7 +36,7 @@ from lightning_embed.watching.summary import xz_bits_per_byte
 
 # Seconds of a run that are not measured here
 BEGINNING = 1.5  # from the choice to the first step
-ENDING = 1.0  # from the last evaluation to the end of the program
+ENDING = 2.0  # from the last evaluation to the end of the program
 MEASURING = 0.06  # of the time, at most
 COMPILING_SAVES = 0.3  # of a step's time
 COMPILING_TAKES = 7.0  # times as long as starting the program took, both being Python's work
@@ -211,7 +211,7 @@ class Dial:
         return count, count * one + whole + beside.sample + beside.save
 
     def steps_in(self, room: float, step: float) -> int:
-        """As many as take `room` seconds, or as help.
+        """As many as take `room` seconds, or as help, or as the user's epochs have.
 
         Raises:
             UserError: hardly any do.
@@ -225,9 +225,14 @@ class Dial:
             )
         unique = self.data.prepared.train.n_targets
         most = max(FEWEST_STEPS, int(MOST_PASSES * unique / self.data.targets_per_step))
-        if steps <= most:
+        epochs = self.options.keep("trainer.max_epochs")
+        whole = (epochs or math.inf) * self.data.batches_per_epoch
+        if steps <= min(most, whole):
             return steps
-        ends = duration(self.seconds - room + most * step)
+        ends = duration(self.seconds - room + min(most, whole) * step)
+        if whole <= most:
+            say("note", f"--trainer.max_epochs {epochs} wins: the run ends after about {ends}")
+            return int(whole)
         say(
             "note",
             f"{MOST_PASSES:.0f} passes over {short(unique)} tokens are all that helps: the run ends"

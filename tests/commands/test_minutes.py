@@ -115,6 +115,14 @@ def test_steps_that_are_set_win(workshop: Workshop) -> None:
     assert load(workshop.checkpoint("steps"))["global_step"] == 12
 
 
+def test_epochs_that_are_set_win(workshop: Workshop) -> None:
+    told = fit(workshop, "epochs", *MINUTE, "--trainer.max_epochs", "1", "--model.d_model", "32")
+    assert "--trainer.max_epochs 1 wins: the run ends after about" in told.line("note")
+    assert settings(workshop, "epochs")["trainer"]["max_epochs"] == 1
+    found = load(workshop.checkpoint("epochs"))
+    assert found["global_step"] == settings(workshop, "epochs")["trainer"]["max_steps"]
+
+
 def test_options_named_in_files_and_on_the_command_line(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text("model:\n  lr: 1\nname: x\n")
