@@ -10,8 +10,10 @@ per byte over all held-out text after the last step. `fit` prints the constants 
 
 The texts of the ladder that is there: `stdlib`, the default corpus; `torch`, 3 MB of the Python
 files of the torch package, those whose paths' md5 is lowest; `shake`, the first 100,000 bytes of
-Tiny Shakespeare. Two lines were not made by `run`: the default run, mean of seeds 42 to 44, and a
-run of `fit --minutes 2.5` on `shake`, width 96.
+Tiny Shakespeare.
+
+Lines not made by `run`: the default run, mean of seeds 42 to 44; `fit --minutes 2.5` on `shake` at
+width 96; `fit --minutes 2` on `stdlib`, alone (width 64) and with `configs/stdlib.yaml`.
 """
 
 import argparse

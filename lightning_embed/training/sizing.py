@@ -49,7 +49,7 @@ class Law(NamedTuple):
         return self.a / useful**self.alpha + self.b / effective**self.beta
 
 
-LAW = Law(a=35.49, alpha=0.35, b=38.92, beta=0.25, half_life=6.0, teaches=0.5)
+LAW = Law(a=34.76, alpha=0.35, b=39.05, beta=0.25, half_life=6.0, teaches=0.5)
 
 
 class Shape(NamedTuple):
