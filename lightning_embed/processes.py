@@ -44,6 +44,21 @@ def is_main_process() -> bool:
     return global_rank() == 0
 
 
+def started_from_outside() -> str | None:
+    """What started this process as one of several, in a word; None if it is the only one so far,
+    which starts others itself."""
+    env = os.environ
+    if _is_torchrun():
+        return "torchrun" if int(env.get("WORLD_SIZE", 1)) > 1 else None
+    if _is_slurm():
+        return "srun" if int(env["SLURM_NTASKS"]) > 1 else None
+    if env.keys() >= LSF:
+        return "jsrun" if int(env["JSM_NAMESPACE_SIZE"]) > 1 else None
+    if _mpi() is not None:
+        return "mpirun"
+    return "LOCAL_RANK in the environment" if "LOCAL_RANK" in env else None
+
+
 def _is_torchrun() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ
 

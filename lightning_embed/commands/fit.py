@@ -26,6 +26,7 @@ from lightning_embed.checkpointing.resume import Resuming
 from lightning_embed.checkpointing.run_folders import Run, choose_run, run_name
 from lightning_embed.checkpointing.save import FIRST_STEPS, Checkpoints
 from lightning_embed.checkpointing.stop import GracefulStop
+from lightning_embed.commands import minutes
 from lightning_embed.commands.callbacks import accept, has, shows_a_bar
 from lightning_embed.commands.lightning_errors import refusals_in_one_line
 from lightning_embed.commands.monitors import require_monitors
@@ -138,6 +139,8 @@ class EmbedCLI(LightningCLI):
         except BaseException:
             self._release()
             raise
+        finally:
+            minutes.forget()
 
     def _release(self) -> None:
         """Give the run's folder back if nothing was written there."""
@@ -186,6 +189,13 @@ class EmbedCLI(LightningCLI):
         parser.add_argument(
             "--name", type=str | None, default=None, help="The run's name; the config's by default."
         )
+        if self.command == "fit":
+            parser.add_argument(
+                "--minutes",
+                type=float | None,
+                default=None,
+                help="Size the run for the text and the machine, so that it ends after so many.",
+            )
         take_whole_numbers(parser, *(f"trainer.limit_{kind}_batches" for kind in LIMITED))
         parser.link_arguments("seed_everything", "data.seed", compute_fn=seed_number)
         # In the order in which they speak: weights that are not finite are no matter of padding.
@@ -238,6 +248,14 @@ class EmbedCLI(LightningCLI):
             self._check(self.run.checkpoint, config)
         else:
             self.precision_reason = choose_formats(config, {})
+        if self.command == "fit":
+            minutes.set_minutes(config, self.args, default, self._build_data)
+
+    def _build_data(self) -> TextDataModule:
+        """The data module of the settings as they are now, apart from the run's own."""
+        with refusals_in_one_line():
+            data: TextDataModule = self.parser.instantiate_classes(self.config)[self.command].data
+        return data
 
     def _check(self, path: Path, config: Any) -> None:
         """Ask the gate whether this command may use a checkpoint, and keep what it holds."""

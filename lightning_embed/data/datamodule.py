@@ -73,6 +73,7 @@ class TextDataModule(L.LightningDataModule):
         eval_overlap: tokens of a document that evaluation shows again, as context only, before
             each later window.
         quick_eval_tokens: validation while training looks at about so many tokens; unset, at all.
+        final_eval_tokens: the evaluation after training looks at about so many; unset, at all.
         num_workers: data worker processes; on CPU they take cores from training.
         cache_dir: where prepared tokens are kept; unset, `~/.cache/lightning_embed`.
         seed: of the batch order.
@@ -98,9 +99,11 @@ class TextDataModule(L.LightningDataModule):
         cache_dir: str | None = None,
         seed: int = 42,
         source: Source | None = None,
+        final_eval_tokens: int | None = None,
     ) -> None:
         super().__init__()
         require_range("--data.quick_eval_tokens", quick_eval_tokens, at_least=1)
+        require_range("--data.final_eval_tokens", final_eval_tokens, at_least=1)
         require_range("--data.num_workers", num_workers, at_least=0)
         require_range("--data.seed", seed, at_least=0)
         self.source = choose_source(files, hub, hub_config, text_column, source)
@@ -115,7 +118,8 @@ class TextDataModule(L.LightningDataModule):
         self.settings = BatchSettings(tokens_per_batch, tuple(widths), rows_per_batch, layout)
         self.tokenizer_name, self.vocab_size = tokenizer, vocab_size
         self.max_length, self.eval_overlap = max_length, eval_overlap
-        self.quick_eval_tokens, self.num_workers, self.seed = quick_eval_tokens, num_workers, seed
+        self.quick_eval_tokens, self.final_eval_tokens = quick_eval_tokens, final_eval_tokens
+        self.num_workers, self.seed = num_workers, seed
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
         self._origin = Position()  # where this process began; later positions follow from it
         self._folder: Path | None = None  # of the tokens, once they are known
@@ -199,12 +203,14 @@ class TextDataModule(L.LightningDataModule):
         return self._train_loader
 
     def eval_dataloader(self, quick: bool = False) -> PlanLoader:
-        """Every held-out window once; `quick` takes a fixed draw of about `quick_eval_tokens`."""
+        """Every held-out window once, or a fixed draw of about `final_eval_tokens`, if `quick` of
+        `quick_eval_tokens`."""
         split = self.prepared.validation
         windows = cut_windows(split.offsets, self.max_length, self.eval_overlap)
-        if quick and self.quick_eval_tokens is not None:
+        draw = self.quick_eval_tokens if quick else self.final_eval_tokens
+        if draw is not None:
             order = np.random.default_rng(0).permutation(len(windows))
-            taken = np.cumsum(windows.targets[order]) <= self.quick_eval_tokens
+            taken = np.cumsum(windows.targets[order]) <= draw
             taken[0] = True
             windows = Windows(*(column[order[taken]] for column in windows))
         # As many positions as a training micro-batch: what is compiled for those serves these too.

@@ -233,8 +233,9 @@ class LanguageModel(L.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         if self.hparams["muon_dtype"] is None:
             self.hparams["muon_dtype"] = fastest_format(self.device.type).name
-        if self.hparams["muon_turns"] is None:
-            self.hparams["muon_turns"] = self._turns()
+        data = getattr(trainer_of(self), "datamodule", None)
+        if self.hparams["muon_turns"] is None and data is not None:
+            self.hparams["muon_turns"] = self.turns(data.targets_per_step, data.max_length)
         # A gradient scaler's unscaling and found_inf are left to Lightning. That is safe with fused
         # AdamW, because MuonAdamW does not declare that it scales gradients itself.
         optimizer = MuonAdamW(self._groups(), fused=self.device.type in ("cpu", "cuda"))
@@ -255,18 +256,14 @@ class LanguageModel(L.LightningModule):
         names = ("optimizer", "lr", "muon_lr", "muon_dtype", "muon_turns", "weight_decay", "betas")
         return parameter_groups(self.network, **{name: self.hparams[name] for name in names})
 
-    def _turns(self) -> int:
-        """For the data's global batches, so that it does not depend on how they are split."""
-        data = getattr(self.trainer, "datamodule", None)
-        if data is None:
-            return 1
+    def turns(self, targets: float, max_length: int) -> int:
+        """Muon's turns for global batches of so many real targets, however they are split."""
         matrices = next(g for g in self._groups() if g["name"] == "matrices")["params"]
-        return turns((p.shape for p in matrices), self._flops(data, steps=1))
+        return turns((p.shape for p in matrices), self._flops(targets, max_length))
 
-    def _flops(self, data: Any, steps: int) -> float:
-        """Floating-point operations of so many steps, over all processes."""
-        tokens = steps * data.targets_per_step
-        return self.network.training_flops(tokens, tokens * data.max_length / 2)
+    def _flops(self, targets: float, max_length: int) -> float:
+        """Floating-point operations of training on so many real targets."""
+        return self.network.training_flops(targets, targets * max_length / 2)
 
     def configure_gradient_clipping(
         self,
@@ -314,7 +311,8 @@ class LanguageModel(L.LightningModule):
         if reason is not None or wanted != "auto" or data is None:
             return reason
         steps = planned_steps(self.trainer)
-        if compiling_pays(self._flops(data, steps) / self.trainer.world_size, self.device):
+        targets = steps * data.targets_per_step / self.trainer.world_size
+        if compiling_pays(self._flops(targets, data.max_length), self.device):
             return None
         return f"{steps} steps are over before compiling pays; --model.compile true compiles"
 

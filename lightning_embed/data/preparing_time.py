@@ -1,0 +1,52 @@
+"""How long a text takes to be tokenised on this machine, estimated from its size and a sample."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning_embed.data.files import FilesCorpus, find_files
+from lightning_embed.data.prepared import TRAINED, TRAINING_CHARACTERS, suggested_vocabulary
+from lightning_embed.data.source import Source
+from lightning_embed.data.tokenizer import TextTokenizer
+
+SMALL = 30_000_000  # bytes that take seconds, of which no sample is timed
+SAMPLE = 4_000_000
+DOCUMENT = 2_000  # characters
+
+
+def preparation_seconds(source: Source, tokenizer: str, vocab_size: int | None) -> float:
+    """Seconds to train a tokenizer on the text and to encode it; 0 where the text is small or its
+    size is not known before it is read."""
+    size: int = getattr(source, "n_bytes", 0)
+    if size <= SMALL or not isinstance(source, FilesCorpus):
+        return 0.0
+    text = _beginning(find_files(source.files))
+    pieces = [text[at : at + DOCUMENT] for at in range(0, len(text), DOCUMENT)]
+    began = time.perf_counter()
+    made: Any
+    if tokenizer in TRAINED:
+        vocabulary = vocab_size or suggested_vocabulary(size)
+        made = (
+            TextTokenizer.train(pieces, vocabulary)
+            if tokenizer == "bpe"
+            else TextTokenizer.characters(pieces)
+        )
+    else:
+        made = TextTokenizer.load(tokenizer)
+    trained = time.perf_counter()
+    made.encode_documents(pieces)
+    encoded = time.perf_counter()
+    shown = min(size, TRAINING_CHARACTERS) / SAMPLE if tokenizer in TRAINED else 0.0
+    return (trained - began) * shown + (encoded - trained) * size / SAMPLE
+
+
+def _beginning(paths: list[Path]) -> str:
+    """Four megabytes of the files as they are."""
+    found, room = list[bytes](), SAMPLE
+    for path in paths:
+        with open(path, "rb") as file:
+            found.append(file.read(room))
+        room -= len(found[-1])
+        if room <= 0:
+            break
+    return b"\n".join(found).decode(errors="ignore")

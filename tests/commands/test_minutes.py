@@ -1,0 +1,251 @@
+"""`fit --minutes`: one dial that sizes a run, and is gone when the run begins.
+
+The small corpus is used up long before a minute is over, so that these runs take seconds.
+"""
+
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from workshop import Outcome, Workshop, assert_same_weights, load, run, run_apart
+
+from lightning_embed.commands import dial, minutes
+from lightning_embed.commands.measuring import processes
+from lightning_embed.commands.minutes import HANDED_ON
+from lightning_embed.commands.options import named_in
+from lightning_embed.errors import UserError
+
+QUIET = (
+    *("--samples.max_new_tokens", "3", "--trainer.precision", "32-true"),
+    *("--trainer.accelerator", "cpu", "--data.max_length", "32", "--data.vocab_size", "400"),
+    *("--model.compile", "false"),
+)
+MINUTE = ("--minutes", "1")
+BEGUN = "lightning_embed.commands.dial.BEGAN"
+
+
+@pytest.fixture(autouse=True)
+def begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program starts with the test."""
+    monkeypatch.setattr(BEGUN, time.perf_counter())
+
+
+def fit(workshop: Workshop, name: str, *more: str | Path) -> Outcome:
+    told = run("fit", "--name", name, *QUIET, *workshop.where, *more)
+    assert told.status == 0, told.out + told.err
+    return told
+
+
+def refused(workshop: Workshop, *more: str | Path) -> str:
+    """Why, in one line; and no folder is left."""
+    told = run("fit", *QUIET, *workshop.where, *more)
+    assert workshop.runs() == []
+    return told.error_line()
+
+
+def settings(workshop: Workshop, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((workshop.root / name / "config.yaml").read_text())
+    return found
+
+
+# -- exactness -----------------------------------------------------------------------------------
+
+
+def test_the_settings_of_a_run_train_the_same_without_the_dial(workshop: Workshop) -> None:
+    told = fit(workshop, "sized", *MINUTE)
+    assert settings(workshop, "sized")["minutes"] is None
+    fit(workshop, "again", "--config", workshop.root / "sized" / "config.yaml")
+    line = told.line("sized").split()
+    fit(workshop, "flags", *line)
+    for name in ("again", "flags"):
+        for kind in ("last", "best"):
+            one, two = workshop.checkpoint("sized", kind), workshop.checkpoint(name, kind)
+            assert_same_weights(one, two)
+    assert HANDED_ON not in os.environ
+
+
+@pytest.mark.slow
+def test_what_was_compiled_to_measure_serves_the_run(workshop: Workshop) -> None:
+    """And a process that compiles for itself trains the same."""
+    told = fit(workshop, "sized", *MINUTE, "--model.compile", "true")
+    took = re.match(r"(\d+) s, once", told.line("compile"))
+    assert took and int(took[1]) < 5
+    config = ("--config", workshop.root / "sized" / "config.yaml")
+    apart = run_apart("fit", "--name", "again", *config, seconds=300)
+    assert apart.status == 0, apart.out + apart.err
+    assert_same_weights(workshop.checkpoint("sized"), workshop.checkpoint("again"))
+
+
+def test_measuring_leaves_no_trace(workshop: Workshop) -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state(), torch.get_num_threads()
+    with dial.without_trace("warn", threads=before[1] + 1):
+        assert torch.get_num_threads() == before[1] + 1
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+        torch.rand(3)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert torch.get_num_threads() == before[1]
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+# -- what the user sets --------------------------------------------------------------------------
+
+
+def test_what_is_set_is_kept_and_the_rest_fitted(workshop: Workshop, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("model:\n  n_layers: 4\n  lr: 0.004\n")  # four is the default, too
+    told = fit(workshop, "kept", *MINUTE, "--config", file, "--model.d_model=96")
+    saved = settings(workshop, "kept")
+    assert (saved["model"]["d_model"], saved["model"]["n_layers"]) == (96, 4)
+    assert saved["model"]["n_heads"] == 3 and saved["model"]["lr"] == 0.004
+    assert told.line("kept") == (
+        "--model.d_model 96 --model.n_layers 4 --model.compile False --model.lr 0.004"
+    )
+    assert "d_model" not in told.line("sized") and "--trainer.max_steps" in told.line("sized")
+
+
+def test_steps_that_are_set_win(workshop: Workshop) -> None:
+    told = fit(workshop, "steps", *MINUTE, "--trainer.max_steps", "12", "--model.d_model", "32")
+    assert "--trainer.max_steps 12 wins" in told.line("note")
+    assert load(workshop.checkpoint("steps"))["global_step"] == 12
+
+
+def test_epochs_that_are_set_win(workshop: Workshop) -> None:
+    told = fit(workshop, "epochs", *MINUTE, "--trainer.max_epochs", "1", "--model.d_model", "32")
+    assert "--trainer.max_epochs 1 wins: the run ends after about" in told.line("note")
+    assert settings(workshop, "epochs")["trainer"]["max_epochs"] == 1
+    found = load(workshop.checkpoint("epochs"))
+    assert found["global_step"] == settings(workshop, "epochs")["trainer"]["max_steps"]
+
+
+def test_options_named_in_files_and_on_the_command_line(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("model:\n  lr: 1\nname: x\n")
+    args = ["--config", str(file), "--data.files+=b", "--trainer.max_steps", "3"]
+    expected = {"model", "model.lr", "name", "data.files", "trainer.max_steps"}
+    assert named_in(args) == expected
+    assert named_in([f"-c={file}"]) == {"model", "model.lr", "name"}
+
+
+# -- resuming ------------------------------------------------------------------------------------
+
+
+def test_a_resume_keeps_its_plan_and_stops(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit(workshop, "long", *MINUTE, "--trainer.max_steps", "20", "--model.d_model", "32")
+    config = workshop.root / "long" / "config.yaml"
+    more = ("--trainer.max_steps", "100000", "--model.schedule_steps", "100000")
+    where = ("--config", config, "--ckpt_path", workshop.root / "long")
+    monkeypatch.setattr(BEGUN, time.perf_counter())
+    told = run("fit", *where, *more, "--minutes", "0.2")
+    assert told.status == 0, told.out + told.err
+    limit = re.search(r"--trainer.max_time 00:00:00:(\d\d)", told.line("note"))
+    assert limit and int(limit[1]) < 12
+    assert "sized" not in told.out and "max_time" in told.out
+    assert load(workshop.checkpoint("long"))["global_step"] > 20
+
+
+# -- bad input -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "1e9"])
+def test_minutes_that_cannot_be(workshop: Workshop, number: str) -> None:
+    assert f"--minutes must be above 0 and at most 525600.0, not {float(number)}" in refused(
+        workshop, f"--minutes={number}"
+    )
+
+
+@pytest.mark.parametrize("word", ["soon", "nan", "inf"])
+def test_minutes_that_are_no_number(workshop: Workshop, word: str) -> None:
+    assert refused(workshop, "--minutes", word) == f"--minutes cannot be {word}: give float, null"
+
+
+def test_too_few_minutes(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = refused(workshop, "--minutes", "0.01")
+    assert told.startswith("--minutes 0.01 is ") and re.search(r"\d:\d\d", told)
+    monkeypatch.setattr(BEGUN, time.perf_counter() - 3600)
+    assert "--minutes 1 is over: preparing the text took 1:00:" in refused(workshop, *MINUTE)
+
+
+def test_less_than_preparing_takes(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(dial, "preparation_seconds", lambda *_: 700.0)
+    told = refused(workshop, *MINUTE, "--data.cache_dir", tmp_path / "cache")
+    assert told.startswith("--minutes 1 is less than preparing the text takes, about 11:40 on")
+
+
+def test_a_text_too_small_for_any_model(workshop: Workshop, tmp_path: Path) -> None:
+    small = tmp_path / "small.txt"
+    small.write_text("A word or two. " * 20)
+    told = refused(workshop, *MINUTE, "--data.files", "null", "--data.files", small)
+    assert told.startswith("the text has 270 bytes to train on and 30 held out")
+    assert "give 1,000 bytes" in told
+
+
+def test_a_small_text_ends_earlier_and_says_so(workshop: Workshop, tmp_path: Path) -> None:
+    small = tmp_path / "small.txt"
+    small.write_text("".join(f"Line {n} of {n * n} lines. " for n in range(130)))
+    told = fit(workshop, "small", *MINUTE, "--data.files", "null", "--data.files", small)
+    assert re.search(r"passes over .* the run ends after about 0:\d\d", told.line("note"))
+
+
+def test_a_model_that_does_not_fit(workshop: Workshop) -> None:
+    told = refused(workshop, *MINUTE, "--model.d_model", "1000000", "--model.n_heads", "10000")
+    assert "--model.d_model" in told and "GB to train" in told and "free" in told
+
+
+# -- several processes ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("devices", "number"), [("auto", 1), (2, 2), ("2", 2), ("0,1,2", 3), ([0, 1], 2), (1, 1)]
+)
+def test_processes_of_a_run(devices: Any, number: int) -> None:
+    class Trainer:
+        accelerator = "cpu"
+
+    trainer = Trainer()
+    trainer.devices = devices  # type: ignore[attr-defined]
+    assert processes(trainer) == number
+
+
+@pytest.mark.parametrize(
+    ("environment", "name"),
+    [
+        ({"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "2", "RANK": "1"}, "torchrun"),
+        ({"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "train", "SLURM_PROCID": "0"}, "srun"),
+        ({"LOCAL_RANK": "1"}, "LOCAL_RANK"),
+    ],
+)
+def test_processes_that_start_by_themselves(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], name: str
+) -> None:
+    class Trainer:
+        num_nodes = 1
+
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    with pytest.raises(UserError, match=f"{name}.* starts several: .* config.yaml to all"):
+        minutes.refuse_launchers(Trainer())
+
+
+def test_several_hosts(workshop: Workshop) -> None:
+    told = refused(workshop, *MINUTE, "--trainer.num_nodes", "2", "--trainer.strategy", "ddp")
+    assert "--trainer.num_nodes 2 starts several" in told
+
+
+def test_two_processes_train_what_the_first_chose(workshop: Workshop) -> None:
+    options = (*QUIET, *workshop.where, *MINUTE, "--model.optimizer", "adamw")
+    ddp = ("--trainer.strategy", "ddp", "--trainer.devices", "2")
+    told = run_apart("fit", "--name", "two", *options, *ddp)
+    assert told.status == 0 and told.err == "", told.out + told.err
+    assert told.out.count("sized ") == 1 and "2 processes" in told.line("numbers")
+    found = load(workshop.checkpoint("two"))
+    assert found["global_step"] == settings(workshop, "two")["trainer"]["max_steps"]
