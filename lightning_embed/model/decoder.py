@@ -20,7 +20,14 @@ from lightning_embed.library_internals import configure_compiler
 from lightning_embed.model.attention import Attention, rotary_tables
 from lightning_embed.model.block import Block
 from lightning_embed.model.eager import RMSNorm
-from lightning_embed.model.loss import ChunkLoss, Scores, chunk_loss, cross_entropy_sum, score
+from lightning_embed.model.loss import (
+    ChunkLoss,
+    Scores,
+    chunk_loss,
+    chunk_loss_to_compile,
+    cross_entropy_sum,
+    score,
+)
 from lightning_embed.model.segments import KeyBias, KeyRange, Segments
 from lightning_embed.padding.embedding import InitName, TokenEmbedding
 from lightning_embed.special_tokens import PAD_ID
@@ -163,7 +170,7 @@ class DecoderLM(nn.Module):
         if self.compiled:
             return
         configure_compiler()
-        self.chunk_loss = torch.compile(chunk_loss, dynamic=True)
+        self.chunk_loss = torch.compile(chunk_loss_to_compile, dynamic=True)
         for block in self.blocks:
             block.compile(dynamic=True)
         self.norm.compile(dynamic=True)
