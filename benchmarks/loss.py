@@ -36,7 +36,9 @@ def ours(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
 
 
 def ours_compiled(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    return cross_entropy_sum(hidden, weight, targets, 1, torch.compile(chunk_loss_to_compile, dynamic=True))
+    return cross_entropy_sum(
+        hidden, weight, targets, 1, torch.compile(chunk_loss_to_compile, dynamic=True)
+    )
 
 
 def plain(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
