@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_embed.errors import UserError
-from lightning_embed.model.segments import KeyRange, Segments
+from lightning_embed.model.eager import RMSNorm, Rotation, written_out
+from lightning_embed.model.segments import KeyBias, KeyRange, Segments
 
 
 def rotary_tables(
@@ -36,9 +37,12 @@ def rotate(x: Tensor, tables: tuple[Tensor, Tensor], dtype: torch.dtype | None =
     concatenated, because compiled code writes them to memory there: half as many bytes.
     """
     cos, sin = tables
+    if written_out(x) and x.dtype == cos.dtype:
+        rotated: Tensor = Rotation.apply(x, cos, sin)
+        return rotated.to(dtype or x.dtype)
     left, right = x.chunk(2, dim=-1)
-    rotated = (left * cos - right * sin, right * cos + left * sin)
-    return torch.cat([half.to(dtype or x.dtype) for half in rotated], dim=-1)
+    halves = (left * cos - right * sin, right * cos + left * sin)
+    return torch.cat([half.to(dtype or x.dtype) for half in halves], dim=-1)
 
 
 def ragged_attention(q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> Tensor:
@@ -57,7 +61,24 @@ def ragged_attention(q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> Ten
     return mixed.view(rows, length, heads, head_dim).transpose(1, 2)
 
 
-def causal_attention(q: Tensor, k: Tensor, v: Tensor, segments: Segments | KeyRange) -> Tensor:
+def attention_in_blocks(q: Tensor, k: Tensor, v: Tensor, keys: KeyBias) -> Tensor:
+    """Explicit products in two blocks of queries, the first of which meets only the first half of
+    the keys: a quarter of the scores, which would all be masked, is never computed.
+
+    More blocks save more products, but each adds its part to the keys' gradients.
+    """
+    length = q.shape[2]
+    q, k, v = q * q.shape[-1] ** -0.5, k.transpose(-2, -1), v.contiguous()
+    mixed = []
+    for queries in (slice(length // 2), slice(length // 2, length)):
+        scores = (q[:, :, queries] @ k[..., : queries.stop]).add_(keys.of_queries(queries))
+        mixed.append(scores.softmax(dim=-1).to(v.dtype) @ v[:, :, : queries.stop])
+    return torch.cat([x.transpose(1, 2) for x in mixed], dim=1).transpose(1, 2)
+
+
+def causal_attention(
+    q: Tensor, k: Tensor, v: Tensor, segments: Segments | KeyRange | KeyBias
+) -> Tensor:
     """softmax(q kᵀ / sqrt(C)) v, each query over its segment's keys up to itself.
 
     Args:
@@ -66,9 +87,11 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, segments: Segments | KeyRa
         segments: what `Segments.for_attention` returns; it decides which kernel runs.
     """
     groups = q.shape[1] // k.shape[1]
-    if isinstance(segments, KeyRange):
+    if not isinstance(segments, Segments):
         if groups > 1:
             k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
+        if isinstance(segments, KeyBias):
+            return attention_in_blocks(q, k, v, segments)
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
         scores = torch.where(segments.mask(), scores, float("-inf"))
         return scores.softmax(dim=-1).to(v.dtype) @ v
@@ -107,11 +130,11 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(d_model, n_kv_heads * self.head_dim, bias=False)
         self.v_proj = nn.Linear(d_model, n_kv_heads * self.head_dim, bias=False)
         self.o_proj = nn.Linear(n_heads * self.head_dim, d_model, bias=False)
-        self.q_norm = nn.RMSNorm(self.head_dim, eps=norm_eps) if qk_norm else nn.Identity()
-        self.k_norm = nn.RMSNorm(self.head_dim, eps=norm_eps) if qk_norm else nn.Identity()
+        self.q_norm = RMSNorm(self.head_dim, eps=norm_eps) if qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(self.head_dim, eps=norm_eps) if qk_norm else nn.Identity()
 
     def forward(
-        self, x: Tensor, tables: tuple[Tensor, Tensor], segments: Segments | KeyRange
+        self, x: Tensor, tables: tuple[Tensor, Tensor], segments: Segments | KeyRange | KeyBias
     ) -> Tensor:
         heads = (*x.shape[:-1], -1, self.head_dim)  # B, T, heads, C
         # Under autocast a projection's output is half precision; norm and rotation run in the

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_embed.model.attention import Attention
-from lightning_embed.model.segments import KeyRange, Segments
+from lightning_embed.model.eager import RMSNorm
+from lightning_embed.model.segments import KeyBias, KeyRange, Segments
 
 
 class FeedForward(nn.Module):
@@ -30,15 +31,15 @@ class Block(nn.Module):
         self, d_model: int, d_ff: int, attention: Attention, dropout: float, norm_eps: float
     ) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(d_model, eps=norm_eps)
+        self.attention_norm = RMSNorm(d_model, eps=norm_eps)
         self.attention = attention
-        self.feed_forward_norm = nn.RMSNorm(d_model, eps=norm_eps)
+        self.feed_forward_norm = RMSNorm(d_model, eps=norm_eps)
         self.feed_forward = FeedForward(d_model, d_ff)
         # Not a Dropout of 0, whose two modes would be two graphs.
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
     def forward(
-        self, x: Tensor, tables: tuple[Tensor, Tensor], segments: Segments | KeyRange
+        self, x: Tensor, tables: tuple[Tensor, Tensor], segments: Segments | KeyRange | KeyBias
     ) -> Tensor:
         x = x + self.dropout(self.attention(self.attention_norm(x), tables, segments))
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))

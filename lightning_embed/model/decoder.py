@@ -20,17 +20,18 @@ from lightning_embed.errors import require_range
 from lightning_embed.library_internals import configure_compiler
 from lightning_embed.model.attention import Attention, rotary_tables
 from lightning_embed.model.block import Block
-from lightning_embed.model.loss import ChunkLoss, Scores, chunk_loss, cross_entropy_sum, score
-from lightning_embed.model.segments import KeyRange, Segments
+from lightning_embed.model.eager import RMSNorm
+from lightning_embed.model.loss import (
+    ChunkLoss,
+    Scores,
+    chunk_loss,
+    chunk_loss_to_compile,
+    cross_entropy_sum,
+    score,
+)
+from lightning_embed.model.segments import KeyBias, KeyRange, Segments
 from lightning_embed.padding.embedding import InitName, TokenEmbedding
 from lightning_embed.special_tokens import PAD_ID
-
-
-class FinalNorm(nn.RMSNorm):
-    """A class of its own because `torch.compile` does not compile torch's own modules."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x)
 
 
 class DecoderLM(nn.Module):
@@ -105,7 +106,7 @@ class DecoderLM(nn.Module):
             )
             for _ in range(n_layers)
         )
-        self.norm = FinalNorm(d_model, eps=norm_eps)
+        self.norm = RMSNorm(d_model, eps=norm_eps)
         self.head = None if tied else nn.Linear(d_model, vocab_size, bias=False)
         self.chunk_loss: ChunkLoss = chunk_loss
         self.reset_parameters()
@@ -180,7 +181,7 @@ class DecoderLM(nn.Module):
         if self.compiled:
             return
         configure_compiler()
-        self.chunk_loss = torch.compile(chunk_loss, dynamic=True)
+        self.chunk_loss = torch.compile(chunk_loss_to_compile, dynamic=True)
         for block in self.blocks:
             block.compile(dynamic=True)
         self.norm.compile(dynamic=True)
@@ -219,7 +220,7 @@ class DecoderLM(nn.Module):
         tables = rotary_tables(ids.shape[1], self.head_dim, self.rope_theta, ids.device)
         # Always segments, so that evaluation and samples need no compiled graph of their own.
         segments = segments or Segments.of_whole_rows(ids.shape[0], ids.shape[1], ids.device)
-        positions, keys = segments.positions(), segments.for_attention(self.n_heads)
+        positions, keys = segments.positions(), segments.for_attention(self.n_heads, self.compiled)
         cos, sin = (table[positions].unsqueeze(1) for table in tables)  # (B, 1, T, C/2)
         x = self.dropout(self.embedding(ids))
         if self.compiled and not torch.is_grad_enabled():
@@ -240,7 +241,7 @@ class DecoderLM(nn.Module):
 
     @torch.enable_grad()
     def _evaluated(
-        self, x: Tensor, tables: tuple[Tensor, Tensor], segments: Segments | KeyRange
+        self, x: Tensor, tables: tuple[Tensor, Tensor], segments: Segments | KeyRange | KeyBias
     ) -> Tensor:
         """Blocks and norm by the graphs that training compiled, which need gradients enabled, else
         eager. Graphs for evaluation alone would be no faster and take as long to compile, and while

@@ -49,9 +49,35 @@ def chunk_loss(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Summed cross-entropy of `hidden @ weight.T + bias`, and its gradients to both.
 
-    Compiled, everything between the three matrix products is a few passes over the chunk. The bias
-    is added in one of them (`F.linear` would first copy it to every row), and exponentials, which
-    cost most, are computed once.
+    Between the three matrix products stand as few passes over the chunk as can be without a
+    compiler: in place, exponentials computed once, the targets' one-hot never made, and rows
+    without a target zero before the first product instead of in every pass.
+    """
+    accumulate_dtype = torch.promote_types(hidden.dtype, torch.float32)
+    real = (targets != IGNORE_INDEX).unsqueeze(1)
+    picked = targets.clamp(min=0).unsqueeze(1)
+    hidden = hidden.where(real, 0.0)
+    logits = F.linear(hidden, weight).to(accumulate_dtype)
+    if bias is not None:
+        logits.add_(bias)
+    top = logits.amax(dim=1, keepdim=True)
+    wanted = logits.gather(1, picked)
+    powers = logits.sub_(top).exp_()
+    z = powers.sum(dim=1, keepdim=True)
+    loss = (z.log() + top - wanted).where(real, 0.0).sum()
+    probability = powers.mul_(1 / z)
+    error = probability.gather(1, picked) - 1
+    grad = probability.to(hidden.dtype).scatter_(1, picked, error.to(hidden.dtype))
+    return loss, (grad @ weight).where(real, 0.0), grad.T @ hidden
+
+
+def chunk_loss_to_compile(
+    hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`chunk_loss` for the compiler, which fuses this into fewer passes than the other form.
+
+    The bias is added in one of them (`F.linear` would first copy it to every row), and
+    exponentials, which cost most, are computed once.
     """
     accumulate_dtype = torch.promote_types(hidden.dtype, torch.float32)
     logits = F.linear(hidden, weight).to(accumulate_dtype)
@@ -134,7 +160,7 @@ def cross_entropy_sum(
         weight: the output head `(V, D)`.
         targets: `(N,)` word ids, or `IGNORE_INDEX` where there is nothing to predict.
         padding_idx: the word that is never predicted: probability and gradient exactly 0.
-        step: `chunk_loss`, or the same compiled.
+        step: `chunk_loss`, or `chunk_loss_to_compile` compiled.
 
     `F.linear_cross_entropy` of torch 2.13 is as fast and takes less memory, but under bfloat16 its
     sum is bfloat16, three digits, and it breaks a compiled graph (`benchmarks/loss.py`).

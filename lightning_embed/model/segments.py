@@ -34,6 +34,21 @@ class KeyRange(NamedTuple):
         return (self.keys >= self.first) & (self.keys <= self.last)
 
 
+class KeyBias(NamedTuple):
+    """What is added to the scores instead: `bias` `(B, 1, T, T)` is 0 at the keys a query attends
+    to and minus infinity at all others.
+
+    Where nothing is compiled it is made once for all layers, takes one pass over the scores, and
+    none over their gradients.
+    """
+
+    bias: Tensor
+
+    def of_queries(self, queries: slice) -> Tensor:
+        """Of some queries and all keys up to the last of them."""
+        return self.bias[:, :, queries, : queries.stop]
+
+
 class Segments(NamedTuple):
     """The windows of each row; both fields say the same, in the forms that two kernels take."""
 
@@ -60,7 +75,15 @@ class Segments(NamedTuple):
         first, last = self.start[:, None, :, None], keys[:, None]
         return KeyRange(first.expand(shape).contiguous(), last.expand(shape).contiguous(), keys)
 
-    def for_attention(self, heads: int) -> "Segments | KeyRange":
-        """The form in which `causal_attention` is fastest on this device."""
-        explicit = self.start.device.type == "cpu" and self.start.shape[1] <= EXPLICIT_UP_TO
-        return self.key_range(heads) if explicit else self
+    def key_bias(self) -> KeyBias:
+        """The same as `key_range`, to be added to scores."""
+        hidden = ~self.key_range(1).mask()
+        return KeyBias(
+            torch.zeros_like(hidden, dtype=torch.float32).masked_fill(hidden, -torch.inf)
+        )
+
+    def for_attention(self, heads: int, compiled: bool = False) -> "Segments | KeyRange | KeyBias":
+        """The form in which `causal_attention` is fastest on this device, compiled or not."""
+        if self.start.device.type != "cpu" or self.start.shape[1] > EXPLICIT_UP_TO:
+            return self
+        return self.key_range(heads) if compiled else self.key_bias()

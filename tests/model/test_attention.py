@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from lightning_embed.model import segments
 from lightning_embed.model.attention import Attention, causal_attention, rotary_tables, rotate
-from lightning_embed.model.segments import KeyRange, Segments
+from lightning_embed.model.eager import RMSNorm
+from lightning_embed.model.segments import KeyBias, KeyRange, Segments
 
 CPU = torch.device("cpu")
 
@@ -18,35 +19,59 @@ def qkv(heads: int, kv_heads: int, length: int, dtype: torch.dtype, channels: in
     return (torch.randn(2, n, length, channels, dtype=dtype) for n in (heads, kv_heads, kv_heads))
 
 
-def whole_rows(length: int, heads: int = 4, rows: int = 2) -> Segments | KeyRange:
+def whole_rows(
+    length: int, heads: int = 4, rows: int = 2, compiled: bool = False
+) -> Segments | KeyRange | KeyBias:
     """As the model asks for it: each row one segment."""
-    return Segments.of_whole_rows(rows, length, CPU).for_attention(heads)
+    return Segments.of_whole_rows(rows, length, CPU).for_attention(heads, compiled)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("length", [1, 2, 17])
-def test_explicit_product_is_torchs_attention(dtype, length) -> None:
+def test_explicit_product_is_torchs_attention(dtype, length, compiled) -> None:
     q, k, v = qkv(4, 4, length, dtype)
-    rows = whole_rows(length)
-    assert isinstance(rows, KeyRange)
+    rows = whole_rows(length, compiled=compiled)
+    assert isinstance(rows, KeyRange if compiled else KeyBias)
     ours = causal_attention(q, k, v, rows)
     theirs = F.scaled_dot_product_attention(q, k, v, is_causal=True)
     assert ours.dtype == dtype
     torch.testing.assert_close(ours, theirs)
 
 
-def test_both_ways_agree_with_gradients(monkeypatch) -> None:
-    """Beyond EXPLICIT_UP_TO positions the library's kernel takes over, with the same numbers."""
+@pytest.mark.parametrize("length", [1, 2, 9, 16])
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+def test_all_ways_agree_with_gradients(length, kv_heads, monkeypatch) -> None:
+    """One product, blocks of it, and beyond EXPLICIT_UP_TO positions the library's kernel, on rows
+    that hold one or several windows."""
+    segments_ = Segments.of_whole_rows(2, length, CPU)
+    segments_.start[1] = torch.tensor([0, 0, 2, 2, 2, 2, 2, 7, 8, 8, 10, 10, 10, 10, 10, 10])[
+        :length
+    ]
     results = []
-    for limit in (512, 0):
+    for limit, compiled in ((512, True), (512, False), (0, False)):
         monkeypatch.setattr(segments, "EXPLICIT_UP_TO", limit)
-        q, k, v = (x.requires_grad_() for x in qkv(4, 2, 9, torch.float64))
-        rows = whole_rows(9)
-        assert isinstance(rows, KeyRange if limit else Segments)
-        out = causal_attention(q, k, v, rows)
+        q, k, v = (x.requires_grad_() for x in qkv(4, kv_heads, length, torch.float64))
+        out = causal_attention(q, k, v, segments_.for_attention(4, compiled))
         results.append((out, *torch.autograd.grad(out.square().sum(), (q, k, v))))
-    for explicit, fused in zip(*results, strict=True):
-        torch.testing.assert_close(explicit, fused)
+    for product, blocks, fused in zip(*results, strict=True):
+        torch.testing.assert_close(blocks, product)
+        torch.testing.assert_close(fused, product)
+
+
+def test_norm_and_rotation_of_few_passes_are_the_plain_ones() -> None:
+    torch.manual_seed(0)
+    norm, tables = RMSNorm(8, eps=1e-3).double(), rotary_tables(5, 8, 10_000.0, CPU)
+    tables = tuple(table.double() for table in tables)
+    with torch.no_grad():
+        norm.weight.normal_()
+    x = torch.randn(2, 5, 3, 8, dtype=torch.float64, requires_grad=True)  # B, T, H, C
+    assert torch.autograd.gradcheck(lambda x, _: norm(x), (x, norm.weight))
+    torch.testing.assert_close(norm(x), F.rms_norm(x, (8,), norm.weight, 1e-3))
+    assert torch.autograd.gradcheck(lambda x: rotate(x.transpose(1, 2), tables), (x,))
+    (cos, sin), (left, right) = tables, x.transpose(1, 2).chunk(2, dim=-1)
+    plain = torch.cat((left * cos - right * sin, right * cos + left * sin), dim=-1)
+    torch.testing.assert_close(rotate(x.transpose(1, 2), tables), plain)
 
 
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])

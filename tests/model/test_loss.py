@@ -42,13 +42,14 @@ def chunked(request, monkeypatch) -> None:
 
 
 @pytest.mark.usefixtures("chunked")
+@pytest.mark.parametrize("step", [loss.chunk_loss, loss.chunk_loss_to_compile])
 @pytest.mark.parametrize("padding_idx", [1, 0, None])
 @pytest.mark.parametrize("kind", TARGETS)
-def test_value_and_gradients_are_torchs(kind, padding_idx) -> None:
+def test_value_and_gradients_are_torchs(kind, padding_idx, step) -> None:
     hidden, weight, targets = example(kind)
     if padding_idx == 0:
         targets = targets.masked_fill(targets == 0, 4)  # nothing real may be the padding word
-    ours = cross_entropy_sum(hidden, weight, targets, padding_idx)
+    ours = cross_entropy_sum(hidden, weight, targets, padding_idx, step)
     theirs = reference(hidden, weight, targets, padding_idx)
     assert ours.dtype == torch.float64 and ours.shape == ()
     torch.testing.assert_close(ours, theirs)
