@@ -55,30 +55,36 @@ class _Block(NamedTuple):
     def explicit(self) -> bool:
         return not self.on_gpu and self.width <= EXPLICIT_UP_TO
 
+    @property
+    def written_out(self) -> bool:
+        """Whether norms and rotations are those of `model/eager.py`, which keep less."""
+        return not self.on_gpu and self.stored >= 4
+
     def eager(self) -> float:
         """Bytes kept for each position."""
         d, f, kv, stored, computed = self.d, self.f, self.kv, self.stored, self.computed
         norm = max(4, stored)  # norms compute in float32 at least
-        kept = 2 * d * (stored + norm + (norm if stored < norm else 0))
+        kept = 2 * d * (norm if self.written_out else stored + norm)
+        kept += 2 * d * norm if stored < norm else 0
         # Autocast converts the input of each of five projections.
         kept += 5 * computed * d if computed < stored else 2 * stored * d
-        kept += 2 * norm * (d + kv) if self.qk_norm else 0
+        kept += (1 if self.written_out else 2) * norm * (d + kv) if self.qk_norm else 0
         kept += computed * (d + 4 * f)  # the other two inputs, the gate before and after silu, up
         kept += 2 * computed * d if self.dropout else 0
-        return kept + self._attention(mask=1)
+        return kept + self._attention(scores=0.75)  # in two blocks
 
     def compiled(self) -> float:
         """The same where what is cheap is computed again."""
         d, kv, computed = self.d, self.kv, self.computed
         kept = self.stored * d + computed * (5 * d + kv + 3 * self.f)
         kept += 2 * d if self.dropout else 0
-        return kept + self._attention(mask=0)
+        return kept + self._attention(scores=1.0)
 
-    def _attention(self, mask: int) -> float:
+    def _attention(self, scores: float) -> float:
         d, kv, heads, computed = self.d, self.kv, self.heads, self.computed
         vectors = 4 * (2 + 2 * heads)  # of the norms
         if self.explicit:
-            return vectors + 3 * computed * d + heads * self.width * (computed + mask)
+            return vectors + 3 * computed * d + scores * heads * self.width * computed
         if self.on_gpu:
             return vectors + 4 * computed * d + 4 * heads
         return vectors + 2 * computed * (d + kv) + 4 * heads + self.width * computed
@@ -162,14 +168,13 @@ def training_memory(
             kept += layers * positions * stored * d
         else:
             kept *= layers
-        ends = positions * (2 * max(4, stored) * d + computed * d + 4 * d // heads)
+        norm = (1 if block.written_out else 2) * max(4, stored) * d
+        ends = positions * (norm + computed * d + 4 * d // heads)
         if on_gpu:
             chunk = max(1, MAX_LOGITS_ON_GPU // vocab_size)
         else:
             chunk = rows_at_once(outline.head_weight, compiled)
-        logits = (
-            min(chunk, positions) * vocab_size * (2 * computed + 4 if compiled else 20 + computed)
-        )
+        logits = min(chunk, positions) * vocab_size * (2 * computed + 4)
         head = vocab_size * d * (4 + 2 * computed)
         heap, once = (1.0, 0) if on_gpu else (HEAP_COMPILED if compiled else HEAP, HEAP_STEP)
         return {
