@@ -252,7 +252,7 @@ def test_a_mistake_is_one_short_line(workshop: Workshop, arguments: str, wanted:
 
 def test_half_precision_that_a_cpu_lacks_is_said(workshop: Workshop) -> None:
     told = workshop.fit("run", "--trainer.precision", "16-mixed", steps=1)
-    assert told.line("numbers").startswith("bf16-mixed (16-mixed is for GPUs")
+    assert "(16-mixed is for GPUs" in told.line("numbers")
     assert not told.err
 
 
