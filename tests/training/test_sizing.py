@@ -53,7 +53,6 @@ def chosen(
 def test_more_time_or_a_faster_machine_trains_more() -> None:
     sizes = [chosen(seconds).shape.parameters for seconds in (30, 300, 3_000)]
     assert sizes == sorted(sizes) and sizes[0] < sizes[-1]
-    assert chosen(300).shape == chosen(30, rate=1e12).shape or chosen(30, rate=1e12).steps > 0
     assert chosen(300, rate=1e13).shape.parameters > chosen(300).shape.parameters
     assert chosen(300).loss < chosen(30).loss
 
