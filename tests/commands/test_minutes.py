@@ -15,7 +15,7 @@ import yaml
 from workshop import Outcome, Workshop, assert_same_weights, load, run, run_apart
 
 from lightning_embed.commands import dial, minutes
-from lightning_embed.commands.measuring import processes
+from lightning_embed.commands.measuring import process_count
 from lightning_embed.commands.minutes import HANDED_ON
 from lightning_embed.commands.options import named_in
 from lightning_embed.errors import UserError
@@ -104,7 +104,7 @@ def test_what_is_set_is_kept_and_the_rest_fitted(workshop: Workshop, tmp_path: P
     assert (saved["model"]["d_model"], saved["model"]["n_layers"]) == (96, 4)
     assert saved["model"]["n_heads"] == 3 and saved["model"]["lr"] == 0.004
     assert told.line("kept") == (
-        "--model.d_model 96 --model.n_layers 4 --model.compile False --model.lr 0.004"
+        "--model.d_model 96 --model.n_layers 4 --model.compile false --model.lr 0.004"
     )
     assert "d_model" not in told.line("sized") and "--trainer.max_steps" in told.line("sized")
 
@@ -213,7 +213,7 @@ def test_processes_of_a_run(devices: Any, number: int) -> None:
 
     trainer = Trainer()
     trainer.devices = devices  # type: ignore[attr-defined]
-    assert processes(trainer) == number
+    assert process_count(trainer) == number
 
 
 @pytest.mark.parametrize(
