@@ -197,18 +197,17 @@ class Dial:
         held-out text is so long that all of it would take more than a tenth, the end looks at a
         part.
         """
-        options, targets = self.options, max(1, self.data.prepared.validation.n_targets)
-        n_batches = len(self.data.eval_dataloader())
-        whole = n_batches * beside.batch
-        if whole > 0.1 * self.seconds:
-            options.choose("data.final_eval_tokens", int(0.1 * self.seconds * targets / whole))
-            share = (options.keep("data.final_eval_tokens") or 0) / targets
-            whole *= min(1.0, share or 0.1 * self.seconds / whole)
-        fast = max(QUICK_TOKENS, int(0.002 * self.seconds * targets / (n_batches * beside.batch)))
+        options, loader = self.options, self.data.eval_dataloader()
+        whole = len(loader) * beside.batch
+        each = whole / int(loader.rows.windows.targets.sum())  # a target
+        if options.keep("data.final_eval_tokens") is None and whole > 0.1 * self.seconds:
+            whole = 0.1 * self.seconds
+            options.choose("data.final_eval_tokens", max(1, int(whole / each)))
+        fast = max(QUICK_TOKENS, int(0.002 * self.seconds / each))
         options.choose("data.quick_eval_tokens", fast)
         quick = options.keep("data.quick_eval_tokens") or fast
-        looks = max(1, round(n_batches * min(1.0, quick / targets))) * beside.batch
-        one = looks + beside.sample + beside.save
+        look = max(beside.batch, each * min(quick, self.data.prepared.validation.n_targets))
+        one = look + beside.sample + beside.save
         count = max(1, min(VALIDATIONS, int(0.05 * self.seconds / one)))
         return count, count * one + whole + beside.sample + beside.save
 
