@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from lightning_embed.commands.splitting import row_too_large
 from lightning_embed.data.batch import Batch
 from lightning_embed.data.datamodule import TextDataModule
 from lightning_embed.errors import UserError, one_line
@@ -108,8 +109,8 @@ class Measuring:
         )
 
     def _require_memory(self, network: dict[str, Any], vocab_size: int, optimizer: Any) -> None:
-        """A batch can be split into rows, a row cannot."""
-        free = free_memory(self.device)
+        """Refuse a shape of which not even a single row fits."""
+        free = free_memory(self.device, processes=self.world)
         need = training_memory(
             network,
             vocab_size,
@@ -120,13 +121,8 @@ class Measuring:
             on_gpu=self.device.type == "cuda",
             processes=self.world,
         ).total
-        if self.device.type != "cuda":
-            need *= self.world  # processes of this machine
         if free is not None and need > free:
-            raise UserError(
-                f"a single row of {self.data.max_length} tokens needs {need / 1e9:.1f} GB to train"
-                f" at --model.d_model {network['d_model']}, {free / 1e9:.1f} GB are free"
-            )
+            raise row_too_large(self.data.max_length, need, free, network)
 
     def _meeting(self, rehearsal: Rehearsal) -> float:
         """Seconds in which processes exchange a step's gradients, roughly: gigabytes a second."""
