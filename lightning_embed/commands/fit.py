@@ -42,9 +42,7 @@ from lightning_embed.commands.quiet import quiet_libraries
 from lightning_embed.commands.settling import choose_formats, settle
 from lightning_embed.commands.splitting import FLAG, BeginAnew, settled_accumulation, used_up
 from lightning_embed.commands.text_choice import prefer_later_text
-from lightning_embed.commands.unsupported import (
-    several,
-)
+from lightning_embed.commands.unsupported import several
 from lightning_embed.commands.waiting import wait_in_words
 from lightning_embed.console import say
 from lightning_embed.data.datamodule import TextDataModule
