@@ -11,6 +11,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.strategies import ModelParallelStrategy
 
+from lightning_embed.checkpointing.save import FIRST_STEPS
 from lightning_embed.console import say
 from lightning_embed.data.datamodule import TextDataModule
 from lightning_embed.errors import UserError
@@ -100,12 +101,12 @@ def row_too_large(width: int, need: float, free: float, settings: Mapping[str, A
 
 
 def used_up(
-    trainer: L.Trainer, model: LanguageModel, data: TextDataModule, early: bool
+    trainer: L.Trainer, model: LanguageModel, data: TextDataModule, first_step: int
 ) -> BeginAnew | UserError:
     """What follows when a GPU's memory is used up while training.
 
     Args:
-        early: so few steps were taken that beginning anew loses nothing.
+        first_step: steps done before, by the run that is resumed.
     """
     step = trainer.global_step + 1
     more = next_split(trainer.accumulate_grad_batches, data.settings, trainer.world_size)
@@ -114,6 +115,7 @@ def used_up(
             f"step {step}: the GPU's memory does not hold a single row of"
             f" {data.settings.widths[-1]} tokens: {_ways_out(model.hparams)}"
         )
+    early = trainer.global_step < first_step + FIRST_STEPS  # beginning anew loses nothing
     if not early or trainer.world_size > 1:  # other processes wait somewhere in the step
         return UserError(
             f"step {step}: the GPU's memory is used up; {FLAG} {more} splits a step into"
