@@ -33,7 +33,7 @@ import numpy as np
 
 from lightning_embed import TextDataModule
 from lightning_embed.training.sizing import (
-    MOST_PASSES,
+    USEFUL_PASSES,
     Kept,
     Law,
     Shape,
@@ -125,7 +125,7 @@ def usable(found: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         key = record["text"], record["model.d_model"], record["tokens"]
         if key not in best or record["bits_per_byte"] < best[key]["bits_per_byte"]:
             best[key] = record
-    yield from (r for r in best.values() if r["tokens"] <= 1.1 * MOST_PASSES * r["unique"])
+    yield from (r for r in best.values() if r["tokens"] <= 1.1 * USEFUL_PASSES * r["unique"])
 
 
 def fit(found: list[dict[str, Any]]) -> tuple[Law, float]:

@@ -76,13 +76,15 @@ def free_memory(
     cgroups: Path = CGROUPS,
     process: Path = PROCESS,
     meminfo: Path = Path("/proc/meminfo"),
+    processes: int = 1,
 ) -> float | None:
-    """Bytes that this process can still take: of the GPU, else of the machine and of what its
-    control groups leave. Without Linux all of the machine's memory; None where nothing tells.
+    """Bytes that a process can still take: of the GPU, else of the machine and of what its control
+    groups leave. Without Linux all of the machine's memory; None where nothing tells.
 
     Args:
         device: where training takes place.
         cgroups, process, meminfo: where the kernel tells of them.
+        processes: that share this machine's memory; each has a GPU of its own.
     """
     if device.type == "cuda":
         free: int = torch.cuda.mem_get_info(device)[0]
@@ -93,7 +95,7 @@ def free_memory(
         _memory() if available is None else 1024 * available,
         _least("memory", _room_of_version_2, _room_of_version_1, cgroups, process),
     )
-    return min((limit for limit in limits if limit is not None), default=None)
+    return min((limit / processes for limit in limits if limit is not None), default=None)
 
 
 def _memory() -> float | None:

@@ -102,6 +102,7 @@ def test_free_memory(tmp_path: Path, cgroup: str, files: dict[str, str], free: i
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal:   9000 kB\nMemFree:  10 kB\nMemAvailable:   1000 kB\n")
     assert free_memory(CPU, *where, meminfo) == free
+    assert free_memory(CPU, *where, meminfo, processes=2) == free / 2
 
 
 @pytest.mark.parametrize("tells", [True, False])
@@ -120,7 +121,7 @@ def test_free_memory_of_a_gpu_counts_what_torch_keeps_unused(monkeypatch) -> Non
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 8000))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 500)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 200)
-    assert free_memory(torch.device("cuda")) == 1300
+    assert free_memory(torch.device("cuda"), processes=2) == 1300
 
 
 @pytest.mark.parametrize(

@@ -39,11 +39,7 @@ FORMAT_KEY = "lightning_embed_format"
 # Hyperparameters that decide a network's shape: a checkpoint fits no other.
 SHAPE = DecoderLM.settings().keys() - set(DecoderLM.FREE)
 FROM_DATA = ("vocab_size", "max_length")
-AS_BEGUN = (
-    "schedule_steps",
-    "muon_dtype",
-    "muon_turns",
-)  # left unset, it is what it was when the run began
+AS_BEGUN = ("schedule_steps", "muon_dtype", "muon_turns")  # left unset: as when the run began
 
 # What of the trainer's settings changes a run's figures or its division.
 TRAINER = (

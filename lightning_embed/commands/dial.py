@@ -8,6 +8,7 @@
 5. count     the steps that fit
 """
 
+import json
 import math
 import time
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from lightning_embed.errors import UserError
 from lightning_embed.model.compiling import why_not_compile
 from lightning_embed.training.rehearsal import without_trace
 from lightning_embed.training.sizing import (
-    MOST_PASSES,
+    USEFUL_PASSES,
     Kept,
     Shape,
     Size,
@@ -63,11 +64,12 @@ class Dial:
     ) -> None:
         self.seconds, self.options, self.build = seconds, options, build
         self.measuring = Measuring(options.config)
-        self.compiling = COMPILING_TAKES * (time.perf_counter() - BEGAN)
+        self.compile_seconds = COMPILING_TAKES * (time.perf_counter() - BEGAN)
         self.data: TextDataModule
 
     @property
-    def minutes(self) -> str:
+    def flag(self) -> str:
+        """As the user gave it."""
         return f"--minutes {self.seconds / 60:g}"
 
     @property
@@ -84,7 +86,7 @@ class Dial:
             takes = preparation_seconds(data.source, data.tokenizer_name, data.vocab_size)
             if takes > self.left:
                 raise UserError(
-                    f"{self.minutes} is less than preparing the text takes, about"
+                    f"{self.flag} is less than preparing the text takes, about"
                     f" {duration(takes)} on this machine, once: give more minutes"
                 )
         prepared = data.prepared
@@ -99,7 +101,7 @@ class Dial:
         if self.left <= 0:
             took = time.perf_counter() - BEGAN
             raise UserError(
-                f"{self.minutes} is over: preparing the text took {duration(took)}; it is kept, so"
+                f"{self.flag} is over: preparing the text took {duration(took)}; it is kept, so"
                 " that the same command has that time now"
             )
 
@@ -133,7 +135,7 @@ class Dial:
             seconds = max(1.0, 0.88 * self.left)
             compiled = self.compiles(seconds)
             if compiled:
-                seconds = max(1.0, (seconds - self.compiling) / (1 - COMPILING_SAVES))
+                seconds = max(1.0, (seconds - self.compile_seconds) / (1 - COMPILING_SAVES))
             self.measuring.until = time.perf_counter() + MEASURING * self.seconds
             size = choose(seconds, text, kept, self.measuring.cost)
             if size is None:
@@ -148,7 +150,7 @@ class Dial:
         asked = self.options.keep("model.compile")
         if asked is not None:
             return bool(asked)
-        return seconds > COMPILING_PAYS_FROM * self.compiling
+        return seconds > COMPILING_PAYS_FROM * self.compile_seconds
 
     # Counting --------------------------------------------------------------------------------
 
@@ -157,11 +159,11 @@ class Dial:
         options, shape = self.options, size.shape
         at_least = min(10.0, max(0.3, 0.02 * self.seconds))
         rehearsal = self.measuring.rehearsal(shape, size.dropout, size.batch)
-        step, compiling = self.measuring.step(rehearsal, compiled, at_least)
+        step, first = self.measuring.step(rehearsal, compiled, at_least)
         beside = self.measuring.beside(rehearsal, at_least / 3)
         validations, aside = self.fit_evaluations(beside)
         if compiled and self.measuring.world > 1:
-            aside += compiling  # in the other processes
+            aside += first  # in the other processes
         # A checkpoint every half minute is lost time, too.
         room = (self.left - BEGINNING - aside - ENDING) * (1 - beside.save / SAVE_EVERY)
         steps = kept.steps or self.steps_in(room, step)
@@ -195,18 +197,17 @@ class Dial:
         held-out text is so long that all of it would take more than a tenth, the end looks at a
         part.
         """
-        options, targets = self.options, max(1, self.data.prepared.validation.n_targets)
-        n_batches = len(self.data.eval_dataloader())
-        whole = n_batches * beside.batch
-        if whole > 0.1 * self.seconds:
-            options.choose("data.final_eval_tokens", int(0.1 * self.seconds * targets / whole))
-            share = (options.keep("data.final_eval_tokens") or 0) / targets
-            whole *= min(1.0, share or 0.1 * self.seconds / whole)
-        fast = max(QUICK_TOKENS, int(0.002 * self.seconds * targets / (n_batches * beside.batch)))
+        options, loader = self.options, self.data.eval_dataloader()
+        whole = len(loader) * beside.batch
+        each = whole / int(loader.rows.windows.targets.sum())  # a target
+        if options.keep("data.final_eval_tokens") is None and whole > 0.1 * self.seconds:
+            whole = 0.1 * self.seconds
+            options.choose("data.final_eval_tokens", max(1, int(whole / each)))
+        fast = max(QUICK_TOKENS, int(0.002 * self.seconds / each))
         options.choose("data.quick_eval_tokens", fast)
         quick = options.keep("data.quick_eval_tokens") or fast
-        looks = max(1, round(n_batches * min(1.0, quick / targets))) * beside.batch
-        one = looks + beside.sample + beside.save
+        look = max(beside.batch, each * min(quick, self.data.prepared.validation.n_targets))
+        one = look + beside.sample + beside.save
         count = max(1, min(VALIDATIONS, int(0.05 * self.seconds / one)))
         return count, count * one + whole + beside.sample + beside.save
 
@@ -220,11 +221,11 @@ class Dial:
         if steps < FEWEST_STEPS:
             needed = self.seconds - room + FEWEST_STEPS * step
             raise UserError(
-                f"{self.minutes} is too little: {FEWEST_STEPS} steps, with preparing the text and"
+                f"{self.flag} is too little: {FEWEST_STEPS} steps, with preparing the text and"
                 f" evaluating, take {duration(needed)} on this machine"
             )
         unique = self.data.prepared.train.n_targets
-        most = max(FEWEST_STEPS, int(MOST_PASSES * unique / self.data.targets_per_step))
+        most = max(FEWEST_STEPS, int(USEFUL_PASSES * unique / self.data.targets_per_step))
         epochs = self.options.keep("trainer.max_epochs")
         whole = (epochs or math.inf) * self.data.batches_per_epoch
         if steps <= min(most, whole):
@@ -235,22 +236,18 @@ class Dial:
             return int(whole)
         say(
             "note",
-            f"{MOST_PASSES:.0f} passes over {short(unique)} tokens are all that helps: the run ends"
-            f" after about {ends}; more text would use {self.minutes}, --trainer.max_steps trains"
-            " on",
+            f"{USEFUL_PASSES:.0f} passes over {short(unique)} tokens are all that helps: the run"
+            f" ends after about {ends}; more text would use {self.flag}, --trainer.max_steps"
+            " trains on",
         )
         return most
 
     def tell(self) -> None:
         """One line with the choice as flags, and one with what was the user's."""
         options = self.options
-        words = [
-            f"--{k} {'null' if v is None else str(v).lower() if isinstance(v, bool) else v}"
-            for k, v in options.chosen.items()
-        ]
-        say("sized", " ".join(words))
+        say("sized", " ".join(_flag(name, value) for name, value in options.chosen.items()))
         if options.kept:
-            say("kept", " ".join(f"--{name} {options[name]}" for name in options.kept))
+            say("kept", " ".join(_flag(name, options[name]) for name in options.kept))
 
     # Resuming --------------------------------------------------------------------------------
 
@@ -267,11 +264,16 @@ class Dial:
         room = int(self.left - BEGINNING - ending)
         if room < 1:
             raise UserError(
-                f"{self.minutes} is too little: beginning and evaluating alone take"
+                f"{self.flag} is too little: beginning and evaluating alone take"
                 f" {duration(self.seconds - room)}"
             )
         days, rest = divmod(room, 86_400)
         hours, rest = divmod(rest, 3600)
         limit = f"{days:02}:{hours:02}:{rest // 60:02}:{rest % 60:02}"
         self.options.chosen["trainer.max_time"] = limit
-        say("note", f"the run keeps its plan; {self.minutes} stops it: --trainer.max_time {limit}")
+        say("note", f"the run keeps its plan; {self.flag} stops it: --trainer.max_time {limit}")
+
+
+def _flag(name: str, value: Any) -> str:
+    """As a command line takes it."""
+    return f"--{name} {value if isinstance(value, str) else json.dumps(value)}"

@@ -11,7 +11,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch import callbacks
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from lightning_embed.checkpointing.compatibility import (
     DATA,
@@ -24,9 +24,9 @@ from lightning_embed.checkpointing.compatibility import (
 from lightning_embed.checkpointing.files import AtomicCheckpointIO
 from lightning_embed.checkpointing.resume import Resuming
 from lightning_embed.checkpointing.run_folders import Run, choose_run, run_name
-from lightning_embed.checkpointing.save import FIRST_STEPS, Checkpoints
 from lightning_embed.checkpointing.stop import GracefulStop
 from lightning_embed.commands import minutes
+from lightning_embed.commands.arguments import add_options
 from lightning_embed.commands.callbacks import accept, has, shows_a_bar
 from lightning_embed.commands.lightning_errors import refusals_in_one_line
 from lightning_embed.commands.monitors import require_monitors
@@ -39,33 +39,27 @@ from lightning_embed.commands.parser import (
     settings_files_first,
 )
 from lightning_embed.commands.quiet import quiet_libraries
+from lightning_embed.commands.saved_config import SaveConfig
 from lightning_embed.commands.settling import choose_formats, settle
 from lightning_embed.commands.splitting import FLAG, BeginAnew, settled_accumulation, used_up
 from lightning_embed.commands.text_choice import prefer_later_text
-from lightning_embed.commands.unsupported import (
-    several,
-)
+from lightning_embed.commands.unsupported import several
 from lightning_embed.commands.waiting import wait_in_words
 from lightning_embed.console import say
 from lightning_embed.data.datamodule import TextDataModule
-from lightning_embed.errors import UserError, require_range, writing
-from lightning_embed.library_internals import command_parser, take_whole_numbers
-from lightning_embed.padding.guard import PaddingGuard
+from lightning_embed.errors import UserError, writing
+from lightning_embed.library_internals import command_parser
 from lightning_embed.processes import command_of_all, is_main_process
-from lightning_embed.training.endings import ResumableEarlyStopping, flags_to_go_on
+from lightning_embed.training.endings import flags_to_go_on
 from lightning_embed.training.lightning_module import LanguageModel
-from lightning_embed.training.loss_watch import LossWatch
 from lightning_embed.training.run_length import RunLength
 from lightning_embed.training.seeding import Seeding
 from lightning_embed.watching.crowding import Crowding
 from lightning_embed.watching.curves import Curves, quiet_writer
 from lightning_embed.watching.predictions import predictions_name, write_predictions
 from lightning_embed.watching.progress import Progress
-from lightning_embed.watching.samples import Samples
 from lightning_embed.watching.summary import say_end, say_evaluation, say_start
 from lightning_embed.watching.throughput import Throughput
-
-LIMITED = ("train", "val", "test", "predict")  # batches of them can be limited
 
 
 def fit(args: list[str]) -> None:
@@ -93,29 +87,6 @@ def test(args: list[str]) -> None:
 def predict(args: list[str]) -> None:
     """Write bits per byte of each held-out file, as a table."""
     EmbedCLI("predict", args)
-
-
-def seed_number(given: int | bool) -> int:
-    """Lightning takes true and false too, for seeds that would not be those of the batches."""
-    if isinstance(given, bool):
-        raise UserError(f"--seed_everything {str(given).lower()}: give a number")
-    require_range("--seed_everything", given, at_least=0, at_most=2**32 - 1)
-    return given
-
-
-class SaveConfig(SaveConfigCallback):
-    """Writes the whole configuration to `path`, whatever logger there is, and the tokenizer
-    beside it."""
-
-    def __init__(self, *args: Any, path: Path, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.path = path
-
-    def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        with writing(self.path.parent, "--trainer.default_root_dir"):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            trainer.datamodule.prepared.tokenizer.save(self.path.parent / "tokenizer.json")  # type: ignore[attr-defined]
-            self.parser.save(self.config, str(self.path), skip_none=False, overwrite=True)
 
 
 class EmbedCLI(LightningCLI):
@@ -186,34 +157,7 @@ class EmbedCLI(LightningCLI):
         return {self.command: LightningCLI.subcommands()[self.command]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument(
-            "--name", type=str | None, default=None, help="The run's name; the config's by default."
-        )
-        if self.command == "fit":
-            parser.add_argument(
-                "--minutes",
-                type=float | None,
-                default=None,
-                help="Size the run for the text and the machine, so that it ends after so many.",
-            )
-        take_whole_numbers(parser, *(f"trainer.limit_{kind}_batches" for kind in LIMITED))
-        parser.link_arguments("seed_everything", "data.seed", compute_fn=seed_number)
-        # In the order in which they speak: weights that are not finite are no matter of padding.
-        parser.add_lightning_class_args(LossWatch, "loss_watch")
-        parser.add_lightning_class_args(PaddingGuard, "padding_guard")
-        parser.add_lightning_class_args(Samples, "samples")
-        parser.add_lightning_class_args(Checkpoints, "checkpoints")
-        # By hand, because a user's own takes its place.
-        parser.add_class_arguments(ResumableEarlyStopping, "early_stopping", fail_untyped=False)
-        parser.set_defaults(
-            {
-                "early_stopping.monitor": "val/loss",
-                "early_stopping.patience": 5,
-                "early_stopping.strict": False,  # a run may end before its first validation
-                # Lightning takes a validation at every step for one at every epoch's end.
-                "early_stopping.check_on_train_epoch_end": False,
-            }
-        )
+        add_options(parser, trains=self.command == "fit")
 
     def _parse_ckpt_path(self) -> None:
         """Replaces LightningCLI's, which silently prefers a checkpoint's settings to the user's."""
@@ -364,8 +308,7 @@ class EmbedCLI(LightningCLI):
             except Exception as error:
                 self.stop.end_if_asked(self.trainer)
                 if isinstance(error, torch.OutOfMemoryError):
-                    early = self.trainer.global_step < first_step + FIRST_STEPS
-                    raise used_up(self.trainer, model, datamodule, early) from None
+                    raise used_up(self.trainer, model, datamodule, first_step) from None
                 raise
         if self.trainer.global_step == first_step:
             say(

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from lightning_embed.commands.splitting import row_too_large
 from lightning_embed.data.batch import Batch
 from lightning_embed.data.datamodule import TextDataModule
 from lightning_embed.errors import UserError, one_line
@@ -23,8 +24,12 @@ EACH_STEP = 0.0012  # of Lightning's loop and the callbacks, ...
 OF_A_STEP = 0.01  # ... and by how much they slow the step itself
 
 
-def processes(trainer: Any) -> int:
-    """That train, on this host."""
+def process_count(trainer: Any) -> int:
+    """Processes that train on this host.
+
+    Args:
+        trainer: its settings; there is no Trainer yet to ask.
+    """
     devices = trainer.devices
     if isinstance(devices, str) and devices.lstrip("-").isdigit():
         devices = int(devices)
@@ -52,7 +57,7 @@ class Measuring:
 
     def __init__(self, config: Any) -> None:
         self.config, trainer = config, config.trainer
-        self.world = processes(trainer)
+        self.world = process_count(trainer)
         self.parts = int(trainer.accumulate_grad_batches)
         self.precision = str(trainer.precision or "32-true")
         self.device = torch.device("cuda" if trainer.accelerator in ("cuda", "gpu") else "cpu")
@@ -85,28 +90,27 @@ class Measuring:
             rehearsal = Rehearsal(settings, self.precision, self.device, positions)
             rows = max(1, positions // width // self.world // self.parts)
             fewer, more = max(1, rows // 2), max(2, rows)
-            each = min(0.3, (self.until - began) / 15)
+            at_least = min(0.3, (self.until - began) / 15)
             seconds = []
             for n_rows in (fewer, more):
                 batches = repeat(full_rows(n_rows, width, settings["vocab_size"]))
                 rehearsal.seconds(rehearsal.train, batches, 0.0, fewest=1)
-                seconds.append(rehearsal.seconds(rehearsal.train, batches, each, fewest=2))
+                seconds.append(rehearsal.seconds(rehearsal.train, batches, at_least, fewest=2))
         except (UserError, torch.OutOfMemoryError) as error:
             self.why_none = UserError(one_line(error))
             return None
-        positions = more * width
         self._last = seconds[1], work(shape, vocabulary)
-        slope = (seconds[1] - seconds[0]) / (positions - fewer * width)
-        slope = max(slope, 0.3 * seconds[1] / positions)  # where noise makes them too alike
-        fixed = max(0.0, seconds[1] - slope * positions)
+        slope = (seconds[1] - seconds[0]) / (more - fewer) / width
+        slope = max(slope, 0.3 * seconds[1] / (more * width))  # where noise makes them too alike
+        fixed = max(0.0, seconds[1] - slope * more * width)
         return Cost(
             self.parts * fixed + EACH_STEP + self._meeting(rehearsal),
             slope / self.world * (1 + OF_A_STEP),
         )
 
     def _require_memory(self, network: dict[str, Any], vocab_size: int, optimizer: Any) -> None:
-        """A batch can be split into rows, a row cannot."""
-        free = free_memory(self.device)
+        """Refuse a shape of which not even a single row fits."""
+        free = free_memory(self.device, processes=self.world)
         need = training_memory(
             network,
             vocab_size,
@@ -117,13 +121,8 @@ class Measuring:
             on_gpu=self.device.type == "cuda",
             processes=self.world,
         ).total
-        if self.device.type != "cuda":
-            need *= self.world  # processes of this machine
         if free is not None and need > free:
-            raise UserError(
-                f"a single row of {self.data.max_length} tokens needs {need / 1e9:.1f} GB to train"
-                f" at --model.d_model {network['d_model']}, {free / 1e9:.1f} GB are free"
-            )
+            raise row_too_large(self.data.max_length, need, free, network)
 
     def _meeting(self, rehearsal: Rehearsal) -> float:
         """Seconds in which processes exchange a step's gradients, roughly: gigabytes a second."""

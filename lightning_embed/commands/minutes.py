@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lightning_embed.commands.dial import Dial
-from lightning_embed.commands.measuring import processes
+from lightning_embed.commands.measuring import process_count
 from lightning_embed.commands.options import Options
 from lightning_embed.data.datamodule import TextDataModule
 from lightning_embed.errors import UserError, require_range
@@ -51,7 +51,7 @@ def set_minutes(
             dial.stop_in_time()
         else:
             dial.size()
-        if processes(config.trainer) > 1:
+        if process_count(config.trainer) > 1:
             os.environ[HANDED_ON] = json.dumps(options.chosen)
     options.write()
     config.minutes = None

@@ -54,7 +54,7 @@ class Options:
 def named_in(args: list[str]) -> set[str]:
     """Options that stand on a command line or in its settings files."""
     found = set[str]()
-    for flag, value in zip(args, [*args[1:], ""], strict=True):
+    for flag, value in zip(args, [*args[1:], ""], strict=False):
         name, _, joined = flag.partition("=")
         if name in ("--config", "-c"):
             path = Path(expand(joined or value))

@@ -4,12 +4,14 @@ Before a run begins by an estimate; where a GPU's memory is used up in the first
 by beginning anew.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.strategies import ModelParallelStrategy
 
+from lightning_embed.checkpointing.save import FIRST_STEPS
 from lightning_embed.console import say
 from lightning_embed.data.datamodule import TextDataModule
 from lightning_embed.errors import UserError
@@ -65,21 +67,16 @@ def settled_accumulation(trainer: L.Trainer, model: LanguageModel, data: TextDat
     """
     asked, processes = trainer.accumulate_grad_batches, trainer.world_size
     device = trainer.strategy.root_device
-    free = free_memory(device)
+    free = free_memory(device, processes=trainer.num_devices)
     if free is None:
         return asked
-    if device.type != "cuda":
-        free /= trainer.num_devices  # processes of this machine
     need = memory_needed(trainer, model)
     whole = largest(need, data.settings, asked * processes).total
     found = split_that_fits(need, free, data.settings, asked, processes)
     if found is None:
         width = data.settings.widths[-1]
         least = largest(need, data.settings, processes * data.settings.rows_at(width)).total
-        raise UserError(
-            f"a single row of {width} tokens needs {_size(least)} to train, {_size(free)} are free:"
-            f" {_ways_out(model)}"
-        )
+        raise row_too_large(width, least, free, model.hparams)
     if found != asked:
         say(
             "memory",
@@ -89,21 +86,36 @@ def settled_accumulation(trainer: L.Trainer, model: LanguageModel, data: TextDat
     return found
 
 
+def row_too_large(width: int, need: float, free: float, settings: Mapping[str, Any]) -> UserError:
+    """A step can be split into rows, a row cannot.
+
+    Args:
+        width: of the row.
+        need, free: bytes.
+        settings: of the model.
+    """
+    return UserError(
+        f"a single row of {width} tokens needs {_size(need)} to train, {_size(free)} are free:"
+        f" {_ways_out(settings)}"
+    )
+
+
 def used_up(
-    trainer: L.Trainer, model: LanguageModel, data: TextDataModule, early: bool
+    trainer: L.Trainer, model: LanguageModel, data: TextDataModule, first_step: int
 ) -> BeginAnew | UserError:
     """What follows when a GPU's memory is used up while training.
 
     Args:
-        early: so few steps were taken that beginning anew loses nothing.
+        first_step: steps done before, by the run that is resumed.
     """
     step = trainer.global_step + 1
     more = next_split(trainer.accumulate_grad_batches, data.settings, trainer.world_size)
     if more is None:
         return UserError(
             f"step {step}: the GPU's memory does not hold a single row of"
-            f" {data.settings.widths[-1]} tokens: {_ways_out(model)}"
+            f" {data.settings.widths[-1]} tokens: {_ways_out(model.hparams)}"
         )
+    early = trainer.global_step < first_step + FIRST_STEPS  # beginning anew loses nothing
     if not early or trainer.world_size > 1:  # other processes wait somewhere in the step
         return UserError(
             f"step {step}: the GPU's memory is used up; {FLAG} {more} splits a step into"
@@ -123,7 +135,8 @@ def _size(n_bytes: float) -> str:
     return f"{n_bytes / 1e9:,.1f} GB" if n_bytes < 1e11 else f"{n_bytes / 1e9:,.0f} GB"
 
 
-def _ways_out(model: LanguageModel) -> str:
-    recomputes = model.hparams["checkpoint_activations"]
-    also = "" if recomputes else ", or give --model.checkpoint_activations true"
-    return f"lower --model.n_layers, --model.d_model or --data.max_length{also}"
+def _ways_out(settings: Mapping[str, Any]) -> str:
+    ways = "lower --model.n_layers, --model.d_model or --data.max_length"
+    if not settings["checkpoint_activations"]:
+        ways += ", or give --model.checkpoint_activations true"
+    return ways

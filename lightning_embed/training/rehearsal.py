@@ -55,7 +55,7 @@ def without_trace(deterministic: Any, threads: int) -> Iterator[None]:
             torch.cuda.empty_cache()
 
 
-def arithmetic(precision: str, device: torch.device) -> Precision:
+def precision_plugin(precision: str, device: torch.device) -> Precision:
     """Lightning's plugin for a precision by its name."""
     name: Any = precision
     if precision.endswith("-mixed"):
@@ -78,7 +78,7 @@ class Rehearsal:
     def __init__(
         self, settings: dict[str, Any], precision: str, device: torch.device, targets: float
     ) -> None:
-        self.device, self._precision = device, arithmetic(precision, device)
+        self.device, self._precision = device, precision_plugin(precision, device)
         module = LanguageModel(**settings | {"schedule_steps": 1000})
         self._precision.convert_module(module.to(device))
         self.module, self.network = module, module.network

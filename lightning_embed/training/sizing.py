@@ -8,8 +8,8 @@ arXiv:2305.16264):
 
 where N are the network's parameters, those beyond what the text can teach counting for less, and D
 the training tokens, one read again counting for less. E is the text's own and does not matter for
-a choice. `benchmarks/ladder.py` made the ladder and
-fitted the constants. Nothing here is measured: what a step costs on this machine is asked for.
+a choice. `benchmarks/ladder.py` made the ladder and fitted the constants. Nothing here is measured:
+what a step costs on this machine is asked for.
 """
 
 import math
@@ -17,9 +17,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 WIDTHS = (64, 96, 128, 192, 256, 320, 384, 512, 640, 768, 1024)
-
-
 WORTH = 0.005  # part of the loss that a larger shape must gain
+DROPOUT = ((2.0, 0.0), (5.0, 0.1), (math.inf, 0.2))  # up to so many passes over the text
+USEFUL_PASSES = 20.0  # further ones help no more, whatever the dropout
 
 
 class Law(NamedTuple):
@@ -84,7 +84,6 @@ class Size(NamedTuple):
     dropout: float
     loss: float  # predicted, see `Law.loss`
     seconds: float  # that its steps take
-    exhausted: bool  # more passes over the text would help no more
 
 
 class Text(NamedTuple):
@@ -138,10 +137,6 @@ def learning_rates(batch: int, width: int) -> tuple[float, float]:
     return 0.006 * root * math.sqrt(128 / width), 0.015 * root
 
 
-DROPOUT = ((2.0, 0.0), (5.0, 0.1), (math.inf, 0.2))  # up to so many passes
-MOST_PASSES = 20.0  # further ones help no more, whatever the dropout
-
-
 def dropout(passes: float) -> float:
     """The probability that suits so many passes over a text."""
     return next(p for most, p in DROPOUT if passes <= most)
@@ -187,27 +182,28 @@ def work(shape: Shape, vocabulary: int) -> int:
 
 def size_at(seconds: float, text: Text, kept: Kept, shape: Shape, cost: Cost) -> Size:
     """The run of this shape that takes `seconds`, or less where the text is exhausted before."""
-    row = text.max_length
     if kept.steps is not None:
-        room = (seconds / kept.steps - cost.fixed) / cost.each
-        batch = kept.batch or max(1, int(room / row)) * row
         steps = kept.steps
+        room = (seconds / steps - cost.fixed) / cost.each
+        batch = kept.batch or max(1, int(room / text.max_length)) * text.max_length
     else:
-        batch = kept.batch or row
-        for _ in range(20):  # more tokens make a larger batch, which makes more tokens
-            tokens = seconds / cost.step(batch) * batch
-            if kept.batch is None:
-                most = MOST_PASSES * text.unique
-                batch = batch_size(min(tokens, most), row)
-                if tokens < most:  # a step that is mostly waiting holds twice as much for nothing
-                    batch = max(batch, min(2 * batch, int(cost.fixed / cost.each / row) * row))
-        steps = max(1, int(seconds / cost.step(batch)))
-    most = max(1, int(MOST_PASSES * text.unique / batch))
-    exhausted = kept.steps is None and steps > most
-    steps = min(steps, most) if kept.steps is None else steps
-    tokens = steps * batch
+        batch = kept.batch or _batch_at(seconds, text, cost)
+        most = USEFUL_PASSES * text.unique / batch
+        steps = max(1, int(min(seconds / cost.step(batch), most)))
+    tokens, takes = steps * batch, steps * cost.step(batch)
     rate = dropout(tokens / text.unique) if kept.dropout is None else kept.dropout
-    takes = steps * cost.step(batch)
     loss = LAW.loss(work(shape, text.vocabulary), tokens, text.unique)
     late = math.inf if takes > 1.1 * seconds else 0.0  # with steps that the user has chosen
-    return Size(shape, batch, steps, rate, loss + late, takes, exhausted)
+    return Size(shape, batch, steps, rate, loss + late, takes)
+
+
+def _batch_at(seconds: float, text: Text, cost: Cost) -> int:
+    """Positions of a batch for a run of `seconds`, whose tokens depend on the batch in turn."""
+    row, most = text.max_length, USEFUL_PASSES * text.unique
+    batch = row
+    for _ in range(20):
+        tokens = seconds / cost.step(batch) * batch
+        batch = batch_size(min(tokens, most), row)
+        if tokens < most:  # a step that is mostly waiting holds twice as much for nothing
+            batch = max(batch, min(2 * batch, int(cost.fixed / cost.each / row) * row))
+    return batch

@@ -199,10 +199,9 @@ class Progress(L.Callback):
     def _say_length(self, left: float) -> None:
         self._length_said = True
         text = f"about {duration(left)} from now"
-        if left > LONG and self._first_step:
-            text += f"; --minutes {LONG // 60} stops after {LONG // 60} minutes"
-        elif left > LONG:
-            text += f"; --minutes {LONG // 60} sizes a run for {LONG // 60} minutes"
+        if left > LONG:
+            does = "stops after" if self._first_step else "sizes a run for"
+            text += f"; --minutes {LONG // 60} {does} {LONG // 60} minutes"
         self._clear()
         say("length", text)
 

@@ -7,6 +7,7 @@ import os
 import re
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,9 +16,10 @@ import yaml
 from workshop import Outcome, Workshop, assert_same_weights, load, run, run_apart
 
 from lightning_embed.commands import dial, minutes
-from lightning_embed.commands.measuring import processes
+from lightning_embed.commands.measuring import Beside, process_count
 from lightning_embed.commands.minutes import HANDED_ON
-from lightning_embed.commands.options import named_in
+from lightning_embed.commands.options import Options, named_in
+from lightning_embed.data.datamodule import TextDataModule
 from lightning_embed.errors import UserError
 
 QUIET = (
@@ -104,7 +106,7 @@ def test_what_is_set_is_kept_and_the_rest_fitted(workshop: Workshop, tmp_path: P
     assert (saved["model"]["d_model"], saved["model"]["n_layers"]) == (96, 4)
     assert saved["model"]["n_heads"] == 3 and saved["model"]["lr"] == 0.004
     assert told.line("kept") == (
-        "--model.d_model 96 --model.n_layers 4 --model.compile False --model.lr 0.004"
+        "--model.d_model 96 --model.n_layers 4 --model.compile false --model.lr 0.004"
     )
     assert "d_model" not in told.line("sized") and "--trainer.max_steps" in told.line("sized")
 
@@ -121,6 +123,28 @@ def test_epochs_that_are_set_win(workshop: Workshop) -> None:
     assert settings(workshop, "epochs")["trainer"]["max_epochs"] == 1
     found = load(workshop.checkpoint("epochs"))
     assert found["global_step"] == settings(workshop, "epochs")["trainer"]["max_steps"]
+
+
+@pytest.mark.parametrize("final", [None, 200])
+def test_the_last_evaluation_is_cut_where_it_is_long_unless_the_user_has(
+    corpus: str, cache: Path, final: int | None
+) -> None:
+    data = TextDataModule(
+        corpus, cache_dir=str(cache), max_length=32, tokens_per_batch=64, final_eval_tokens=final
+    )
+    n_batches = len(data.eval_dataloader())
+    options = Options(
+        {"data.final_eval_tokens": final, "data.quick_eval_tokens": 10}, [], lambda name: None
+    )
+    run: Any = SimpleNamespace(options=options, data=data, seconds=60.0 * n_batches)
+    count, aside = dial.Dial.fit_evaluations(run, Beside(batch=60.0, sample=0.0, save=0.0))
+    whole = 60.0 * n_batches * (0.1 if final is None else 1)
+    assert count == 1 and aside == pytest.approx(60.0 + whole)
+    chosen = options.chosen.get("data.final_eval_tokens")
+    assert (chosen is None) == (final is not None)
+    data.final_eval_tokens = chosen or final
+    seen = data.eval_dataloader().rows.windows.targets.sum()
+    assert 0 < seen <= max(32, data.final_eval_tokens)  # one window at least
 
 
 def test_options_named_in_files_and_on_the_command_line(tmp_path: Path) -> None:
@@ -213,7 +237,7 @@ def test_processes_of_a_run(devices: Any, number: int) -> None:
 
     trainer = Trainer()
     trainer.devices = devices  # type: ignore[attr-defined]
-    assert processes(trainer) == number
+    assert process_count(trainer) == number
 
 
 @pytest.mark.parametrize(

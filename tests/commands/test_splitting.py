@@ -24,7 +24,7 @@ def configured(shop: Workshop, run: str, file: str = "config.yaml") -> int:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine on which 85 positions fit: 2 rows of 32, or 3 of 28."""
-    monkeypatch.setattr(splitting, "free_memory", lambda device: 85e9)
+    monkeypatch.setattr(splitting, "free_memory", lambda device, **_: 85e9)
     monkeypatch.setattr(
         splitting,
         "training_memory",
@@ -67,7 +67,7 @@ def test_a_resume_goes_on_with_the_split(
 def test_a_row_that_does_not_fit_is_refused_before_anything_is_written(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(splitting, "free_memory", lambda device: 2e6)
+    monkeypatch.setattr(splitting, "free_memory", lambda device, **_: 2e6)
     told = workshop.run("fit", "--trainer.max_steps", "2")
     line = told.error_line()
     assert re.match(r"a single row of 32 tokens needs \d\d MB to train, 2 MB are free: lower", line)
@@ -81,7 +81,7 @@ def test_a_row_that_does_not_fit_is_refused_before_anything_is_written(
 def test_a_platform_that_does_not_tell_is_trusted(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(splitting, "free_memory", lambda device: None)
+    monkeypatch.setattr(splitting, "free_memory", lambda device, **_: None)
     assert "memory" not in workshop.fit("run", steps=1).out
 
 

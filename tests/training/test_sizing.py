@@ -10,7 +10,7 @@ from workshop import ROOT
 
 from lightning_embed.training.sizing import (
     LAW,
-    MOST_PASSES,
+    USEFUL_PASSES,
     Cost,
     Kept,
     Shape,
@@ -53,7 +53,6 @@ def chosen(
 def test_more_time_or_a_faster_machine_trains_more() -> None:
     sizes = [chosen(seconds).shape.parameters for seconds in (30, 300, 3_000)]
     assert sizes == sorted(sizes) and sizes[0] < sizes[-1]
-    assert chosen(300).shape == chosen(30, rate=1e12).shape or chosen(30, rate=1e12).steps > 0
     assert chosen(300, rate=1e13).shape.parameters > chosen(300).shape.parameters
     assert chosen(300).loss < chosen(30).loss
 
@@ -61,14 +60,14 @@ def test_more_time_or_a_faster_machine_trains_more() -> None:
 @pytest.mark.parametrize("seconds", [10, 100, 1000])
 def test_the_time_is_used(seconds: float) -> None:
     size = chosen(seconds)
-    assert not size.exhausted and 0.97 * seconds <= size.seconds <= seconds
+    assert 0.97 * seconds <= size.seconds <= seconds
     assert size.batch % 256 == 0
 
 
 def test_a_small_text_is_used_up() -> None:
     size = chosen(3_600, text=SMALL)
-    assert size.exhausted and size.seconds < 3_600
-    assert size.steps * size.batch <= MOST_PASSES * SMALL.unique
+    assert size.seconds < 3_600
+    assert size.steps * size.batch <= USEFUL_PASSES * SMALL.unique
     assert size.dropout > 0
     assert size.shape.parameters < chosen(3_600).shape.parameters
 
