@@ -51,7 +51,6 @@ class DecoderLM(nn.Module):
         dropout: probability on the embedding and on each residual branch.
         scale_embedding: multiply embeddings by sqrt(D).
         init: the embedding's initialisation, see `TokenEmbedding`.
-        init_mean: of an embedding initialised as "normal", in standard deviations.
         rope_theta: rotary base frequency.
         norm_eps: epsilon of the RMS norms.
         checkpoint_activations: keep only each block's input for the backward pass, which computes
@@ -62,7 +61,7 @@ class DecoderLM(nn.Module):
     """
 
     # Settings that may differ from those a checkpoint was trained with; all others it fixes.
-    FREE = ("dropout", "init", "init_mean", "checkpoint_activations")
+    FREE = ("dropout", "init", "checkpoint_activations")
 
     def __init__(
         self,
@@ -79,7 +78,6 @@ class DecoderLM(nn.Module):
         dropout: float = 0.0,
         scale_embedding: bool = False,
         init: InitName = "normal",
-        init_mean: float = 3.0,
         rope_theta: float = 10_000.0,
         norm_eps: float = 1e-6,
         checkpoint_activations: bool = False,
@@ -93,7 +91,6 @@ class DecoderLM(nn.Module):
         require_range("--model.norm_eps", norm_eps, above=0)
         d_ff = math.ceil(d_model * 8 / 3 / 32) * 32 if d_ff is None else d_ff
         self.rope_theta, self.checkpoint_activations = rope_theta, checkpoint_activations
-        self.init_mean = init_mean
         self.n_heads, self.head_dim = n_heads, d_model // n_heads
         self.embedding = TokenEmbedding(
             vocab_size, d_model, padding_idx, scale=scale_embedding, init=init
@@ -148,23 +145,15 @@ class DecoderLM(nn.Module):
         Each residual branch starts at zero (its last matrix is zero), so every depth starts as the
         same function and needs no depth-dependent scale. A tied matrix starts at a standard
         deviation of 0.02: at D**-0.5 every token would begin by predicting itself.
-
-        Embeddings have a mean, so that all tokens have a direction in common. Without biases
-        nothing else lets a head look at the token before whatever the two are, and the heads that
-        copy from earlier text, which need that, form late or by luck.
-        A tied head adds the same to all logits by it, which changes no probability.
         """
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=module.in_features**-0.5)
             elif isinstance(module, nn.RMSNorm | TokenEmbedding):
                 module.reset_parameters()
-        if self.embedding.init == "normal":
-            usual = self.embedding.embedding_dim**-0.5
-            std = 0.02 if self.head is None else usual
+        if self.head is None and self.embedding.init == "normal":
             with torch.no_grad():
-                self.embedding.weight.mul_(std / usual).add_(self.init_mean * std)
-            self.embedding.zero_padding_()
+                self.embedding.weight.mul_(0.02 * math.sqrt(self.embedding.embedding_dim))
         for block in self.layers():
             nn.init.zeros_(block.attention.o_proj.weight)
             nn.init.zeros_(block.feed_forward.down_proj.weight)
