@@ -143,5 +143,5 @@ def test_later_it_ends_the_run_with_the_flag_that_helps(workshop: Workshop) -> N
 
 
 def test_a_gpu_too_small_for_one_row_is_said(workshop: Workshop) -> None:
-    told = workshop.run("fit", "--trainer.max_steps", "2", *small_gpu(1, 99))
+    told = workshop.run("fit", "--trainer.max_steps", "2", FLAG, "8", *small_gpu(1, 99))
     assert "does not hold a single row of 32 tokens: lower --model.n_layers" in told.error_line()
