@@ -41,6 +41,11 @@ def set_minutes(
     if minutes is None:
         return
     require_range("--minutes", minutes, above=0, at_most=A_YEAR)
+    if config.trainer.accelerator not in ("cpu", "cuda", "gpu"):
+        raise UserError(
+            f"--minutes times steps on CPUs and NVIDIA GPUs, not on {config.trainer.accelerator}:"
+            " give --trainer.max_steps"
+        )
     options = Options(config, args, default)
     if HANDED_ON in os.environ and not is_main_process():
         options.chosen = json.loads(os.environ[HANDED_ON])

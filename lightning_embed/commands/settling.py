@@ -43,6 +43,7 @@ def settle(config: Any, default: Callable[[str], Any], trains: bool) -> None:
         require_range("--early_stopping.patience", config.early_stopping.patience, at_least=0)
     else:
         refuse_shortcuts(trainer)
+        config.data.final_eval_tokens = None  # of `fit`: who asks for an evaluation wants all of it
     if trainer.deterministic is None and trainer.accelerator == "cpu":
         trainer.deterministic = True
     # Else determinism writes NaN over all new memory: help for debugging, 1 % of a small step.

@@ -73,7 +73,7 @@ class TextDataModule(L.LightningDataModule):
         eval_overlap: tokens of a document that evaluation shows again, as context only, before
             each later window.
         quick_eval_tokens: validation while training looks at about so many tokens; unset, at all.
-        final_eval_tokens: every other evaluation looks at about so many; unset, at all.
+        final_eval_tokens: the evaluation after training looks at about so many; unset, at all.
         num_workers: data worker processes; on CPU they take cores from training.
         cache_dir: where prepared tokens are kept; unset, `~/.cache/lightning_embed`.
         seed: of the batch order.

@@ -260,6 +260,12 @@ def test_processes_that_start_by_themselves(
         minutes.refuse_launchers(Trainer())
 
 
+def test_a_device_that_is_not_timed() -> None:
+    config = SimpleNamespace(minutes=1.0, trainer=SimpleNamespace(accelerator="mps"))
+    with pytest.raises(UserError, match=r"not on mps: give --trainer\.max_steps"):
+        minutes.set_minutes(config, [], lambda name: None, lambda: pytest.fail("not to be built"))
+
+
 def test_several_hosts(workshop: Workshop) -> None:
     told = refused(workshop, *MINUTE, "--trainer.num_nodes", "2", "--trainer.strategy", "ddp")
     assert "--trainer.num_nodes 2 starts several" in told

@@ -54,6 +54,12 @@ def test_another_text_is_scored_as_a_whole_and_named(
     assert limited.line("of ").endswith(f" of its {other.stat().st_size} bytes")
 
 
+def test_a_short_look_after_training_is_no_limit_of_an_evaluation(copied: Workshop) -> None:
+    """The configuration of a run by `--minutes` may have it."""
+    told = score(copied, "validate", "--data.files", copied.files, "--data.final_eval_tokens", "32")
+    assert told.line("held out") and " bytes\n" not in told.out
+
+
 @pytest.mark.parametrize("named", [True, False])
 def test_the_runs_own_text_is_scored_where_it_was_held_out(
     finished: Finished, copied: Workshop, named: bool
