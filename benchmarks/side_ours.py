@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -157,12 +158,14 @@ def loop(asked: dict[str, Any], batches: Iterator[Batch]) -> None:
     device = asked.get("device", "cpu")
     module = LanguageModel(asked["vocab_size"], asked["length"], **asked["model"]).to(device)
     network, h = module.network, module.hparams
+    first = next(batches)  # as a run decides: by the targets of a batch
     groups = parameter_groups(
         network,
         optimizer=h["optimizer"],
         lr=h["lr"],
         muon_lr=h["muon_lr"],
         muon_dtype=h["muon_dtype"] or fastest_format(device).name,
+        muon_turns=h["muon_turns"] or module.turns(first.global_targets, asked["length"]),
         weight_decay=h["weight_decay"],
         betas=tuple(h["betas"]),
     )
@@ -181,7 +184,7 @@ def loop(asked: dict[str, Any], batches: Iterator[Batch]) -> None:
     turns = Turns(asked["warm"], asked["steps"], {"parameters": parameter_count(network)})
     if h["compile"]:
         network.compile_parts()
-    for batch in batches:
+    for batch in chain([first], batches):
         batch = to_device(batch, device)
         real = batch.global_targets
         with low:
