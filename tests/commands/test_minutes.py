@@ -111,6 +111,29 @@ def test_what_is_set_is_kept_and_the_rest_fitted(workshop: Workshop, tmp_path: P
     assert "d_model" not in told.line("sized") and "--trainer.max_steps" in told.line("sized")
 
 
+@pytest.mark.parametrize(("flag", "value", "heads"), [("d_model", 100, 2), ("n_heads", 3, 3)])
+def test_a_width_or_heads_that_the_defaults_do_not_suit(
+    workshop: Workshop, flag: str, value: int, heads: int
+) -> None:
+    fit(workshop, "odd", *MINUTE, f"--model.{flag}", str(value), "--trainer.max_steps", "3")
+    found = settings(workshop, "odd")["model"]
+    assert found[flag] == value and found["n_heads"] == heads
+
+
+@pytest.mark.parametrize("flag", ["--model.n_heads", "--model.n_layers", "--model.d_model"])
+@pytest.mark.parametrize("value", ["0", "-1"])
+def test_sizes_that_cannot_be(workshop: Workshop, flag: str, value: str) -> None:
+    assert f"{flag} must be at least 1, not {value}" in refused(workshop, *MINUTE, flag, value)
+
+
+def test_rows_and_a_time_that_are_set(workshop: Workshop) -> None:
+    limits = ("--data.rows_per_batch", "3", "--trainer.max_time", "00:00:10:00")
+    told = fit(workshop, "rows", *MINUTE, "--model.d_model", "32", *limits)
+    assert settings(workshop, "rows")["data"]["tokens_per_batch"] == 3 * 32
+    assert "--data.rows_per_batch 3" in told.line("kept")
+    assert "--trainer.max_time 00:00:10:00" in told.line("kept")
+
+
 def test_steps_that_are_set_win(workshop: Workshop) -> None:
     told = fit(workshop, "steps", *MINUTE, "--trainer.max_steps", "12", "--model.d_model", "32")
     assert "--trainer.max_steps 12 wins" in told.line("note")
@@ -172,7 +195,14 @@ def test_a_resume_keeps_its_plan_and_stops(
     limit = re.search(r"--trainer.max_time 00:00:00:(\d\d)", told.line("note"))
     assert limit and int(limit[1]) < 12
     assert "sized" not in told.out and "max_time" in told.out
-    assert load(workshop.checkpoint("long"))["global_step"] > 20
+    reached = load(workshop.checkpoint("long"))["global_step"]
+    assert reached > 20
+    again = ("--config", workshop.root / "long" / "config-resume-1.yaml", *where[2:])
+    monkeypatch.setattr(BEGUN, time.perf_counter())
+    told = run("fit", *again, "--minutes", "0.2")
+    assert told.status == 0, told.out + told.err
+    assert f"of which are over, in place of 00:00:00:{limit[1]}" in told.line("note")
+    assert load(workshop.checkpoint("long"))["global_step"] > reached
 
 
 # -- bad input -----------------------------------------------------------------------------------
@@ -194,7 +224,11 @@ def test_too_few_minutes(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) ->
     told = refused(workshop, "--minutes", "0.01")
     assert told.startswith("--minutes 0.01 is ") and re.search(r"\d:\d\d", told)
     monkeypatch.setattr(BEGUN, time.perf_counter() - 3600)
-    assert "--minutes 1 is over: preparing the text took 1:00:" in refused(workshop, *MINUTE)
+    assert "--minutes 1 is over: starting took 1:00:" in refused(workshop, *MINUTE)
+    monkeypatch.setattr(BEGUN, time.perf_counter())
+    monkeypatch.setattr(dial, "xz_bits_per_byte", lambda _: time.sleep(1.3))
+    told = refused(workshop, "--minutes", "0.02")
+    assert "--minutes 0.02 is over: preparing the text took 0:0" in told
 
 
 def test_less_than_preparing_takes(
