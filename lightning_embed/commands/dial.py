@@ -188,13 +188,14 @@ class Dial:
             options.choose(f"model.{name}", value)
         options.choose("model.dropout", size.dropout)
         options.choose("model.lr", float(f"{lr:.3g}"))
-        options.choose("model.muon_lr", float(f"{muon_lr:.3g}"))
+        if options["model.optimizer"] == "muon":
+            options.choose("model.muon_lr", float(f"{muon_lr:.3g}"))
         options.choose("model.schedule", "wsd")
         options.choose("model.decay_fraction", 1.0)
         options.choose("model.compile", compiled)
         options.choose("data.tokens_per_batch", size.batch)
         options.choose("trainer.max_steps", steps)
-        if options.keep("trainer.val_check_interval") is None:
+        if validations and options.keep("trainer.val_check_interval") is None:
             options.choose("trainer.val_check_interval", max(1, math.ceil(steps / validations)))
             options.chosen["trainer.check_val_every_n_epoch"] = None  # counted across epochs
         options.choose("checkpoints.every_n_steps", max(1, round(SAVE_EVERY / step)))
@@ -207,6 +208,8 @@ class Dial:
         part.
         """
         options, loader = self.options, self.data.eval_dataloader()
+        if options["trainer.limit_val_batches"] == 0:
+            return 0, beside.save
         whole = len(loader) * beside.batch
         each = whole / int(loader.rows.windows.targets.sum())  # a target
         if options.keep("data.final_eval_tokens") is None and whole > 0.1 * self.seconds:

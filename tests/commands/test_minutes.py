@@ -60,7 +60,10 @@ def settings(workshop: Workshop, name: str) -> dict[str, Any]:
 
 def test_the_settings_of_a_run_train_the_same_without_the_dial(workshop: Workshop) -> None:
     told = fit(workshop, "sized", *MINUTE)
-    assert settings(workshop, "sized")["minutes"] is None
+    assert "minutes" not in settings(workshop, "sized")
+    config = workshop.root / "sized" / "config.yaml"
+    scored = run("validate", "--config", config, "--ckpt_path", "best")  # which has no --minutes
+    assert scored.status == 0, scored.err
     fit(workshop, "again", "--config", workshop.root / "sized" / "config.yaml")
     line = told.line("sized").split()
     fit(workshop, "flags", *line)
@@ -134,6 +137,14 @@ def test_rows_and_a_time_that_are_set(workshop: Workshop) -> None:
     assert "--trainer.max_time 00:00:10:00" in told.line("kept")
 
 
+def test_nothing_is_chosen_that_has_no_effect(workshop: Workshop) -> None:
+    without = ("--trainer.limit_val_batches", "0", "--model.optimizer", "adamw")
+    told = fit(workshop, "less", *MINUTE, "--trainer.max_steps", "3", *without)
+    assert not re.search("muon|interval|eval_tokens", told.line("sized"))
+    again = run("fit", "--name", "again", "--config", workshop.root / "less" / "config.yaml")
+    assert again.status == 0 and "has no effect" not in again.out, again.out
+
+
 def test_steps_that_are_set_win(workshop: Workshop) -> None:
     told = fit(workshop, "steps", *MINUTE, "--trainer.max_steps", "12", "--model.d_model", "32")
     assert "--trainer.max_steps 12 wins" in told.line("note")
@@ -156,9 +167,8 @@ def test_the_last_evaluation_is_cut_where_it_is_long_unless_the_user_has(
         corpus, cache_dir=str(cache), max_length=32, tokens_per_batch=64, final_eval_tokens=final
     )
     n_batches = len(data.eval_dataloader())
-    options = Options(
-        {"data.final_eval_tokens": final, "data.quick_eval_tokens": 10}, [], lambda name: None
-    )
+    given = {"data.final_eval_tokens": final, "data.quick_eval_tokens": 10}
+    options = Options(given | {"trainer.limit_val_batches": 1.0}, [], lambda name: None)
     run: Any = SimpleNamespace(options=options, data=data, seconds=60.0 * n_batches)
     count, aside = dial.Dial.fit_evaluations(run, Beside(batch=60.0, sample=0.0, save=0.0))
     whole = 60.0 * n_batches * (0.1 if final is None else 1)
