@@ -80,6 +80,11 @@ class Dial:
 
     def prepare(self) -> None:
         """Make the tokens, and what xz makes of the text, now, so that their time is known."""
+        if self.left <= 0:
+            took = time.perf_counter() - BEGAN
+            raise UserError(
+                f"{self.flag} is over: starting took {duration(took)}: give more minutes"
+            )
         self.data = self.measuring.data = data = self.build()
         asked: dict[str, Any] = {"tokenizer": data.tokenizer_name, "vocab_size": data.vocab_size}
         if not is_prepared(data.cache_dir / data_key(data.source, **asked)):
@@ -120,14 +125,18 @@ class Dial:
         if overlap is None:
             self.data.eval_overlap = self.data.max_length // 2
             self.options.choose("data.eval_overlap", self.data.eval_overlap)
+        batch, rows = keep("data.tokens_per_batch"), keep("data.rows_per_batch")
+        if rows is not None:  # a batch has no more, whatever its tokens
+            batch = min(batch or math.inf, rows * self.data.max_length)
         kept = Kept(
             keep("model.d_model"),
             keep("model.n_layers"),
             keep("model.n_heads"),
-            keep("data.tokens_per_batch"),
+            batch,
             keep("trainer.max_steps"),
             keep("model.dropout"),
         )
+        keep("trainer.max_time")  # which may end the run before
         text = Text(
             max(1, prepared.train.n_targets), prepared.tokenizer.vocab_size, self.data.max_length
         )
@@ -179,13 +188,14 @@ class Dial:
             options.choose(f"model.{name}", value)
         options.choose("model.dropout", size.dropout)
         options.choose("model.lr", float(f"{lr:.3g}"))
-        options.choose("model.muon_lr", float(f"{muon_lr:.3g}"))
+        if options["model.optimizer"] == "muon":
+            options.choose("model.muon_lr", float(f"{muon_lr:.3g}"))
         options.choose("model.schedule", "wsd")
         options.choose("model.decay_fraction", 1.0)
         options.choose("model.compile", compiled)
         options.choose("data.tokens_per_batch", size.batch)
         options.choose("trainer.max_steps", steps)
-        if options.keep("trainer.val_check_interval") is None:
+        if validations and options.keep("trainer.val_check_interval") is None:
             options.choose("trainer.val_check_interval", max(1, math.ceil(steps / validations)))
             options.chosen["trainer.check_val_every_n_epoch"] = None  # counted across epochs
         options.choose("checkpoints.every_n_steps", max(1, round(SAVE_EVERY / step)))
@@ -198,6 +208,8 @@ class Dial:
         part.
         """
         options, loader = self.options, self.data.eval_dataloader()
+        if options["trainer.limit_val_batches"] == 0:
+            return 0, beside.save
         whole = len(loader) * beside.batch
         each = whole / int(loader.rows.windows.targets.sum())  # a target
         if options.keep("data.final_eval_tokens") is None and whole > 0.1 * self.seconds:
@@ -245,14 +257,19 @@ class Dial:
     def tell(self) -> None:
         """One line with the choice as flags, and one with what was the user's."""
         options = self.options
-        say("sized", " ".join(_flag(name, value) for name, value in options.chosen.items()))
+        chosen = " ".join(_flag(name, value) for name, value in options.chosen.items())
+        say("sized", chosen or "nothing was left to choose")
         if options.kept:
             say("kept", " ".join(_flag(name, options[name]) for name in options.kept))
 
     # Resuming --------------------------------------------------------------------------------
 
-    def stop_in_time(self) -> None:
-        """A resumed run keeps its plan and stops when the minutes are over."""
+    def stop_in_time(self, spent: float) -> None:
+        """A resumed run keeps its plan and stops when the minutes are over.
+
+        Args:
+            spent: seconds of the run so far that its `--trainer.max_time` counts.
+        """
         self.prepare()
         model = self.options.config.model
         shape = Shape(model.d_model, model.n_layers, model.n_heads)
@@ -267,11 +284,17 @@ class Dial:
                 f"{self.flag} is too little: beginning and evaluating alone take"
                 f" {duration(self.seconds - room)}"
             )
-        days, rest = divmod(room, 86_400)
+        days, rest = divmod(room + math.ceil(spent), 86_400)
         hours, rest = divmod(rest, 3600)
         limit = f"{days:02}:{hours:02}:{rest // 60:02}:{rest % 60:02}"
+        before = self.options["trainer.max_time"]
         self.options.chosen["trainer.max_time"] = limit
-        say("note", f"the run keeps its plan; {self.flag} stops it: --trainer.max_time {limit}")
+        say(
+            "note",
+            f"the run keeps its plan; {self.flag} stops it: --trainer.max_time {limit}"
+            + (f", {duration(spent)} of which are over" if spent else "")
+            + (f", in place of {before}" if before else ""),
+        )
 
 
 def _flag(name: str, value: Any) -> str:

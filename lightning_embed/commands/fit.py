@@ -50,7 +50,7 @@ from lightning_embed.data.datamodule import TextDataModule
 from lightning_embed.errors import UserError, writing
 from lightning_embed.library_internals import command_parser
 from lightning_embed.processes import command_of_all, is_main_process
-from lightning_embed.training.endings import flags_to_go_on
+from lightning_embed.training.endings import flags_to_go_on, time_spent
 from lightning_embed.training.lightning_module import LanguageModel
 from lightning_embed.training.run_length import RunLength
 from lightning_embed.training.seeding import Seeding
@@ -193,12 +193,17 @@ class EmbedCLI(LightningCLI):
         else:
             self.precision_reason = choose_formats(config, {})
         if self.command == "fit":
-            minutes.set_minutes(config, self.args, default, self._build_data)
+            spent = time_spent(self.checkpoint)
+            minutes.set_minutes(config, self.args, default, self._build_data, spent)
 
     def _build_data(self) -> TextDataModule:
-        """The data module of the settings as they are now, apart from the run's own."""
+        """The data module of the settings as they are now, apart from the run's own. The model is
+        the default one: that of the settings may have sizes that do not go together yet."""
+        parser, settings = command_parser(self, self.command), self.config.clone()
+        for name in settings[self.command].model.as_dict():
+            settings[self.command].model[name] = parser.get_default(f"model.{name}")
         with refusals_in_one_line():
-            data: TextDataModule = self.parser.instantiate_classes(self.config)[self.command].data
+            data: TextDataModule = self.parser.instantiate_classes(settings)[self.command].data
         return data
 
     def _check(self, path: Path, config: Any) -> None:

@@ -24,7 +24,11 @@ A_YEAR = 525_600.0
 
 
 def set_minutes(
-    config: Any, args: list[str], default: Callable[[str], Any], build: Callable[[], TextDataModule]
+    config: Any,
+    args: list[str],
+    default: Callable[[str], Any],
+    build: Callable[[], TextDataModule],
+    spent: float = 0.0,
 ) -> None:
     """Replace `--minutes` in the settings by the sizes it stands for.
 
@@ -33,6 +37,7 @@ def set_minutes(
         args: the command line.
         default: of an option by its dotted name.
         build: makes the data module of the settings.
+        spent: see `Dial.stop_in_time`.
 
     Raises:
         UserError: the minutes, the text or the way of starting processes do not allow it.
@@ -53,7 +58,7 @@ def set_minutes(
         refuse_launchers(config.trainer)
         dial = Dial(60 * minutes, options, build)
         if config.ckpt_path is not None:
-            dial.stop_in_time()
+            dial.stop_in_time(spent)
         else:
             dial.size()
         if process_count(config.trainer) > 1:

@@ -99,8 +99,9 @@ def _where(option: str, *values: Any) -> Callable[[Any], bool]:
 CONSTANT = _where("model.schedule", "constant")
 UNSEEN = _where("trainer.limit_val_batches", 0)
 RUN = (
-    WithoutEffect(
-        "model.muon_lr", _unless("model.optimizer", "muon"), "--model.optimizer is not muon"
+    *(
+        WithoutEffect(name, _unless("model.optimizer", "muon"), "--model.optimizer is not muon")
+        for name in ("model.muon_lr", "model.muon_dtype", "model.muon_turns")
     ),
     WithoutEffect(
         "model.decay_fraction", _unless("model.schedule", "wsd"), "--model.schedule is not wsd"

@@ -30,7 +30,7 @@ class Options:
     def given(self, name: str) -> Any:
         """The user's value, or None: an option's own way of saying "choose" is no value."""
         value = self.config[name]
-        if value in (None, -1, "auto"):
+        if value in (None, "auto") or (value == -1 and name.startswith("trainer.")):
             return None
         return value if name in self._named or value != self.default(name) else None
 

@@ -21,4 +21,6 @@ class SaveConfig(SaveConfigCallback):
         with writing(self.path.parent, "--trainer.default_root_dir"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             trainer.datamodule.prepared.tokenizer.save(self.path.parent / "tokenizer.json")  # type: ignore[attr-defined]
-            self.parser.save(self.config, str(self.path), skip_none=False, overwrite=True)
+            settings = self.config.clone()
+            del settings["minutes"]  # what they stand for is there, and evaluations know none
+            self.parser.save(settings, str(self.path), skip_none=False, overwrite=True)

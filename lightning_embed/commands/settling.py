@@ -70,7 +70,7 @@ def choose_formats(config: Any, begun: Mapping[str, Any]) -> str:
             trainer.precision, reason = begun["precision"], "as the run began"
     if trainer.accelerator == "cpu" and str(trainer.precision) in ("16", "16-mixed"):
         trainer.precision, reason = fastest.precision, f"16-mixed is for GPUs, {fastest.reason}"
-    if model.muon_dtype is None:
+    if model.muon_dtype is None and model.optimizer == "muon":
         model.muon_dtype = begun.get("muon_dtype") or fastest.name
     if fastest.dtype is torch.float32:
         if str(trainer.precision).startswith(("bf16", "16")):

@@ -51,6 +51,12 @@ def is_time_over(trainer: L.Trainer) -> bool:
     return any(seconds is not None and seconds <= 0 for seconds in left)
 
 
+def time_spent(checkpoint: dict[str, Any]) -> float:
+    """Seconds of training before a checkpoint that the limit of `--trainer.max_time` includes."""
+    timer = checkpoint.get("callbacks", {}).get("Timer", {})
+    return float(timer.get("time_elapsed", {}).get("train", 0.0))
+
+
 def flags_to_go_on(trainer: L.Trainer, given: Any) -> tuple[str, ...]:
     """What to add to a command so that a run which has ended trains on.
 

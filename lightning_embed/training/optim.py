@@ -32,6 +32,7 @@ ITERATIONS = 5
 # Operations that Muon may take for each of forward and backward. Those run at about half the speed
 # of the iteration's large products, so that this is a tenth of a step's time.
 MOST_OF_A_STEP = 0.18
+MOST_TURNS = 4  # more train worse: by 3 % of the bits with 8, by 10 % with 21
 
 
 def orthogonalise(matrices: Tensor, dtype: torch.dtype) -> Tensor:
@@ -53,12 +54,12 @@ def orthogonalise(matrices: Tensor, dtype: torch.dtype) -> Tensor:
 
 def turns(shapes: Iterable[torch.Size], flops: float) -> int:
     """In how many turns matrices of these shapes are stepped so that Muon stays cheap beside a step
-    of `flops` floating-point operations: 1 but for wide matrices and small batches."""
+    of `flops` floating-point operations: 1 but for wide matrices and small batches, at most 4."""
     iteration = 0
     for shape in shapes:
         short, long = sorted(shape)
         iteration += ITERATIONS * (4 * short * short * long + 2 * short**3)
-    return max(1, math.ceil(iteration / (MOST_OF_A_STEP * flops)))
+    return min(MOST_TURNS, max(1, math.ceil(iteration / (MOST_OF_A_STEP * flops))))
 
 
 def _laid_out_as(update: Tensor, parameter: Tensor) -> Tensor:

@@ -99,6 +99,11 @@ class Text(NamedTuple):
     vocabulary: int
     max_length: int
 
+    @property
+    def whole(self) -> int:
+        """Positions of a batch of all of it, in rows: a larger one would be padding."""
+        return -(-self.unique // self.max_length) * self.max_length
+
 
 class Kept(NamedTuple):
     """What the user has chosen; None is left to the rule."""
@@ -112,16 +117,22 @@ class Kept(NamedTuple):
 
 
 def shapes(kept: Kept) -> list[Shape]:
-    """Candidates, the smallest first: four layers up to width 256, then one for each 64 of width;
-    heads of 64, or of 32 where 64 does not divide the width."""
+    """Candidates, the smallest first: four layers up to width 256, then one for each 64."""
     found = []
     for width in WIDTHS if kept.d_model is None else (kept.d_model,):
-        of = 64 if width % 64 == 0 and width > 64 else 32
-        heads = kept.n_heads or max(1, width // of)
-        if kept.d_model is None and (width % heads or width // heads % 2):
+        heads = heads_of(width) if kept.n_heads is None else kept.n_heads
+        if kept.d_model is None and width % max(1, 2 * heads):
             continue  # heads that this width cannot have
-        found.append(Shape(width, kept.n_layers or max(4, width // 64), heads))
+        layers = max(4, width // 64) if kept.n_layers is None else kept.n_layers
+        found.append(Shape(width, layers, heads))
     return found
+
+
+def heads_of(width: int) -> int:
+    """Heads of 64, or of 32 where 64 does not divide the width, or of the next larger even size
+    that does."""
+    most = width // (64 if width % 64 == 0 and width > 64 else 32)
+    return next((heads for heads in range(most, 1, -1) if width % (2 * heads) == 0), 1)
 
 
 def batch_size(tokens: float, max_length: int) -> int:
@@ -166,7 +177,8 @@ def choose(
             likely = Cost(last[1].fixed, last[1].each * ratio**0.9)
             if size_at(seconds, text, kept, shape, likely).loss > (1 + WORTH) * best.loss:
                 break
-        measured = cost(shape, best.batch if best else kept.batch or 8 * text.max_length)
+        batch = best.batch if best else kept.batch or 8 * text.max_length
+        measured = cost(shape, min(batch, text.whole))
         if measured is None:
             break
         found, last = size_at(seconds, text, kept, shape, measured), (shape, measured)
@@ -185,7 +197,8 @@ def size_at(seconds: float, text: Text, kept: Kept, shape: Shape, cost: Cost) ->
     if kept.steps is not None:
         steps = kept.steps
         room = (seconds / steps - cost.fixed) / cost.each
-        batch = kept.batch or max(1, int(room / text.max_length)) * text.max_length
+        rows = max(1, int(room / text.max_length))
+        batch = kept.batch or min(rows * text.max_length, text.whole)
     else:
         batch = kept.batch or _batch_at(seconds, text, cost)
         most = USEFUL_PASSES * text.unique / batch

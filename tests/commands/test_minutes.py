@@ -60,7 +60,10 @@ def settings(workshop: Workshop, name: str) -> dict[str, Any]:
 
 def test_the_settings_of_a_run_train_the_same_without_the_dial(workshop: Workshop) -> None:
     told = fit(workshop, "sized", *MINUTE)
-    assert settings(workshop, "sized")["minutes"] is None
+    assert "minutes" not in settings(workshop, "sized")
+    config = workshop.root / "sized" / "config.yaml"
+    scored = run("validate", "--config", config, "--ckpt_path", "best")  # which has no --minutes
+    assert scored.status == 0, scored.err
     fit(workshop, "again", "--config", workshop.root / "sized" / "config.yaml")
     line = told.line("sized").split()
     fit(workshop, "flags", *line)
@@ -111,6 +114,37 @@ def test_what_is_set_is_kept_and_the_rest_fitted(workshop: Workshop, tmp_path: P
     assert "d_model" not in told.line("sized") and "--trainer.max_steps" in told.line("sized")
 
 
+@pytest.mark.parametrize(("flag", "value", "heads"), [("d_model", 100, 2), ("n_heads", 3, 3)])
+def test_a_width_or_heads_that_the_defaults_do_not_suit(
+    workshop: Workshop, flag: str, value: int, heads: int
+) -> None:
+    fit(workshop, "odd", *MINUTE, f"--model.{flag}", str(value), "--trainer.max_steps", "3")
+    found = settings(workshop, "odd")["model"]
+    assert found[flag] == value and found["n_heads"] == heads
+
+
+@pytest.mark.parametrize("flag", ["--model.n_heads", "--model.n_layers", "--model.d_model"])
+@pytest.mark.parametrize("value", ["0", "-1"])
+def test_sizes_that_cannot_be(workshop: Workshop, flag: str, value: str) -> None:
+    assert f"{flag} must be at least 1, not {value}" in refused(workshop, *MINUTE, flag, value)
+
+
+def test_rows_and_a_time_that_are_set(workshop: Workshop) -> None:
+    limits = ("--data.rows_per_batch", "3", "--trainer.max_time", "00:00:10:00")
+    told = fit(workshop, "rows", *MINUTE, "--model.d_model", "32", *limits)
+    assert settings(workshop, "rows")["data"]["tokens_per_batch"] == 3 * 32
+    assert "--data.rows_per_batch 3" in told.line("kept")
+    assert "--trainer.max_time 00:00:10:00" in told.line("kept")
+
+
+def test_nothing_is_chosen_that_has_no_effect(workshop: Workshop) -> None:
+    without = ("--trainer.limit_val_batches", "0", "--model.optimizer", "adamw")
+    told = fit(workshop, "less", *MINUTE, "--trainer.max_steps", "3", *without)
+    assert not re.search("muon|interval|eval_tokens", told.line("sized"))
+    again = run("fit", "--name", "again", "--config", workshop.root / "less" / "config.yaml")
+    assert again.status == 0 and "has no effect" not in again.out, again.out
+
+
 def test_steps_that_are_set_win(workshop: Workshop) -> None:
     told = fit(workshop, "steps", *MINUTE, "--trainer.max_steps", "12", "--model.d_model", "32")
     assert "--trainer.max_steps 12 wins" in told.line("note")
@@ -133,9 +167,8 @@ def test_the_last_evaluation_is_cut_where_it_is_long_unless_the_user_has(
         corpus, cache_dir=str(cache), max_length=32, tokens_per_batch=64, final_eval_tokens=final
     )
     n_batches = len(data.eval_dataloader())
-    options = Options(
-        {"data.final_eval_tokens": final, "data.quick_eval_tokens": 10}, [], lambda name: None
-    )
+    given = {"data.final_eval_tokens": final, "data.quick_eval_tokens": 10}
+    options = Options(given | {"trainer.limit_val_batches": 1.0}, [], lambda name: None)
     run: Any = SimpleNamespace(options=options, data=data, seconds=60.0 * n_batches)
     count, aside = dial.Dial.fit_evaluations(run, Beside(batch=60.0, sample=0.0, save=0.0))
     whole = 60.0 * n_batches * (0.1 if final is None else 1)
@@ -172,7 +205,14 @@ def test_a_resume_keeps_its_plan_and_stops(
     limit = re.search(r"--trainer.max_time 00:00:00:(\d\d)", told.line("note"))
     assert limit and int(limit[1]) < 12
     assert "sized" not in told.out and "max_time" in told.out
-    assert load(workshop.checkpoint("long"))["global_step"] > 20
+    reached = load(workshop.checkpoint("long"))["global_step"]
+    assert reached > 20
+    again = ("--config", workshop.root / "long" / "config-resume-1.yaml", *where[2:])
+    monkeypatch.setattr(BEGUN, time.perf_counter())
+    told = run("fit", *again, "--minutes", "0.2")
+    assert told.status == 0, told.out + told.err
+    assert f"of which are over, in place of 00:00:00:{limit[1]}" in told.line("note")
+    assert load(workshop.checkpoint("long"))["global_step"] > reached
 
 
 # -- bad input -----------------------------------------------------------------------------------
@@ -194,7 +234,11 @@ def test_too_few_minutes(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) ->
     told = refused(workshop, "--minutes", "0.01")
     assert told.startswith("--minutes 0.01 is ") and re.search(r"\d:\d\d", told)
     monkeypatch.setattr(BEGUN, time.perf_counter() - 3600)
-    assert "--minutes 1 is over: preparing the text took 1:00:" in refused(workshop, *MINUTE)
+    assert "--minutes 1 is over: starting took 1:00:" in refused(workshop, *MINUTE)
+    monkeypatch.setattr(BEGUN, time.perf_counter())
+    monkeypatch.setattr(dial, "xz_bits_per_byte", lambda _: time.sleep(1.3))
+    told = refused(workshop, "--minutes", "0.02")
+    assert "--minutes 0.02 is over: preparing the text took 0:0" in told
 
 
 def test_less_than_preparing_takes(

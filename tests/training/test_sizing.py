@@ -90,7 +90,22 @@ def test_what_the_user_has_chosen() -> None:
     assert size.shape == Shape(192, 3, 3)
     assert (size.batch, size.dropout) == (4096, 0.25)
     assert chosen(300, kept=Kept(n_heads=5)).shape.d_model % 10 == 0
-    assert [shape.n_heads for shape in shapes(Kept(d_model=100))] == [3]
+    heads = {d: shapes(Kept(d_model=d))[0].n_heads for d in (33, 96, 100, 254, 320)}
+    assert heads == {33: 1, 96: 3, 100: 2, 254: 1, 320: 5}  # none leaves an odd rest
+    assert shapes(Kept(d_model=64, n_layers=0, n_heads=0)) == [Shape(64, 0, 0)]  # refused later
+
+
+def test_a_batch_holds_the_whole_text_at_most() -> None:
+    assert chosen(3_600, text=SMALL, kept=Kept(steps=5)).batch == 157 * 256
+    machine = Machine(1e11)
+    positions = list[int]()
+
+    def cost(shape: Shape, asked: int) -> Cost | None:
+        positions.append(asked)
+        return machine(shape, asked)
+
+    choose(60, SMALL, Kept(batch=10**9), cost)  # as asked, but timed without its padding
+    assert set(positions) == {157 * 256}
 
 
 def test_steps_the_user_has_chosen_take_the_time() -> None:
