@@ -18,8 +18,13 @@ from typing import NamedTuple
 
 WIDTHS = (64, 96, 128, 192, 256, 320, 384, 512, 640, 768, 1024)
 WORTH = 0.005  # part of the loss that a larger shape must gain
-DROPOUT = ((2.0, 0.0), (5.0, 0.1), (math.inf, 0.2))  # up to so many passes over the text
-USEFUL_PASSES = 20.0  # further ones help no more, whatever the dropout
+DROPOUT = (
+    (2.0, 0.0),
+    (5.0, 0.1),
+    (20.0, 0.2),
+    (math.inf, 0.3),
+)  # up to so many passes over the text
+USEFUL_PASSES = 40.0  # further ones help no more, whatever the dropout
 
 
 class Law(NamedTuple):
@@ -49,7 +54,7 @@ class Law(NamedTuple):
         return self.a / useful**self.alpha + self.b / effective**self.beta
 
 
-LAW = Law(a=34.76, alpha=0.35, b=39.05, beta=0.25, half_life=6.0, teaches=0.5)
+LAW = Law(a=35.61, alpha=0.34, b=57.06, beta=0.28, half_life=16.0, teaches=0.5)
 
 
 class Shape(NamedTuple):

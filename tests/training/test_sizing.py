@@ -149,7 +149,7 @@ def test_the_constants_are_those_of_the_ladder(monkeypatch: pytest.MonkeyPatch) 
     records = ladder.records()
     law, error = ladder.fit(records)
     assert law == LAW
-    assert error < 0.08
+    assert error < 0.1
     assert len({record["text"] for record in records}) == 3
     for record in records:
         assert set(json.loads(Path(ladder.LADDER).read_text().splitlines()[0])) == set(record)
