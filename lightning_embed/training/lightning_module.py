@@ -335,8 +335,9 @@ class LanguageModel(L.LightningModule):
         )
         check(candidate, "content")
         self.tokenizer_json = checkpoint.get("tokenizer")
+        begun = {"muon_turns": 1} | checkpoint["hyper_parameters"]  # once there were no turns
         for name in self._as_begun:
-            self.hparams[name] = checkpoint["hyper_parameters"].get(name)
+            self.hparams[name] = begun.get(name)
         self.configure_model()
         candidate.state_dict = self.state_dict()
         candidate.groups = {group["name"]: group["params"] for group in self._groups()}

@@ -131,8 +131,11 @@ class MuonAdamW(Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Fused AdamW needs its step counter on the parameter's device; torch and Lightning put it
-        there only for their own optimizers."""
+        there only for their own optimizers. What groups of an older version lack has its default.
+        """
         super().load_state_dict(state_dict)
+        for group in self.param_groups:
+            group.update(self.defaults | group)
         for parameter, state in self.state.items():
             if "step" in state:
                 state["step"] = state["step"].to(parameter.device if self.fused else "cpu")

@@ -78,3 +78,20 @@ def test_another_format_is_taken_where_it_is_asked_for(machine) -> None:
 def test_float16_on_a_processor_becomes_what_it_is_fast_with(machine, fastest, precision) -> None:
     told = machine.fit(fastest, "--trainer.precision", "16-mixed")
     assert f"{precision} (16-mixed is for GPUs, {fastest.reason})" in told
+
+
+def test_a_run_of_a_version_without_formats_and_turns_goes_on(machine) -> None:
+    machine.fit(HALF)
+    path = machine.folder / "checkpoints" / "last.ckpt"
+    old = load(path)
+    for name in ("muon_dtype", "muon_turns", "checkpoint_activations"):
+        del old["hyper_parameters"][name]
+    for group in old["optimizer_states"][0]["param_groups"]:
+        for name in ("dtype", "turns", "turn"):
+            del group[name]
+    torch.save(old, path)
+    machine.fit(HALF, "--ckpt_path", "last", steps=4)
+    found = load(path)
+    assert found["global_step"] == 4 and found["hyper_parameters"]["muon_turns"] == 1
+    matrices = found["optimizer_states"][0]["param_groups"][0]
+    assert (matrices["dtype"], matrices["turns"], matrices["turn"]) == ("bfloat16", 1, 2)
