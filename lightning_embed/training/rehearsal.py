@@ -6,6 +6,7 @@ order, the first one eager, so that the compiler sees the same shapes first.
 """
 
 import gc
+import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -111,16 +112,22 @@ class Rehearsal:
         fewest: int = 3,
     ) -> float:
         """Mean seconds of a batch, collating it included, over as many as take `at_least` seconds
-        and `fewest` of them, but not longer than twice that; 0 where there is no batch."""
-        began = time.perf_counter()
-        done, spent = 0, 0.0
+        and `fewest` of them, but not longer than twice that; 0 where there is no batch. Batches
+        that took more than twice the median met another program's burst, and do not count."""
+        began = last = time.perf_counter()
+        each = []
         for batch in batches:
             do(move_data_to_device(batch, self.device))
             self._wait()
-            done, spent = done + 1, time.perf_counter() - began
-            if spent >= at_least and (done >= fewest or spent >= 2 * at_least):
+            before, last = last, time.perf_counter()
+            each.append(last - before)
+            spent = last - began
+            if spent >= at_least and (len(each) >= fewest or spent >= 2 * at_least):
                 break
-        return spent / max(1, done)
+        if not each:
+            return 0.0
+        limit = 2 * statistics.median(each)
+        return statistics.fmean(seconds for seconds in each if seconds <= limit)
 
     def _wait(self) -> None:
         if self.device.type == "cuda":
