@@ -233,12 +233,20 @@ def test_minutes_that_are_no_number(workshop: Workshop, word: str) -> None:
 def test_too_few_minutes(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     told = refused(workshop, "--minutes", "0.01")
     assert told.startswith("--minutes 0.01 is ") and re.search(r"\d:\d\d", told)
-    monkeypatch.setattr(BEGUN, time.perf_counter() - 3600)
-    assert "--minutes 1 is over: starting took 1:00:" in refused(workshop, *MINUTE)
-    monkeypatch.setattr(BEGUN, time.perf_counter())
-    monkeypatch.setattr(dial, "xz_bits_per_byte", lambda _: time.sleep(1.3))
-    told = refused(workshop, "--minutes", "0.02")
-    assert "--minutes 0.02 is over: preparing the text took 0:0" in told
+
+
+@pytest.mark.parametrize("spent_in", ["starting", "preparing the text"])
+def test_minutes_that_are_over_before_a_step(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, spent_in: str
+) -> None:
+    def an_hour(*_: Any) -> None:
+        monkeypatch.setattr(BEGUN, time.perf_counter() - 3600)
+
+    monkeypatch.setattr(dial, "xz_bits_per_byte", an_hour)
+    if spent_in == "starting":
+        an_hour()
+    told = refused(workshop, *MINUTE)
+    assert told.startswith(f"--minutes 1 is over: {spent_in} took 1:00:")
 
 
 def test_less_than_preparing_takes(
