@@ -100,7 +100,7 @@ class LanguageModel(L.LightningModule):
             require_range(f"--model.{name}", value, at_least=0)
         for beta in betas:
             require_range("--model.betas", beta, at_least=0, below=1)
-        require_range("--model.muon_turns", muon_turns, at_least=1)
+        require_range("--model.muon_turns", muon_turns, at_least=1, at_most=16)
         require_range("--model.warmup_steps", warmup_steps, at_least=0)
         require_range("--model.schedule_steps", schedule_steps, at_least=1)
         require_range("--model.decay_fraction", decay_fraction, at_least=0, at_most=1)
