@@ -89,7 +89,7 @@ def test_files_and_hub_together(workshop: Workshop) -> None:
         ("--model.betas", "[0.9, 1.0]", "--model.betas must be at least 0 and below 1, not 1.0"),
         ("--model.betas", "[-0.1, 0.9]", "--model.betas must be at least 0"),
         ("--model.warmup_steps", "-1", "--model.warmup_steps must be at least 0"),
-        ("--model.muon_turns", "17", "--model.muon_turns must be at most 16"),
+        ("--model.muon_turns", "17", "--model.muon_turns must be at least 1 and at most 16"),
         ("--model.schedule_steps", "0", "--model.schedule_steps must be at least 1"),
         ("--model.decay_fraction", "2", "--model.decay_fraction must be at least 0 and at most 1"),
         ("--model.final_fraction", "-0.5", "--model.final_fraction must be at least 0"),
