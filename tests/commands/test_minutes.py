@@ -21,6 +21,7 @@ from lightning_embed.commands.minutes import HANDED_ON
 from lightning_embed.commands.options import Options, named_in
 from lightning_embed.data.datamodule import TextDataModule
 from lightning_embed.errors import UserError
+from lightning_embed.training import sizing
 
 QUIET = (
     *("--samples.max_new_tokens", "3", "--trainer.precision", "32-true"),
@@ -33,8 +34,10 @@ BEGUN = "lightning_embed.commands.dial.BEGAN"
 
 @pytest.fixture(autouse=True)
 def begun(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The program starts with the test."""
+    """The program starts with the test, and a text is used up after one pass, for short runs."""
     monkeypatch.setattr(BEGUN, time.perf_counter())
+    for module in (dial, sizing):
+        monkeypatch.setattr(module, "USEFUL_PASSES", 1.0)
 
 
 def fit(workshop: Workshop, name: str, *more: str | Path) -> Outcome:
@@ -324,7 +327,15 @@ def test_several_hosts(workshop: Workshop) -> None:
 
 
 def test_two_processes_train_what_the_first_chose(workshop: Workshop) -> None:
-    options = (*QUIET, *workshop.where, *MINUTE, "--model.optimizer", "adamw")
+    options = (
+        *QUIET,
+        *workshop.where,
+        *MINUTE,
+        "--model.optimizer",
+        "adamw",
+        "--trainer.max_epochs",
+        "1",
+    )
     ddp = ("--trainer.strategy", "ddp", "--trainer.devices", "2")
     told = run_apart("fit", "--name", "two", *options, *ddp)
     assert told.status == 0 and told.err == "", told.out + told.err
