@@ -139,9 +139,11 @@ class FSDP2Strategy(ModelParallelStrategy):
             self.optimizers, own, checkpoint["optimizer_states"], strict=True
         ):
             state: dict[str, Any] = {"state": {}, "param_groups": []}
+            today = {group["name"]: group for group in optimizer.param_groups}
             for group in saved["param_groups"]:
                 named = [names[parameter] for parameter in groups[group["name"]]]
-                state["param_groups"].append(group | {"params": named})
+                # An older version's group may lack a key.
+                state["param_groups"].append(today[group["name"]] | group | {"params": named})
                 for key, name in zip(group["params"], named, strict=True):
                     if key in saved["state"]:
                         state["state"][name] = saved["state"][key]
