@@ -268,6 +268,7 @@ def test_a_text_too_small_for_any_model(workshop: Workshop, tmp_path: Path) -> N
     assert "give 1,000 bytes" in told
 
 
+@pytest.mark.slow
 def test_a_small_text_ends_earlier_and_says_so(workshop: Workshop, tmp_path: Path) -> None:
     small = tmp_path / "small.txt"
     small.write_text("".join(f"Line {n} of {n * n} lines. " for n in range(130)))
@@ -326,6 +327,7 @@ def test_several_hosts(workshop: Workshop) -> None:
     assert "--trainer.num_nodes 2 starts several" in told
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_the_first_chose(workshop: Workshop) -> None:
     options = (
         *QUIET,
