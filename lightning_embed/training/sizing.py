@@ -54,7 +54,7 @@ class Law(NamedTuple):
         return self.a / useful**self.alpha + self.b / effective**self.beta
 
 
-LAW = Law(a=35.61, alpha=0.34, b=57.06, beta=0.28, half_life=16.0, teaches=0.5)
+LAW = Law(a=35.63, alpha=0.34, b=58.12, beta=0.28, half_life=16.0, teaches=1.0)
 
 
 class Shape(NamedTuple):
