@@ -86,8 +86,7 @@ class Dial:
                 f"{self.flag} is over: starting took {duration(took)}: give more minutes"
             )
         self.data = self.measuring.data = data = self.build()
-        asked: dict[str, Any] = {"tokenizer": data.tokenizer_name, "vocab_size": data.vocab_size}
-        if not is_prepared(data.cache_dir / data_key(data.source, **asked)):
+        if not is_prepared(data.cache_dir / data_key(data.source, **data.tokenizer_asked)):
             takes = preparation_seconds(data.source, data.tokenizer_name, data.vocab_size)
             if takes > self.left:
                 raise UserError(

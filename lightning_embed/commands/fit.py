@@ -192,6 +192,7 @@ class EmbedCLI(LightningCLI):
             self._check(self.run.checkpoint, config)
         else:
             self.precision_reason = choose_formats(config, {})
+        self.sized = self.command == "fit" and config.minutes is not None
         if self.command == "fit":
             spent = time_spent(self.checkpoint)
             minutes.set_minutes(config, self.args, default, self._build_data, spent)
@@ -256,7 +257,7 @@ class EmbedCLI(LightningCLI):
             RunLength(given=limits != (-1, None)),
             Seeding(config["data"].seed),
             throughput,
-            Progress(throughput, lines=not bar),
+            Progress(throughput, lines=not bar, sized=self.sized),
             Crowding(),
             self.stop,
             self.resuming,

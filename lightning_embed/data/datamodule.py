@@ -131,7 +131,7 @@ class TextDataModule(L.LightningDataModule):
     def prepare_data(self) -> None:
         """Make the tokens, or find them; Lightning calls it on one process of each machine."""
         if self._folder is None:
-            self._folder = prepare(self.source, self.cache_dir, **self._tokenizer_asked)
+            self._folder = prepare(self.source, self.cache_dir, **self.tokenizer_asked)
 
     def setup(self, stage: str) -> None:
         """Take the first process' tokens: the text is hashed there and by no other.
@@ -267,13 +267,14 @@ class TextDataModule(L.LightningDataModule):
         }
 
     @property
-    def _tokenizer_asked(self) -> dict[str, Any]:
+    def tokenizer_asked(self) -> dict[str, Any]:
+        """What decides the tokens beside the text."""
         return {"tokenizer": self.tokenizer_name, "vocab_size": self.vocab_size}
 
     @property
     def _asked(self) -> dict[str, Any]:
         """How the tokens were asked for: the text by its name, whatever is in it now."""
-        asked = {"source": type(self.source).__name__, **self._tokenizer_asked}
+        asked = {"source": type(self.source).__name__, **self.tokenizer_asked}
         name = getattr(self.source, "name_of_text", None)
         return asked if name is None else {**asked, "text": name}
 
@@ -298,7 +299,7 @@ class TextDataModule(L.LightningDataModule):
             return
         change = "has changed"
         try:
-            now = (self._folder or Path(data_key(self.source, **self._tokenizer_asked))).name
+            now = (self._folder or Path(data_key(self.source, **self.tokenizer_asked))).name
         except FileNotFoundError:
             now, change = "", "is gone"
         if now == before.name:

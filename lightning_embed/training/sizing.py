@@ -18,12 +18,8 @@ from typing import NamedTuple
 
 WIDTHS = (64, 96, 128, 192, 256, 320, 384, 512, 640, 768, 1024)
 WORTH = 0.005  # part of the loss that a larger shape must gain
-DROPOUT = (
-    (2.0, 0.0),
-    (5.0, 0.1),
-    (20.0, 0.2),
-    (math.inf, 0.3),
-)  # up to so many passes over the text
+# Up to so many passes over the text, and the probability.
+DROPOUT = ((2.0, 0.0), (5.0, 0.1), (20.0, 0.2), (math.inf, 0.3))
 USEFUL_PASSES = 40.0  # further ones help no more, whatever the dropout
 
 

@@ -37,6 +37,7 @@ class Progress(L.Callback):
         throughput: the callback that counts; it must come before this one.
         lines: False where a progress bar of Lightning's shows where the run stands; the loss
             stands in it then.
+        sized: by `--minutes`, which a long run is then not told of.
         clock: seconds, from any beginning.
     """
 
@@ -44,10 +45,11 @@ class Progress(L.Callback):
         self,
         throughput: Throughput,
         lines: bool = True,
+        sized: bool = False,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.throughput = throughput
-        self.lines = lines
+        self.lines, self.sized = lines, sized
         self.clock = clock
         self.total_steps = 0
         self.every = 50
@@ -199,7 +201,7 @@ class Progress(L.Callback):
     def _say_length(self, left: float) -> None:
         self._length_said = True
         text = f"about {duration(left)} from now"
-        if left > LONG:
+        if left > LONG and not self.sized:
             does = "stops after" if self._first_step else "sizes a run for"
             text += f"; --minutes {LONG // 60} {does} {LONG // 60} minutes"
         self._clear()

@@ -35,6 +35,7 @@ class Run:
         first_step: int = 0,
         every: int = 50,
         lines: bool = True,
+        sized: bool = False,
         of_clock: float = 1.0,
     ) -> None:
         self.now, self.reduced = 1000.0, list[int]()
@@ -57,7 +58,7 @@ class Run:
             eager="no compiler" if compiling is None else None,
         )
         counter = Throughput()
-        callbacks = counter, Progress(counter, lines, self.clock)
+        callbacks = counter, Progress(counter, lines, sized, self.clock)
         self.call(callbacks, "on_train_start")
         empty = torch.zeros(0)
         batch = Batch(empty, empty, empty, empty, 90, 100, 0)
@@ -102,6 +103,10 @@ def test_slow_steps_eager(
     assert lines[1] == "compile off, training runs eager: no compiler"
     assert lines[2] == "length about 32:40 from now; --minutes 10 sizes a run for 10 minutes"
     assert lines[3] == "step 2/100 2 % loss 3.000 ETA 32:40"
+    Run(
+        monkeypatch, total=100, seconds=20, sized=True
+    )  # by --minutes, which it need not be told of
+    assert "length about 32:40 from now" in said(capsys)
     assert lines[4].startswith("step 5/100 5 % loss 3.000 ETA 31:40 4 real tok/s padding 10.0 %")
     assert lines[-2].startswith("step 100/100 100 % loss 3.000 4 real tok/s")
     assert lines[-1] == "finished 100 steps in 33:20"
