@@ -70,7 +70,15 @@ def main(args: list[str] | None = None) -> int:
 
 def _run(command: str, args: list[str]) -> int | None:
     module, _, name = COMMANDS[command].partition(":")
-    function: Callable[..., int | None] = getattr(import_module(module), name)
+    try:
+        function: Callable[..., int | None] = getattr(import_module(module), name)
+    except ModuleNotFoundError as error:  # another Python, or nothing installed yet
+        if (error.name or "").startswith(__package__):
+            raise
+        raise UserError(
+            f"this Python has no {error.name}: install with `python -m pip install -e .` in the"
+            " project's folder"
+        ) from None
     if list(inspect.signature(function).parameters) == ["args"]:
         return function(args)
     from lightning_embed.commands.parser import call_with_options

@@ -168,3 +168,9 @@ def test_a_signal_while_text_is_prepared_ends_the_program_tidied_up(
     assert found.status == 128 + signal.Signals[name]
     assert found.err == "" and list(cache.iterdir()) == []
     assert signal.getsignal(signal.Signals[name]) == before
+
+
+def test_a_python_without_the_packages_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "lightning_embed.commands.fit", raising=False)
+    monkeypatch.setitem(sys.modules, "lightning", None)  # an import of it fails
+    assert "this Python has no lightning: install with" in run("fit").error_line()
