@@ -40,12 +40,12 @@ from lightning_embed.special_tokens import IGNORE_INDEX, PAD_ID
 from lightning_embed.training.metrics import Evaluation, LanguageModelMetrics
 from lightning_embed.training.optim import (
     MuonAdamW,
-    lr_schedule,
     parameter_groups,
     take_settings,
     turns,
 )
 from lightning_embed.training.run_length import planned_steps
+from lightning_embed.training.schedule import lr_schedule
 
 
 class LanguageModel(L.LightningModule):
