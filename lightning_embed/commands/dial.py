@@ -131,6 +131,7 @@ class Dial:
             keep("model.d_model"),
             keep("model.n_layers"),
             keep("model.n_heads"),
+            keep("model.n_kv_heads"),
             batch,
             keep("trainer.max_steps"),
             keep("model.dropout"),
@@ -147,7 +148,9 @@ class Dial:
             self.measuring.until = time.perf_counter() + MEASURING * self.seconds
             size = choose(seconds, text, kept, self.measuring.cost)
             if size is None:
-                raise self.measuring.why_none or UserError("no width suits --model.n_heads")
+                raise self.measuring.why_none or UserError(
+                    "no width suits --model.n_heads and --model.n_kv_heads: leave one of them out"
+                )
             self.fit_steps(size, kept, compiled and self.compiles(size.seconds))
         self.tell()
 

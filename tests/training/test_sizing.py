@@ -90,6 +90,9 @@ def test_what_the_user_has_chosen() -> None:
     assert size.shape == Shape(192, 3, 3)
     assert (size.batch, size.dropout) == (4096, 0.25)
     assert chosen(300, kept=Kept(n_heads=5)).shape.d_model % 10 == 0
+    grouped = shapes(Kept(n_kv_heads=3))
+    assert grouped and all(s.n_heads % 3 == 0 == s.d_model % (2 * s.n_heads) for s in grouped)
+    assert not shapes(Kept(n_heads=4, n_kv_heads=3))
     heads = {d: shapes(Kept(d_model=d))[0].n_heads for d in (33, 96, 100, 254, 320)}
     assert heads == {33: 1, 96: 3, 100: 2, 254: 1, 320: 5}  # none leaves an odd rest
     assert shapes(Kept(d_model=64, n_layers=0, n_heads=0)) == [Shape(64, 0, 0)]  # refused later
