@@ -312,7 +312,8 @@ class LanguageModel(L.LightningModule):
             return reason
         steps = planned_steps(self.trainer)
         targets = steps * data.targets_per_step / self.trainer.world_size
-        if compiling_pays(self._flops(targets, data.max_length), self.device):
+        flops = self._flops(targets, data.max_length)
+        if compiling_pays(flops, self.device, str(self.trainer.precision)):
             return None
         return f"{steps} steps are over before compiling pays; --model.compile true compiles"
 

@@ -119,7 +119,7 @@ def test_steps_the_user_has_chosen_take_the_time() -> None:
 
 
 def test_batches_and_rates_at_the_default_run() -> None:
-    assert batch_size(4.2e6, 256) == 2048
+    assert batch_size(4.2e6, 256) == batch_size(1e6, 256) == 2048 > batch_size(5e5, 256)
     assert batch_size(1.0, 256) == 256
     assert batch_size(4.2e6 * 32, 256) == pytest.approx(2048 * 32**0.38, abs=128)
     assert learning_rates(2048, 128) == (0.006, 0.015)
