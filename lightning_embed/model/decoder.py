@@ -45,6 +45,7 @@ class DecoderLM(nn.Module):
         n_kv_heads: key/value heads; fewer than `n_heads` is grouped-query attention; unset, as many
             as `n_heads`.
         d_ff: hidden width of the feed-forward; unset, 8/3 of `d_model`, rounded up to 32.
+        head_dim: width of a head; unset, `d_model` divided by `n_heads`.
         padding_idx: the id whose vector is zero and which is never predicted.
         tied: the output head is the embedding matrix.
         qk_norm: normalise queries and keys (then the shape is Qwen3's, else Llama's).
@@ -71,6 +72,7 @@ class DecoderLM(nn.Module):
         n_heads: int = 4,
         n_kv_heads: int | None = None,
         d_ff: int | None = None,
+        head_dim: int | None = None,
         *,
         padding_idx: int = PAD_ID,
         tied: bool = True,
@@ -91,7 +93,7 @@ class DecoderLM(nn.Module):
         require_range("--model.norm_eps", norm_eps, above=0)
         d_ff = math.ceil(d_model * 8 / 3 / 32) * 32 if d_ff is None else d_ff
         self.rope_theta, self.checkpoint_activations = rope_theta, checkpoint_activations
-        self.n_heads, self.head_dim = n_heads, d_model // n_heads
+        self.n_heads = n_heads
         self.embedding = TokenEmbedding(
             vocab_size, d_model, padding_idx, scale=scale_embedding, init=init
         )
@@ -100,12 +102,20 @@ class DecoderLM(nn.Module):
             Block(
                 d_model,
                 d_ff,
-                Attention(d_model, n_heads, n_kv_heads, qk_norm=qk_norm, norm_eps=norm_eps),
+                Attention(
+                    d_model,
+                    n_heads,
+                    n_kv_heads,
+                    head_dim,
+                    qk_norm=qk_norm,
+                    norm_eps=norm_eps,
+                ),
                 dropout,
                 norm_eps,
             )
             for _ in range(n_layers)
         )
+        self.head_dim = next(self.layers()).attention.head_dim
         self.norm = RMSNorm(d_model, eps=norm_eps)
         self.head = None if tied else nn.Linear(d_model, vocab_size, bias=False)
         self.chunk_loss: ChunkLoss = chunk_loss
@@ -197,14 +207,14 @@ class DecoderLM(nn.Module):
 
     def training_flops(self, tokens: float, pairs: float) -> float:
         """Floating-point operations of forward and backward: 2 for each weight of a product and
-        token, 4 D for each layer's query-key pair, three times.
+        token, 4 D (heads' widths together) for each layer's query-key pair, three times.
 
         Args:
             tokens: real ones.
             pairs: of queries and keys under the causal mask, both real and of one window.
         """
         matrices = sum(p.numel() for p in self.blocks.parameters() if p.ndim == 2)
-        width = self.embedding.embedding_dim
+        width = self.n_heads * self.head_dim
         return 3 * (
             2 * tokens * (matrices + self.head_weight.numel())
             + 4 * pairs * width * len(self.blocks)
