@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lightning_embed.audit.foreign import Subject, optimizer_states, whole_number
-from lightning_embed.audit.tensors import is_plain
+from lightning_embed.pretrained.tensors import is_plain
 from lightning_embed.padding.padded import row_of
 
 HEAD = re.compile(
