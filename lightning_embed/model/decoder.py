@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from lightning_embed.errors import require_range
@@ -32,6 +33,22 @@ from lightning_embed.model.loss import (
 from lightning_embed.model.segments import KeyBias, KeyRange, Segments
 from lightning_embed.padding.embedding import InitName, TokenEmbedding
 from lightning_embed.special_tokens import PAD_ID
+
+
+class _NothingDrawn(TorchFunctionMode):
+    """Draws into tensors without memory do nothing, as they would in the end; torch would import
+    its compiler for them, which takes a second."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in (
+            "normal_",
+            "uniform_",
+            "kaiming_normal_",
+            "kaiming_uniform_",
+        ):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 class DecoderLM(nn.Module):
@@ -134,12 +151,12 @@ class DecoderLM(nn.Module):
         return {k: v for k, v in bound.arguments.items() if k not in ("vocab_size", "padding_idx")}
 
     @classmethod
-    def outline(cls, vocab_size: int, settings: dict[str, Any]) -> Self:
-        """The network with one layer, without memory: its shapes are known, and impossible settings
-        refused."""
-        n_layers = cls.settings(**settings)["n_layers"]
-        with torch.device("meta"):
-            return cls(vocab_size, **settings | {"n_layers": min(1, n_layers)})
+    def outline(cls, vocab_size: int, settings: dict[str, Any], n_layers: int = 1) -> Self:
+        """The network with its first `n_layers` layers, without memory: its shapes are known,
+        impossible settings refused, and nothing is drawn."""
+        n_layers = min(n_layers, cls.settings(**settings)["n_layers"])
+        with torch.device("meta"), _NothingDrawn():
+            return cls(vocab_size, **settings | {"n_layers": n_layers})
 
     @classmethod
     def parameter_count(cls, vocab_size: int, settings: dict[str, Any]) -> int:
