@@ -38,6 +38,7 @@ FORMAT_KEY = "lightning_embed_format"
 
 # Hyperparameters that decide a network's shape: a checkpoint fits no other.
 SHAPE = DecoderLM.settings().keys() - set(DecoderLM.FREE)
+FIXED = SHAPE | {"freeze"}  # which parameters have moments in a checkpoint, too
 FROM_DATA = ("vocab_size", "max_length")
 AS_BEGUN = ("schedule_steps", "muon_dtype", "muon_turns")  # left unset: as when the run began
 
@@ -210,14 +211,15 @@ def _lacking(found: Mapping[str, Any], wanted: Mapping[str, type]) -> list[str]:
 def take_or_require_shape(candidate: Candidate) -> None:
     """Its network is the one asked for; evaluation takes the checkpoint's shape if none was."""
     for key, then, now in _different_settings(candidate):
-        if key not in SHAPE:
+        if key not in FIXED:
             continue
         if not candidate.trains and now == candidate.default(key):
             candidate.model[key] = then
             continue
+        why = "a checkpoint fits no other shape" if key in SHAPE else "it has moments of the rest"
         raise UserError(
-            f"--model.{key} is {now}, but {candidate.path} was trained with {then}: a checkpoint"
-            " fits no other shape; leave it as it was or start a new run"
+            f"--model.{key} is {now}, but {candidate.path} was trained with {then}: {why}; leave it"
+            " as it was or start a new run"
         )
 
 
@@ -226,7 +228,7 @@ def tell_changes(candidate: Candidate) -> None:
     if not candidate.trains:
         return
     for key, then, now in _different_settings(candidate):
-        if key not in SHAPE:
+        if key not in FIXED:
             say("changed", f"model.{key} {then} -> {now}, applied from here on")
     before = trainer_settings_then(candidate.checkpoint)
     for key, now in candidate.trainer.items():

@@ -44,7 +44,7 @@ SECTIONS = {  # of a file of settings
     *("padding_guard", "loss_watch", "samples"),
 }
 
-LISTS = ("--data.files", "--files")
+LISTS = ("--data.files", "--files", "--model.freeze")
 
 
 def settings_files_first(args: list[str]) -> list[str]:
@@ -60,6 +60,19 @@ def settings_files_first(args: list[str]) -> list[str]:
         else:
             others.append(arg)
     return files + others
+
+
+def settings_on_command_line(args: list[str]) -> list[str]:
+    """The same arguments without `--config FILE`."""
+    files, others = settings_files_first(args), list[str]()
+    rest = iter(files)
+    for arg in rest:
+        name, joined, _ = arg.partition("=")
+        if name in ("--config", "-c"):
+            list(islice(rest, 0 if joined else 1))
+        else:
+            others.append(arg)
+    return others
 
 
 def require_settings_files(args: list[str]) -> None:
