@@ -55,7 +55,6 @@ def test_unknown_parts_are_refused_before_anything_is_built(
 
 def test_frozen_parts_stay_bit_by_bit_and_a_resume_keeps_them(workshop: Workshop) -> None:
     shape = ("--model.weight_decay", "0.5", "--model.freeze", "embedding", "blocks.0")
-    workshop.fit("begun", steps=1)  # the same weights at the beginning
     workshop.fit("cold", *shape, "--model.schedule_steps", "12", steps=6)
     first = load(workshop.checkpoint("cold"))
     assert first["hyper_parameters"]["freeze"] == ["embedding", "blocks.0"]
