@@ -3,8 +3,10 @@
 import json as jsonlib
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 
+from lightning_embed.console import say
 from lightning_embed.errors import UserError, require_range
 from lightning_embed.inference.sampling import Sampling
 from lightning_embed.inference.text_model import load
@@ -48,10 +50,11 @@ def generate(
     if prompts is not None and prompt:
         raise UserError("--prompt and --prompts are both given: leave one out")
     each = [prompt] if prompts is None else _lines(prompts)
-    model = load(checkpoint, device=device)
-    for text in each:
-        for note in model.unread(text):
-            print(f"{'note':<9}{note}", file=sys.stderr)
+    with redirect_stdout(sys.stderr):  # where notes belong, beside the text
+        model = load(checkpoint, device=device)
+        for text in each:
+            for note in model.unread(text):
+                say("note", note)
     rows = [text for text in each for _ in range(samples)]
     pieces = model.stream(rows, sampling, max_new_tokens=max_new_tokens, stop=stop or ())
     if json:
@@ -64,6 +67,8 @@ def _lines(place: str) -> list[str]:
     """The prompts in a file or standard input."""
     try:
         text = sys.stdin.read() if place == "-" else Path(place).read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--prompts {place} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"--prompts {place} is not UTF-8 (byte {error.start})") from None
     lines = text.removesuffix("\n").split("\n") if text else []

@@ -152,7 +152,8 @@ def _moved(network: DecoderLM, device: str | None) -> DecoderLM:
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return network.to(device)
-    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"--device {device} cannot be used: {reason}") from None
+        return network.to(torch.device(device))
+    except (RuntimeError, AssertionError):  # torch built without CUDA asserts
+        raise UserError(
+            f"--device {device} cannot be used on this machine; give cpu, or leave it out"
+        ) from None
