@@ -23,6 +23,7 @@ ROOMS = [
     "checkpointing",
     "data",
     "pretrained",
+    "inference",
     "training",
     "watching",
     "audit",

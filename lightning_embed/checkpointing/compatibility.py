@@ -124,10 +124,16 @@ def check(candidate: Candidate, *stages: Stage) -> None:
 
 
 def require_there(candidate: Candidate) -> None:
-    """There is a file or a folder at its path."""
-    if not candidate.path.exists():
+    """There is a file or a folder of shards at its path."""
+    path = candidate.path
+    if not path.exists():
+        raise UserError(f"no checkpoint at {path}; give a checkpoint, a run's folder, last or best")
+    if path.is_dir() and path.suffix != ".ckpt" and not any(path.glob("*.distcp")):
+        runs = sorted(folder.parent for folder in path.glob("*/checkpoints"))
         raise UserError(
-            f"no checkpoint at {candidate.path}; give a checkpoint, a run's folder, last or best"
+            f"{path} is a folder without a checkpoint"
+            f"{f' (its runs have one: {runs[0]})' if runs else ''}; give a checkpoint, a run's"
+            " folder, last or best"
         )
 
 
@@ -155,10 +161,11 @@ def take_header(candidate: Candidate) -> None:
 
 
 def require_ours(candidate: Candidate) -> None:
-    """It is a checkpoint of a LightningModule with hyperparameters, not just any archive."""
+    """It is a checkpoint of a `LanguageModel`, not just any archive or LightningModule."""
     found = candidate.checkpoint
     numbers = {name: found.get(name, 0) for name in NUMBERS}  # not every saved model was trained
-    if _lacking(found, ANY_MODEL) or _lacking(numbers, NUMBERS):
+    foreign = _lacking(found, ANY_MODEL) or _lacking(numbers, NUMBERS)
+    if foreign or "d_model" not in found["hyper_parameters"]:
         raise UserError(f"{candidate.path} is not a checkpoint that fit wrote")
 
 

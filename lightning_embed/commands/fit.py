@@ -93,6 +93,10 @@ def predict(args: list[str]) -> None:
     EmbedCLI("predict", args)
 
 
+class _Parser(OneLineParser, LightningArgumentParser):
+    """Lightning's parser, telling of mistakes as ours does."""
+
+
 class EmbedCLI(LightningCLI):
     """One command (`fit`, `validate`, `test` or `predict`) with its options.
 
@@ -129,7 +133,7 @@ class EmbedCLI(LightningCLI):
             LanguageModel,
             TextDataModule,
             args=[self.command, *settings_files_first(self.args)],
-            parser_class=OneLineParser,
+            parser_class=_Parser,
             parser_kwargs={"prog": "train.py"},
             seed_everything_default=42,
             trainer_defaults={

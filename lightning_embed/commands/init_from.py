@@ -15,8 +15,7 @@ from lightning_embed.console import say
 from lightning_embed.data.prepared import TRAINED
 from lightning_embed.data.tokenizer import TextTokenizer
 from lightning_embed.errors import UserError
-from lightning_embed.pretrained.checkpoint import read_checkpoint
-from lightning_embed.pretrained.huggingface import is_folder, read_folder
+from lightning_embed.pretrained.opening import open_pretrained
 from lightning_embed.pretrained.weights import Pretrained
 
 TOKENIZER, VOCABULARY = "data.tokenizer", "data.vocab_size"
@@ -39,7 +38,7 @@ def begin_from(config: Any, args: list[str], folder: Path) -> tuple[Pretrained, 
     path = Path(config.init_from)
     if path.is_dir() and not any(path.iterdir()):
         raise UserError(f"--init_from {path} is an empty folder")
-    found = read_folder(path) if is_folder(path) else read_checkpoint(config.init_from)
+    found = open_pretrained(path)
     typed, named = named_in(settings_on_command_line(args)), named_in(args)
     replaced = []
     settled = {f"model.{name}": found.settings[name] for name in sorted(SHAPE)}

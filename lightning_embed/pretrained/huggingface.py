@@ -107,7 +107,7 @@ def tensors_of(network: DecoderLM) -> dict[str, Tensor]:
     if network.head is not None:  # its padding row is never trained, so it is as initialised
         own["head.weight"] = own["head.weight"].clone()
         own["head.weight"][PAD_ID] = 0.0
-    return {theirs_of(name): x.float().contiguous() for name, x in own.items()}
+    return {theirs_of(name): x.float().cpu().contiguous() for name, x in own.items()}
 
 
 def theirs_of(name: str) -> str:
