@@ -157,5 +157,5 @@ def test_a_vocabulary_whose_id_1_is_a_word_is_refused_with_the_way_out(folder: P
     assert f"id 1 is {word!r}, but padding here" in told and "tokenizer --adopt" in told
     tokenizer.decoder = tokenizer.pre_tokenizer = None  # no byte-level BPE, so no way out
     tokenizer.save(str(folder / "tokenizer.json"))
-    with pytest.raises(UserError, match="cannot be taken$"):
+    with pytest.raises(UserError, match=r"cannot be taken$"):
         read_folder(folder)
