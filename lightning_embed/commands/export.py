@@ -39,4 +39,4 @@ def export(
         )
     write(pretrained, output, format=format, overwrite=overwrite, evaluation=held_out)
     size = sum(file.stat().st_size for file in Path(output).iterdir())
-    say("written", f"{output}   {size / 1e6:.0f} MB; its README.md says how to use it")
+    say("written", f"{output}   {short(size)}B; its README.md says how to use it")

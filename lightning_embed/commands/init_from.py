@@ -36,8 +36,11 @@ def begin_from(config: Any, args: list[str], folder: Path) -> tuple[Pretrained, 
         UserError: PATH cannot be used, or the command line asks for something else than it is.
     """
     path = Path(config.init_from)
-    if path.is_dir() and not any(path.iterdir()):
-        raise UserError(f"--init_from {path} is an empty folder")
+    if config.init_from in ("", "best", "last"):  # of the latest run, which is this one
+        raise UserError(
+            f"--init_from {config.init_from!r} is no path: give a checkpoint, a run's folder or a"
+            " Hugging Face folder"
+        )
     found = open_pretrained(path)
     typed, named = named_in(settings_on_command_line(args)), named_in(args)
     replaced = []

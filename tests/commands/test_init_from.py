@@ -177,6 +177,15 @@ def test_the_dial_keeps_the_shape(
     assert settings(other_text)["model"]["d_model"] == 32
 
 
+@pytest.mark.parametrize("name", ["best", "last", ""])
+def test_best_and_last_would_be_of_the_run_that_begins(other_text: Workshop, name: str) -> None:
+    assert (
+        "is no path: give a checkpoint"
+        in begin(other_text, Path(), f"--init_from={name}").error_line()
+    )
+    assert other_text.runs() == []
+
+
 @pytest.mark.parametrize("there", ["nothing", "empty", "file"])
 def test_a_path_with_nothing_usable_is_refused(
     other_text: Workshop, tmp_path: Path, there: str

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from lightning_embed.errors import UserError
 from lightning_embed.model.decoder import DecoderLM
 from lightning_embed.pretrained.export import export
-from lightning_embed.pretrained.huggingface import ours_of, read_folder, theirs_of
+from lightning_embed.pretrained.huggingface import SETTINGS, ours_of, read_folder, theirs_of
 
 Build = Callable[..., DecoderLM]
 WEIGHTS = "model.safetensors"
@@ -54,6 +54,12 @@ def test_import_and_export_again_are_identical(tiny_lm: Build, tmp_path: Path, s
 def test_names_are_translated_both_ways(tiny_lm: Build) -> None:
     names = pretrained(tiny_lm, "untied").network.state_dict()
     assert [ours_of(theirs_of(name)) for name in names] == list(names)
+
+
+def test_every_setting_of_a_network_is_known_here() -> None:
+    """A new one must be written into the config, folded into the weights, or refused."""
+    elsewhere = {"qk_norm", "scale_embedding", *DecoderLM.FREE}
+    assert DecoderLM.settings().keys() == SETTINGS.keys() | elsewhere
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
