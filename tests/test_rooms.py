@@ -22,6 +22,8 @@ ROOMS = [
     "model",
     "checkpointing",
     "data",
+    "pretrained",
+    "inference",
     "training",
     "watching",
     "audit",

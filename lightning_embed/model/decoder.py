@@ -14,12 +14,14 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from lightning_embed.errors import require_range
 from lightning_embed.library_internals import configure_compiler
 from lightning_embed.model.attention import Attention, rotary_tables
 from lightning_embed.model.block import Block
+from lightning_embed.model.cache import KeyValueCache
 from lightning_embed.model.eager import RMSNorm
 from lightning_embed.model.loss import (
     ChunkLoss,
@@ -34,6 +36,22 @@ from lightning_embed.padding.embedding import InitName, TokenEmbedding
 from lightning_embed.special_tokens import PAD_ID
 
 
+class _NothingDrawn(TorchFunctionMode):
+    """Draws into tensors without memory do nothing, as they would in the end; torch would import
+    its compiler for them, which takes a second."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in (
+            "normal_",
+            "uniform_",
+            "kaiming_normal_",
+            "kaiming_uniform_",
+        ):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
 class DecoderLM(nn.Module):
     """Ids `(B, T)` to logits `(B, T, V)`.
 
@@ -45,6 +63,7 @@ class DecoderLM(nn.Module):
         n_kv_heads: key/value heads; fewer than `n_heads` is grouped-query attention; unset, as many
             as `n_heads`.
         d_ff: hidden width of the feed-forward; unset, 8/3 of `d_model`, rounded up to 32.
+        head_dim: width of a head; unset, `d_model` divided by `n_heads`.
         padding_idx: the id whose vector is zero and which is never predicted.
         tied: the output head is the embedding matrix.
         qk_norm: normalise queries and keys (then the shape is Qwen3's, else Llama's).
@@ -71,6 +90,7 @@ class DecoderLM(nn.Module):
         n_heads: int = 4,
         n_kv_heads: int | None = None,
         d_ff: int | None = None,
+        head_dim: int | None = None,
         *,
         padding_idx: int = PAD_ID,
         tied: bool = True,
@@ -91,7 +111,7 @@ class DecoderLM(nn.Module):
         require_range("--model.norm_eps", norm_eps, above=0)
         d_ff = math.ceil(d_model * 8 / 3 / 32) * 32 if d_ff is None else d_ff
         self.rope_theta, self.checkpoint_activations = rope_theta, checkpoint_activations
-        self.n_heads, self.head_dim = n_heads, d_model // n_heads
+        self.n_heads = n_heads
         self.embedding = TokenEmbedding(
             vocab_size, d_model, padding_idx, scale=scale_embedding, init=init
         )
@@ -100,12 +120,20 @@ class DecoderLM(nn.Module):
             Block(
                 d_model,
                 d_ff,
-                Attention(d_model, n_heads, n_kv_heads, qk_norm=qk_norm, norm_eps=norm_eps),
+                Attention(
+                    d_model,
+                    n_heads,
+                    n_kv_heads,
+                    head_dim,
+                    qk_norm=qk_norm,
+                    norm_eps=norm_eps,
+                ),
                 dropout,
                 norm_eps,
             )
             for _ in range(n_layers)
         )
+        self.head_dim = next(self.layers()).attention.head_dim
         self.norm = RMSNorm(d_model, eps=norm_eps)
         self.head = None if tied else nn.Linear(d_model, vocab_size, bias=False)
         self.chunk_loss: ChunkLoss = chunk_loss
@@ -124,12 +152,12 @@ class DecoderLM(nn.Module):
         return {k: v for k, v in bound.arguments.items() if k not in ("vocab_size", "padding_idx")}
 
     @classmethod
-    def outline(cls, vocab_size: int, settings: dict[str, Any]) -> Self:
-        """The network with one layer, without memory: its shapes are known, and impossible settings
-        refused."""
-        n_layers = cls.settings(**settings)["n_layers"]
-        with torch.device("meta"):
-            return cls(vocab_size, **settings | {"n_layers": min(1, n_layers)})
+    def outline(cls, vocab_size: int, settings: dict[str, Any], n_layers: int = 1) -> Self:
+        """The network with its first `n_layers` layers, without memory: its shapes are known,
+        impossible settings refused, and nothing is drawn."""
+        n_layers = min(n_layers, cls.settings(**settings)["n_layers"])
+        with torch.device("meta"), _NothingDrawn():
+            return cls(vocab_size, **settings | {"n_layers": n_layers})
 
     @classmethod
     def parameter_count(cls, vocab_size: int, settings: dict[str, Any]) -> int:
@@ -197,14 +225,14 @@ class DecoderLM(nn.Module):
 
     def training_flops(self, tokens: float, pairs: float) -> float:
         """Floating-point operations of forward and backward: 2 for each weight of a product and
-        token, 4 D for each layer's query-key pair, three times.
+        token, 4 D (heads' widths together) for each layer's query-key pair, three times.
 
         Args:
             tokens: real ones.
             pairs: of queries and keys under the causal mask, both real and of one window.
         """
         matrices = sum(p.numel() for p in self.blocks.parameters() if p.ndim == 2)
-        width = self.embedding.embedding_dim
+        width = self.n_heads * self.head_dim
         return 3 * (
             2 * tokens * (matrices + self.head_weight.numel())
             + 4 * pairs * width * len(self.blocks)
@@ -217,7 +245,8 @@ class DecoderLM(nn.Module):
             ids: `(B, T)`.
             segments: of rows that hold several windows; without, each row is one.
         """
-        tables = rotary_tables(ids.shape[1], self.head_dim, self.rope_theta, ids.device)
+        every = torch.arange(ids.shape[1], device=ids.device)
+        tables = rotary_tables(every, self.head_dim, self.rope_theta)
         # Always segments, so that evaluation and samples need no compiled graph of their own.
         segments = segments or Segments.of_whole_rows(ids.shape[0], ids.shape[1], ids.device)
         positions, keys = segments.positions(), segments.for_attention(self.n_heads, self.compiled)
@@ -252,6 +281,24 @@ class DecoderLM(nn.Module):
             for block in self.blocks:
                 x = block(x.requires_grad_(), tables, segments).detach()
             return self.norm(x.requires_grad_()).detach()
+
+    def extend(self, ids: Tensor, cache: KeyValueCache) -> Tensor:
+        """The stream after the final norm, `(B, T, D)`, of positions that follow those in `cache`,
+        which they are added to.
+
+        Always eager: the graphs that training compiled are for other shapes.
+
+        Args:
+            ids: `(B, T)`, T = 1 unless the cache is empty; then its shorter rows are padded on the
+                left, and so is the result.
+        """
+        positions, ahead = cache.ahead(ids.shape[1], ids.device)
+        keys = ahead.for_attention(self.n_heads) if isinstance(ahead, Segments) else ahead
+        tables = rotary_tables(positions.unsqueeze(1), self.head_dim, self.rope_theta)
+        x = self.dropout(self.embedding(ids))
+        for block, layer in zip(self.layers(), cache.layers, strict=True):
+            x = block.forward(x, tables, keys, layer)
+        return self.norm.forward(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """The output head, `(..., D)` to `(..., V)`; padding's logit is minus infinity."""

@@ -255,7 +255,7 @@ def test_minutes_that_are_over_before_a_step(
 def test_less_than_preparing_takes(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(dial, "preparation_seconds", lambda *_: 700.0)
+    monkeypatch.setattr(dial, "preparation_seconds", lambda *_, **__: 700.0)
     told = refused(workshop, *MINUTE, "--data.cache_dir", tmp_path / "cache")
     assert told.startswith("--minutes 1 is less than preparing the text takes, about 11:40 on")
 
