@@ -22,6 +22,7 @@ ROOMS = [
     "model",
     "checkpointing",
     "data",
+    "evaluation",
     "training",
     "watching",
     "audit",

@@ -13,22 +13,39 @@ from lightning_embed.watching.samples import Samples
 LIMITED = ("train", "val", "test", "predict")  # batches of them can be limited
 
 
-def add_options(parser: LightningArgumentParser, trains: bool) -> None:
+def add_options(parser: LightningArgumentParser, command: str) -> None:
     """Add them to a command's parser.
 
     Args:
         parser: of one command.
-        trains: the command is `fit`.
+        command: which.
     """
     parser.add_argument(
         "--name", type=str | None, default=None, help="The run's name; the config's by default."
     )
-    if trains:
+    if command == "fit":
         parser.add_argument(
             "--minutes",
             type=float | None,
             default=None,
             help="Size the run for the text and the machine, so that it ends after so many.",
+        )
+    if command in ("test", "predict"):
+        parser.add_argument(
+            "--files",
+            type=list[str] | None,
+            default=None,
+            help="Files or globs to evaluate, all of them, whatever the model was trained on.",
+        )
+    if command == "test":
+        parser.add_argument(
+            "--against",
+            type=str | None,
+            default=None,
+            help="Another checkpoint, evaluated on the same text and compared with the first.",
+        )
+        parser.add_argument(
+            "--json", type=bool, default=False, help="One JSON object in place of lines."
         )
     take_whole_numbers(parser, *(f"trainer.limit_{kind}_batches" for kind in LIMITED))
     parser.link_arguments("seed_everything", "data.seed", compute_fn=seed_number)
