@@ -33,7 +33,7 @@ def add_options(parser: LightningArgumentParser, command: str) -> None:
     if command in ("test", "predict"):
         parser.add_argument(
             "--files",
-            type=list[str] | None,
+            type=str | list[str] | None,
             default=None,
             help="Files or globs to evaluate, all of them, whatever the model was trained on.",
         )

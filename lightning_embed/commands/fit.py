@@ -368,7 +368,8 @@ class EmbedCLI(LightningCLI):
         config = self.config_init[self.command]
         other: Contestant | None = None
         if config.against is not None:
-            if self.trainer.limit_test_batches != 1.0:
+            limit = self.trainer.limit_test_batches  # in which 1 is one batch and 1.0 is all
+            if isinstance(limit, int) or limit < 1:
                 raise UserError("--against needs all of the text: no --trainer.limit_test_batches")
             other = contestant(config.against, self.run.folder.parent, datamodule)
         with refusals_in_one_line():

@@ -32,7 +32,9 @@ def take_files(config: Any, args: list[str]) -> None:
             raise UserError(
                 f"--files names the text, in the tokens of the checkpoint: leave out {flag}"
             )
-    config.data.files, config.data.hub, config.data.source = list(config.files), None, None
+    if isinstance(config.files, str):
+        config.files = [config.files]
+    config.data.files, config.data.hub, config.data.source = config.files, None, None
 
 
 def score_files(data: TextDataModule, config: Any, tokenizer_json: str | None) -> None:

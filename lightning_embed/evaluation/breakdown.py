@@ -96,10 +96,8 @@ def by_position(scored: Scored) -> list[Part]:
     for column, (start, end) in enumerate(
         zip(starts, [*starts[1:], scored.max_length], strict=True)
     ):
-        scores = WindowScores(
-            *(x[:, column : column + 1] for x in scored.scores[:3]),
-            n_bytes=np.zeros_like(scored.scores.n_bytes),
-        )
+        nll, correct, tokens = (x[:, column : column + 1] for x in scored.scores[:3])
+        scores = WindowScores(nll, correct, tokens, np.zeros_like(scored.scores.n_bytes))
         there = replace(scored, scores=scores)
         if there.seen.any():
             parts.append(_part(f"{start}-{end - 1}", there, there.seen, units))

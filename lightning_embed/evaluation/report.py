@@ -1,7 +1,7 @@
 """What `test` found, as lines of at most 80 columns or as one JSON object."""
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lightning_embed.console import say, short
@@ -51,7 +51,7 @@ def _say_intervals(part: Part, over: Unit) -> None:
     if not bits.known:
         say(PERCENT, "no interval: it takes two documents, or two windows of one")
         return
-    shown = {name: _range(x, 2 if name == "perplexity" else 3) for name, x in part.figures.items()}
+    shown = {name: _range(x, 1 if name == "perplexity" else 3) for name, x in part.figures.items()}
     say(PERCENT, f"bits per byte {shown['bits_per_byte']}   loss {shown['loss']}")
     say("", f"perplexity {shown['perplexity']}   accuracy {shown['accuracy']}")
     say("", _over(bits, over) + (" of one document" if over == "windows" else ""))
@@ -137,10 +137,14 @@ def as_json(tested: Tested, other: Tested | None = None) -> dict[str, Any]:
         "eval_overlap": tested.eval_overlap,
         "interval": {"coverage": COVERAGE, "over": over, **_about(part.figures["loss"])},
         **_plain_part(replace(part, figures=figures)),
-        "by_source": {"interval_over": its, "sources": list(map(_plain_part, sources))},
-        "by_position": list(map(_plain_part, by_position(tested.scored))),
+        "by_source": {
+            "interval_over": its,
+            "sources": [{"source": x.name, **_plain_part(x)} for x in sources],
+        },
+        "by_position": [
+            {"positions": x.name, **_plain_part(x)} for x in by_position(tested.scored)
+        ],
     }
-    del found["name"]
     if other is not None:
         pairs, between = difference(tested.scored, other.scored)
         found["against"] = {
@@ -154,10 +158,13 @@ def as_json(tested: Tested, other: Tested | None = None) -> dict[str, Any]:
 
 
 def _plain_part(part: Part) -> dict[str, Any]:
-    fields = asdict(replace(part, figures={}))
-    fields["bytes"] = fields.pop("n_bytes")
-    del fields["figures"]
-    return fields | {name: _plain(interval) for name, interval in part.figures.items()}
+    amounts = {
+        "documents": part.documents,
+        "windows": part.windows,
+        "tokens": part.tokens,
+        "bytes": part.n_bytes,
+    }
+    return amounts | {name: _plain(interval) for name, interval in part.figures.items()}
 
 
 def _plain(interval: Interval) -> dict[str, float | None]:
