@@ -17,9 +17,9 @@ def prepared(folder: Path, tokenizer: str) -> Prepared:
     for name, text in TEXTS.items():
         (folder / name).write_bytes(text.encode())
     (folder / "long.txt").write_text("some other text to learn letters from. " * 100)
-    files = tuple(str(folder / name) for name in (*TEXTS, "long.txt"))
-    made = prepare(FilesCorpus(files), folder / "cache", tokenizer=tokenizer, vocab_size=None)
-    named = FilesCorpus(files[:-1], whole=True)
+    long = FilesCorpus((str(folder / "long.txt"),))
+    made = prepare(long, folder / "cache", tokenizer=tokenizer, vocab_size=None)
+    named = FilesCorpus(tuple(str(folder / name) for name in TEXTS), whole=True)
     tokens = open_prepared(made).tokenizer
     return open_prepared(prepare(named, folder / "cache", tokenizer=tokens, vocab_size=None))
 
