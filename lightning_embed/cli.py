@@ -24,6 +24,7 @@ COMMANDS = {
     "predict": "lightning_embed.commands.fit:predict",
     "generate": "lightning_embed.commands.generate:generate",
     "audit": "lightning_embed.commands.audit:audit",
+    "export": "lightning_embed.commands.export:export",
     "consolidate": "lightning_embed.commands.consolidate:consolidate",
     "tokenizer": "lightning_embed.commands.tokenizer:tokenizer",
     "version": "lightning_embed.commands.version:version",

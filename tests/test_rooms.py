@@ -22,6 +22,7 @@ ROOMS = [
     "model",
     "checkpointing",
     "data",
+    "pretrained",
     "evaluation",
     "training",
     "watching",

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_embed.audit.tensors import Tensors, open_tensors, read_json
 from lightning_embed.errors import UserError
 from lightning_embed.padding.padded import plain_name
+from lightning_embed.pretrained.tensors import Tensors, open_tensors, read_json
 from lightning_embed.special_tokens import PAD_ID
 
 EMBEDDING = re.compile(

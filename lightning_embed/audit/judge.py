@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from lightning_embed.audit.foreign import Subject, optimizer_states, whole_number
-from lightning_embed.audit.tensors import is_plain
 from lightning_embed.padding.padded import row_of
+from lightning_embed.pretrained.tensors import is_plain
 
 HEAD = re.compile(
     r"(^|\.)(lm_head(\.decoder)?|head|output|output_layer|output_projection|embed_out"

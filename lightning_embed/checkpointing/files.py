@@ -1,12 +1,9 @@
-"""Checkpoint files: written whole or not at all, told from damaged ones, read without running code.
+"""Checkpoints told from damaged ones and read without running code, files and folders of shards.
 
-Folders of shards are read and checked by `shards.py`, through the same functions.
+`shards.py` reads the folders; it is imported once there is one, because it takes a second.
 """
 
-import errno
-import os
 import pickle
-import shutil
 import warnings
 import zipfile
 import zlib
@@ -15,47 +12,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-from lightning.fabric.plugins import TorchCheckpointIO
 
-from lightning_embed.atomic import replacing
-from lightning_embed.checkpointing.shards import is_whole_folder, read_meta, read_whole
 from lightning_embed.errors import UserError
-
-FULL_BELOW = 2**20  # free bytes below which a failed write is taken for a full disk
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a temporary file beside the target, syncs it, renames it.
-
-    Lightning's own writes to the system's temporary folder and moves: across file systems a kill or
-    a full disk then leaves a damaged file where a good one was.
-    """
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
-    ) -> None:
-        target = Path(path)
-        with replacing(target) as temporary:
-            try:
-                with open(temporary, "wb") as file:
-                    torch.save(checkpoint, file)
-                    file.flush()
-                    os.fsync(file.fileno())
-            except RuntimeError:
-                if not is_disk_full(target.parent):
-                    raise
-                # torch's RuntimeError for a full disk names neither
-                raise OSError(errno.ENOSPC, f"disk full; {target} is not written") from None
-
-    def load_checkpoint(
-        self, path: Any, map_location: Any = None, weights_only: bool | None = True
-    ) -> dict[str, Any]:
-        """A file or a folder of shards; never anything but tensors and plain values."""
-        return read_checkpoint(Path(path))
-
-
-def is_disk_full(folder: Path) -> bool:
-    return shutil.disk_usage(folder).free < FULL_BELOW
 
 
 def is_whole(path: Path | BinaryIO) -> bool:
@@ -64,6 +22,8 @@ def is_whole(path: Path | BinaryIO) -> bool:
     torch.load would load flipped bits without a word.
     """
     if isinstance(path, Path) and path.is_dir():
+        from lightning_embed.checkpointing.shards import is_whole_folder
+
         return is_whole_folder(path)
     try:
         with zipfile.ZipFile(path) as archive:
@@ -83,6 +43,8 @@ def read_checkpoint(source: Path | BytesIO, name: str | None = None) -> dict[str
         UserError: it is damaged, or holds more than tensors and plain values.
     """
     if isinstance(source, Path) and source.is_dir():
+        from lightning_embed.checkpointing.shards import read_whole
+
         return read_whole(source)
     name = name or str(source)
     try:
@@ -107,5 +69,7 @@ def read_checkpoint(source: Path | BytesIO, name: str | None = None) -> dict[str
 def read_header(path: Path) -> dict[str, Any]:
     """The same without the tensors, where these can be left out."""
     if path.is_dir():
+        from lightning_embed.checkpointing.shards import read_meta
+
         return read_meta(path) | {"state_dict": {}, "optimizer_states": []}
     return read_checkpoint(path)

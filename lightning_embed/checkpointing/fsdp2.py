@@ -23,7 +23,8 @@ from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
 from lightning_embed.atomic import put_in_place, remove, temporary_name
 from lightning_embed.checkpointing.compatibility import Candidate, check
-from lightning_embed.checkpointing.files import is_disk_full, read_checkpoint
+from lightning_embed.checkpointing.files import read_checkpoint
+from lightning_embed.checkpointing.lightning_io import is_disk_full
 from lightning_embed.checkpointing.shards import is_sharded, load_into, read_meta, save_sharded
 from lightning_embed.hardware import settle_threads
 from lightning_embed.library_internals import use_every_process_as_shard

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from lightning_embed.checkpointing.compatibility import Candidate, check
-from lightning_embed.checkpointing.files import AtomicCheckpointIO
+from lightning_embed.checkpointing.lightning_io import AtomicCheckpointIO
 from lightning_embed.checkpointing.shards import read_whole
 from lightning_embed.console import say
 from lightning_embed.errors import UserError

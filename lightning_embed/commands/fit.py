@@ -24,7 +24,7 @@ from lightning_embed.checkpointing.compatibility import (
     trainer_settings,
     trainer_settings_then,
 )
-from lightning_embed.checkpointing.files import AtomicCheckpointIO
+from lightning_embed.checkpointing.lightning_io import AtomicCheckpointIO
 from lightning_embed.checkpointing.resume import Resuming
 from lightning_embed.checkpointing.run_folders import Run, choose_run, run_name
 from lightning_embed.checkpointing.stop import GracefulStop

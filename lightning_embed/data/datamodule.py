@@ -8,7 +8,6 @@
 How far a run has got in its data is a `Position`, kept in checkpoints.
 """
 
-import os
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from lightning_embed.data.prepared import (
     Prepared,
     damage,
     data_key,
+    default_cache_dir,
     open_prepared,
     prepare,
 )
@@ -36,14 +36,6 @@ from lightning_embed.data.stdlib import StdlibCorpus
 from lightning_embed.data.token_files import Split, is_prepared
 from lightning_embed.data.tokenizer import TextTokenizer
 from lightning_embed.errors import UserError, require_range
-
-
-def default_cache_dir() -> Path:
-    try:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    except RuntimeError:  # a container's user without an entry in its list of users
-        raise UserError("this user has no home folder: say where with --data.cache_dir") from None
-    return Path(base) / "lightning_embed"
 
 
 def _is_fit(trainer: L.Trainer) -> bool:

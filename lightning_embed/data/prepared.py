@@ -37,7 +37,7 @@ from lightning_embed.data import checksums
 from lightning_embed.data.source import About, Document, Source, drained, read, utf8_size
 from lightning_embed.data.token_files import SPLITS, Report, Split, SplitWriter, fits_together
 from lightning_embed.data.tokenizer import TextTokenizer
-from lightning_embed.errors import one_line, writing
+from lightning_embed.errors import UserError, one_line, writing
 
 TRAINED = ("bpe", "characters")  # tokenizers that are made here, all others are given
 Named: TypeAlias = str | TextTokenizer
@@ -68,6 +68,15 @@ class Prepared:
     @property
     def key(self) -> str:
         return self.path.name
+
+
+def default_cache_dir() -> Path:
+    """The folder of all prepared folders where nobody names one."""
+    try:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:  # a container's user without an entry in its list of users
+        raise UserError("this user has no home folder: say where with --data.cache_dir") from None
+    return Path(base) / "lightning_embed"
 
 
 def open_prepared(path: Path) -> Prepared:

@@ -7,7 +7,8 @@ together and picks the kernel.
 On a CUDA device in half precision segments go to `varlen_attn`, which never computes a pair of
 different segments (written to its documentation; not run on a GPU yet).
 
-Shapes: B rows, T positions, H heads, K key/value heads, C channels a head (`head_dim`), D = H·C.
+Shapes: B rows, T positions, D features, H heads, K key/value heads, C channels a head (`head_dim`),
+by default D / H.
 """
 
 import torch
@@ -109,23 +110,30 @@ class Attention(nn.Module):
         d_model: int,
         n_heads: int,
         n_kv_heads: int | None = None,
+        head_dim: int | None = None,
         *,
         qk_norm: bool = True,
         norm_eps: float = 1e-6,
     ) -> None:
         super().__init__()
         n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
-        if n_heads < 1 or d_model % n_heads or (d_model // n_heads) % 2:
+        if head_dim is None:
+            if n_heads < 1 or d_model % n_heads or (d_model // n_heads) % 2:
+                raise UserError(
+                    f"d_model {d_model} must be n_heads {n_heads} times an even number; change"
+                    " --model.d_model or --model.n_heads, or give --model.head_dim"
+                )
+            head_dim = d_model // n_heads
+        if head_dim < 2 or head_dim % 2:
             raise UserError(
-                f"d_model {d_model} must be n_heads {n_heads} times an even number;"
-                " change --model.d_model or --model.n_heads"
+                f"--model.head_dim must be even and at least 2, not {head_dim}: it turns pairs"
             )
         if n_kv_heads < 1 or n_heads % n_kv_heads:
             raise UserError(
                 f"n_heads {n_heads} must be a multiple of n_kv_heads {n_kv_heads};"
                 " change --model.n_kv_heads"
             )
-        self.head_dim = d_model // n_heads
+        self.head_dim = head_dim
         self.q_proj = nn.Linear(d_model, n_heads * self.head_dim, bias=False)
         self.k_proj = nn.Linear(d_model, n_kv_heads * self.head_dim, bias=False)
         self.v_proj = nn.Linear(d_model, n_kv_heads * self.head_dim, bias=False)

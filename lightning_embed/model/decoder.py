@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from lightning_embed.errors import require_range
@@ -34,6 +35,22 @@ from lightning_embed.padding.embedding import InitName, TokenEmbedding
 from lightning_embed.special_tokens import PAD_ID
 
 
+class _NothingDrawn(TorchFunctionMode):
+    """Draws into tensors without memory do nothing, as they would in the end; torch would import
+    its compiler for them, which takes a second."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in (
+            "normal_",
+            "uniform_",
+            "kaiming_normal_",
+            "kaiming_uniform_",
+        ):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
 class DecoderLM(nn.Module):
     """Ids `(B, T)` to logits `(B, T, V)`.
 
@@ -45,6 +62,7 @@ class DecoderLM(nn.Module):
         n_kv_heads: key/value heads; fewer than `n_heads` is grouped-query attention; unset, as many
             as `n_heads`.
         d_ff: hidden width of the feed-forward; unset, 8/3 of `d_model`, rounded up to 32.
+        head_dim: width of a head; unset, `d_model` divided by `n_heads`.
         padding_idx: the id whose vector is zero and which is never predicted.
         tied: the output head is the embedding matrix.
         qk_norm: normalise queries and keys (then the shape is Qwen3's, else Llama's).
@@ -71,6 +89,7 @@ class DecoderLM(nn.Module):
         n_heads: int = 4,
         n_kv_heads: int | None = None,
         d_ff: int | None = None,
+        head_dim: int | None = None,
         *,
         padding_idx: int = PAD_ID,
         tied: bool = True,
@@ -91,7 +110,7 @@ class DecoderLM(nn.Module):
         require_range("--model.norm_eps", norm_eps, above=0)
         d_ff = math.ceil(d_model * 8 / 3 / 32) * 32 if d_ff is None else d_ff
         self.rope_theta, self.checkpoint_activations = rope_theta, checkpoint_activations
-        self.n_heads, self.head_dim = n_heads, d_model // n_heads
+        self.n_heads = n_heads
         self.embedding = TokenEmbedding(
             vocab_size, d_model, padding_idx, scale=scale_embedding, init=init
         )
@@ -100,12 +119,20 @@ class DecoderLM(nn.Module):
             Block(
                 d_model,
                 d_ff,
-                Attention(d_model, n_heads, n_kv_heads, qk_norm=qk_norm, norm_eps=norm_eps),
+                Attention(
+                    d_model,
+                    n_heads,
+                    n_kv_heads,
+                    head_dim,
+                    qk_norm=qk_norm,
+                    norm_eps=norm_eps,
+                ),
                 dropout,
                 norm_eps,
             )
             for _ in range(n_layers)
         )
+        self.head_dim = next(self.layers()).attention.head_dim
         self.norm = RMSNorm(d_model, eps=norm_eps)
         self.head = None if tied else nn.Linear(d_model, vocab_size, bias=False)
         self.chunk_loss: ChunkLoss = chunk_loss
@@ -124,12 +151,12 @@ class DecoderLM(nn.Module):
         return {k: v for k, v in bound.arguments.items() if k not in ("vocab_size", "padding_idx")}
 
     @classmethod
-    def outline(cls, vocab_size: int, settings: dict[str, Any]) -> Self:
-        """The network with one layer, without memory: its shapes are known, and impossible settings
-        refused."""
-        n_layers = cls.settings(**settings)["n_layers"]
-        with torch.device("meta"):
-            return cls(vocab_size, **settings | {"n_layers": min(1, n_layers)})
+    def outline(cls, vocab_size: int, settings: dict[str, Any], n_layers: int = 1) -> Self:
+        """The network with its first `n_layers` layers, without memory: its shapes are known,
+        impossible settings refused, and nothing is drawn."""
+        n_layers = min(n_layers, cls.settings(**settings)["n_layers"])
+        with torch.device("meta"), _NothingDrawn():
+            return cls(vocab_size, **settings | {"n_layers": n_layers})
 
     @classmethod
     def parameter_count(cls, vocab_size: int, settings: dict[str, Any]) -> int:
@@ -197,14 +224,14 @@ class DecoderLM(nn.Module):
 
     def training_flops(self, tokens: float, pairs: float) -> float:
         """Floating-point operations of forward and backward: 2 for each weight of a product and
-        token, 4 D for each layer's query-key pair, three times.
+        token, 4 D (heads' widths together) for each layer's query-key pair, three times.
 
         Args:
             tokens: real ones.
             pairs: of queries and keys under the causal mask, both real and of one window.
         """
         matrices = sum(p.numel() for p in self.blocks.parameters() if p.ndim == 2)
-        width = self.embedding.embedding_dim
+        width = self.n_heads * self.head_dim
         return 3 * (
             2 * tokens * (matrices + self.head_weight.numel())
             + 4 * pairs * width * len(self.blocks)

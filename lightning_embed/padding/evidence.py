@@ -12,11 +12,10 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from lightning_embed.padding.embedding import clear_padding_moments
-from lightning_embed.padding.padded import PaddedEmbedding, row_of
+from lightning_embed.padding.padded import PaddedEmbedding, is_sharded, row_of
 
 Cause = Literal[
     "reinit",
@@ -177,7 +176,7 @@ class RowWatch:
 
     def _other_rows(self) -> Tensor | None:
         weight = self.embedding.weight
-        if not isinstance(weight, DTensor):
+        if not is_sharded(weight):
             return weight.detach()[self._others.start : self._others.stop].clone()
         rows = [row_of(weight, i) for i in self._others]
         here = [row for row in rows if row is not None]
@@ -195,7 +194,7 @@ class RowWatch:
         weight = self.embedding.weight
         if weight is not self._weight:
             # FSDP2 replaces its shard by the whole matrix while a forward pass needs it.
-            gathered = isinstance(weight, DTensor) != isinstance(self._weight, DTensor)
+            gathered = is_sharded(weight) != is_sharded(self._weight)
             if not gathered or weight.shape != self._weight.shape:
                 seen |= Seen.REPLACED
             self._weight = weight
@@ -226,7 +225,7 @@ class RowWatch:
         if self.reference.device.type != "cpu":
             return False
         weight = self.embedding.weight
-        address = None if isinstance(weight, DTensor) else weight.data_ptr()
+        address = None if is_sharded(weight) else weight.data_ptr()
         if address is None or address != self._address:
             row = self.embedding.row()
             if row is None or row.dtype != self.reference.dtype:
@@ -274,7 +273,7 @@ class RowWatch:
     @torch.no_grad()
     def look_at_saved(self, weight: Tensor, step: int, averaging: bool) -> None:
         """Compare a weight about to be written to a checkpoint, which may be an average."""
-        if isinstance(weight, DTensor) or weight.device != self.reference.device:
+        if is_sharded(weight) or weight.device != self.reference.device:
             return  # a sharded row is compared on the rank that holds it
         mask = torch.full_like(self._seen, int(Seen.AVERAGED if averaging else 0))
         self._compare(step, mask, row_of(weight, self.embedding.padding_idx))

@@ -3,13 +3,18 @@
 Of a matrix sharded by FSDP2 it gives the row on the rank that holds it, and None on the others.
 """
 
-from typing import NamedTuple
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, Shard
 
 from lightning_embed.library_internals import COMPILED_PREFIX, shard_extent, sparse_parts
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 
 class PaddedEmbedding(NamedTuple):
@@ -42,12 +47,21 @@ class PaddedEmbedding(NamedTuple):
         return row_of(grad, self.padding_idx)
 
 
+def is_sharded(weight: Tensor) -> TypeGuard[DTensor]:
+    """Whether it is a `DTensor`. Their module takes a second to import, so it is not imported to
+    ask: without it there is none."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(weight, module.DTensor)
+
+
 @torch.no_grad()
 def row_of(weight: Tensor, index: int) -> Tensor | None:
     """Row `index` of a matrix; of a sharded one, this rank's part of it, or None."""
     weight = weight.detach()
-    if not isinstance(weight, DTensor):
+    if not is_sharded(weight):
         return weight[index]
+    from torch.distributed.tensor import Shard
+
     local = weight.to_local()
     for dim, placement in enumerate(weight.placements):
         if isinstance(placement, Shard) and placement.dim == 0:

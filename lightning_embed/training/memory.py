@@ -4,7 +4,8 @@ The figures follow from shapes alone, so they are known before anything is built
 what each operation of a block keeps for the backward pass; `HEAP` and `UPDATE` were fitted to peaks
 that were measured.
 
-Shapes: B rows, T positions, D features, F of the feed-forward, H heads, K key/value heads, V words.
+Shapes: B rows, T positions, D features, Q of all queries (by default D), F of the feed-forward, H
+heads, K key/value heads, V words.
 """
 
 from collections.abc import Callable
@@ -41,6 +42,7 @@ class _Block(NamedTuple):
     """What decides how much a block keeps: sizes, and bytes of a number."""
 
     d: int
+    q: int
     f: int
     kv: int  # features of keys, K heads of them
     heads: int
@@ -62,32 +64,33 @@ class _Block(NamedTuple):
 
     def eager(self) -> float:
         """Bytes kept for each position."""
-        d, f, kv, stored, computed = self.d, self.f, self.kv, self.stored, self.computed
+        d, q, f, kv = self.d, self.q, self.f, self.kv
+        stored, computed = self.stored, self.computed
         norm = max(4, stored)  # norms compute in float32 at least
         kept = 2 * d * (norm if self.written_out else stored + norm)
         kept += 2 * d * norm if stored < norm else 0
         # Autocast converts the input of each of five projections.
         kept += 5 * computed * d if computed < stored else 2 * stored * d
-        kept += (1 if self.written_out else 2) * norm * (d + kv) if self.qk_norm else 0
-        kept += computed * (d + 4 * f)  # the other two inputs, the gate before and after silu, up
+        kept += (1 if self.written_out else 2) * norm * (q + kv) if self.qk_norm else 0
+        kept += computed * (q + 4 * f)  # the other two inputs, the gate before and after silu, up
         kept += 2 * computed * d if self.dropout else 0
         return kept + self._attention(scores=0.75)  # in two blocks
 
     def compiled(self) -> float:
         """The same where what is cheap is computed again."""
-        d, kv, computed = self.d, self.kv, self.computed
-        kept = self.stored * d + computed * (5 * d + kv + 3 * self.f)
+        d, computed = self.d, self.computed
+        kept = self.stored * d + computed * (3 * d + 2 * self.q + self.kv + 3 * self.f)
         kept += 2 * d if self.dropout else 0
         return kept + self._attention(scores=1.0)
 
     def _attention(self, scores: float) -> float:
-        d, kv, heads, computed = self.d, self.kv, self.heads, self.computed
+        q, kv, heads, computed = self.q, self.kv, self.heads, self.computed
         vectors = 4 * (2 + 2 * heads)  # of the norms
         if self.explicit:
-            return vectors + 3 * computed * d + scores * heads * self.width * computed
+            return vectors + 3 * computed * q + scores * heads * self.width * computed
         if self.on_gpu:
-            return vectors + 4 * computed * d + 4 * heads
-        return vectors + 2 * computed * (d + kv) + 4 * heads + self.width * computed
+            return vectors + 4 * computed * q + 4 * heads
+        return vectors + 2 * computed * (q + kv) + 4 * heads + self.width * computed
 
 
 def _bytes(precision: str) -> tuple[int, int]:
@@ -133,6 +136,7 @@ def training_memory(
     stored, computed = _bytes(precision)
     block = _Block(
         d=d,
+        q=layer.attention.q_proj.out_features,
         f=layer.feed_forward.gate_proj.out_features,
         kv=layer.attention.k_proj.out_features,
         heads=heads,
@@ -169,7 +173,7 @@ def training_memory(
         else:
             kept *= layers
         norm = (1 if block.written_out else 2) * max(4, stored) * d
-        ends = positions * (norm + computed * d + 4 * d // heads)
+        ends = positions * (norm + computed * d + 4 * block.q // heads)
         if on_gpu:
             chunk = max(1, MAX_LOGITS_ON_GPU // vocab_size)
         else:

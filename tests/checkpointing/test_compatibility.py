@@ -19,7 +19,7 @@ from lightning_embed.checkpointing.compatibility import (
     check,
     trainer_settings,
 )
-from lightning_embed.checkpointing.files import AtomicCheckpointIO
+from lightning_embed.checkpointing.lightning_io import AtomicCheckpointIO
 from lightning_embed.errors import UserError
 
 WEIGHT = torch.nn.Parameter(torch.zeros(3, 2))

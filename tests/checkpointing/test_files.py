@@ -12,7 +12,8 @@ from workshop import Harm
 
 from lightning_embed import LanguageModel
 from lightning_embed.checkpointing.compatibility import FORMAT, FORMAT_KEY
-from lightning_embed.checkpointing.files import AtomicCheckpointIO, is_whole, read_checkpoint
+from lightning_embed.checkpointing.files import is_whole, read_checkpoint
+from lightning_embed.checkpointing.lightning_io import AtomicCheckpointIO
 from lightning_embed.errors import UserError
 
 STATE = {"weight": torch.arange(1000, dtype=torch.float32), "step": 7, "name": "words"}

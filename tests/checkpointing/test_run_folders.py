@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lightning_embed.checkpointing.compatibility import FORMAT, FORMAT_KEY
-from lightning_embed.checkpointing.files import AtomicCheckpointIO
+from lightning_embed.checkpointing.lightning_io import AtomicCheckpointIO
 from lightning_embed.checkpointing.run_folders import (
     CLAIM,
     Run,

@@ -14,9 +14,8 @@ from workshop import Workshop, write_corpus
 from lightning_embed import atomic
 from lightning_embed.data import checksums, prepared
 from lightning_embed.data.checksums import CHECKSUMS
-from lightning_embed.data.datamodule import default_cache_dir
 from lightning_embed.data.files import FilesCorpus
-from lightning_embed.data.prepared import damage, open_prepared, prepare
+from lightning_embed.data.prepared import damage, default_cache_dir, open_prepared, prepare
 from lightning_embed.data.token_files import SplitWriter
 from lightning_embed.data.tokenizer import TextTokenizer
 from lightning_embed.errors import UserError, writing

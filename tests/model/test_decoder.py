@@ -170,6 +170,37 @@ def test_a_later_token_never_changes_earlier_logits(tiny_lm, position) -> None:
     assert differs[:, position:].all()  # and the change does reach every later position
 
 
+@pytest.mark.parametrize("head_dim", [4, 32])
+def test_heads_may_be_of_another_width_than_the_stream_divided_by_them(tiny_lm, head_dim) -> None:
+    model = tiny_lm(head_dim=head_dim, n_kv_heads=1)
+    attention = model.blocks[0].attention
+    assert attention.q_proj.weight.shape == (2 * head_dim, 16)
+    assert attention.k_proj.weight.shape == (head_dim, 16)
+    assert attention.o_proj.weight.shape == (16, 2 * head_dim)
+    assert attention.q_norm.weight.shape == (head_dim,)
+    ids = torch.randint(2, 22, (2, 8), generator=torch.Generator().manual_seed(3))
+    changed = ids.clone()
+    changed[:, 4] += 1
+    before, after = model(ids), model(changed)
+    assert torch.equal(before[:, :4], after[:, :4])
+    assert (before != after).any(dim=-1)[:, 4:].all()
+    pairs = model.training_flops(0, 1) / 3 / len(model.blocks)
+    assert pairs == 4 * 2 * head_dim
+
+
+def test_heads_of_the_usual_width_are_the_default(tiny_lm) -> None:
+    one, other = tiny_lm(), tiny_lm(head_dim=8)
+    assert all(torch.equal(x, other.state_dict()[name]) for name, x in one.state_dict().items())
+
+
+@pytest.mark.parametrize("head_dim", [0, -2, 3])
+def test_heads_of_an_odd_width_are_refused(tiny_lm, head_dim) -> None:
+    with pytest.raises(
+        UserError, match=f"--model.head_dim must be even and at least 2.*{head_dim}"
+    ):
+        tiny_lm(head_dim=head_dim)
+
+
 def test_order_matters(tiny_lm) -> None:
     """Without positions the last logits would be the same for any order of what came before."""
     model = tiny_lm(n_layers=1)

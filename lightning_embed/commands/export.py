@@ -1,0 +1,41 @@
+"""The `export` command: a trained network as a folder that other programs load."""
+
+from pathlib import Path
+
+from lightning_embed.console import say, short
+from lightning_embed.pretrained.checkpoint import read_checkpoint
+from lightning_embed.pretrained.export import Format, require_free
+from lightning_embed.pretrained.export import export as write
+from lightning_embed.pretrained.held_out import measure
+
+
+def export(
+    checkpoint: str, output: str, format: Format = "huggingface", overwrite: bool = False
+) -> None:
+    """Write a trained network as a folder that transformers loads.
+
+    Args:
+        checkpoint: a run's folder, whose best is taken; a .ckpt; or best or last of the latest run.
+        output: the folder to write.
+        format: of the folder.
+        overwrite: replace an older export there.
+    """
+    require_free(Path(output), overwrite)  # before anything is read or measured
+    pretrained = read_checkpoint(checkpoint)
+    held_out = measure(pretrained)
+    if held_out is None:
+        say("held out", "not measured: the tokens of its run are not on this machine")
+    else:
+        say(
+            "held out",
+            f"loss {held_out.loss:.4f}   bits per byte {held_out.bits_per_byte:.4f}   of"
+            f" {short(held_out.tokens)} tokens of {held_out.text}",
+        )
+        say(
+            "",
+            f"as exported {held_out.shift:.1e} nats a token more: padding's logit is 0 there, not"
+            " minus infinity",
+        )
+    write(pretrained, output, format=format, overwrite=overwrite, evaluation=held_out)
+    size = sum(file.stat().st_size for file in Path(output).iterdir())
+    say("written", f"{output}   {size / 1e6:.0f} MB; its README.md says how to use it")

@@ -1,0 +1,118 @@
+"""Writes a trained network for other programs: a folder that is whole or not there.
+
+config.json  generation_config.json  model.safetensors   the network, see `huggingface.py`
+tokenizer.json  tokenizer_config.json                    its tokenizer
+README.md                                                the model card, see `model_card.py`
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from lightning_embed.atomic import put_in_place, sweep_orphans, work_folder
+from lightning_embed.errors import UserError, writing
+from lightning_embed.pretrained.held_out import HeldOut
+from lightning_embed.pretrained.huggingface import (
+    CONFIG,
+    config_of,
+    generation_config,
+    tensors_of,
+    tokenizer_config,
+    tokenizer_json,
+)
+from lightning_embed.pretrained.model_card import model_card
+from lightning_embed.pretrained.weights import Pretrained
+
+Format = Literal["huggingface"]
+
+WEIGHTS = "model.safetensors"
+FILES = (
+    *(CONFIG, "generation_config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json"),
+    "README.md",
+)
+
+
+def export(
+    pretrained: Pretrained,
+    output: str | os.PathLike[str],
+    *,
+    format: Format = "huggingface",
+    overwrite: bool = False,
+    evaluation: HeldOut | None = None,
+) -> Path:
+    """Write the folder `output`; until all of it is written, nothing is there.
+
+    Args:
+        pretrained: the network.
+        output: the folder, which must not exist.
+        format: "huggingface", which transformers 4.57 and later load without code of this project.
+        overwrite: replace an older export.
+        evaluation: what the model card says about its quality.
+
+    Returns:
+        `output`.
+
+    Raises:
+        UserError: there is something at `output`, or it cannot be written.
+    """
+    if format not in get_args(Format):
+        raise UserError(f"--format is {format!r}; choose {' or '.join(get_args(Format))}")
+    target = Path(output)
+    require_free(target, overwrite)
+    with writing(target, "--output"):
+        target.absolute().parent.mkdir(parents=True, exist_ok=True)
+        sweep_orphans(target.absolute().parent)
+        with work_folder(target.absolute()) as work:
+            _write(pretrained, work, evaluation)
+            put_in_place(work, target.absolute())
+    return target
+
+
+def require_free(target: Path, overwrite: bool) -> None:
+    """Refuse to write over what is there, unless that is an older export and `overwrite` is set.
+
+    Raises:
+        UserError: what is in the way.
+    """
+    if target.is_dir() and not any(target.iterdir()):
+        return
+    if not target.exists() and not target.is_symlink():
+        return
+    if not overwrite:
+        raise UserError(f"{target} exists already: give another --output, or --overwrite")
+    if not target.is_dir() or target.is_symlink():
+        raise UserError(f"{target} is no folder: give another --output")
+    others = sorted(file.name for file in target.iterdir() if file.name not in FILES)
+    if others:
+        raise UserError(
+            f"{target} holds {others[0]}, which no export wrote: it is not replaced, give another"
+            " --output"
+        )
+
+
+def _write(pretrained: Pretrained, folder: Path, evaluation: HeldOut | None) -> None:
+    from safetensors.torch import save
+
+    texts = {
+        CONFIG: _json(config_of(pretrained)),
+        "generation_config.json": _json(generation_config(pretrained.tokenizer)),
+        "tokenizer.json": tokenizer_json(pretrained.tokenizer),
+        "tokenizer_config.json": _json(tokenizer_config(pretrained)),
+        "README.md": model_card(pretrained, evaluation),
+    }
+    for name, text in texts.items():
+        _put(folder / name, text.encode())
+    # Written here, because safetensors' own function makes a file that nobody else may read.
+    _put(folder / WEIGHTS, save(tensors_of(pretrained.network), {"format": "pt"}))
+
+
+def _json(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def _put(path: Path, content: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,333 @@
+"""A network as a Hugging Face folder has it, in the family of Qwen3 with query-key norms and else
+that of Llama: names, config and tokenizer, both ways.
+
+Neither transformers nor Lightning is needed. Two things differ between the sides. A scaled
+embedding is folded into the weights: the matrix is multiplied by sqrt(D), and where the head is the
+same matrix the final norm is divided by it. And padding's logit is minus infinity here, but 0
+there: an exported folder forbids the id when text is generated (`export.py`), and its loss on text
+is higher by what that 0 takes (`held_out.py` measures it).
+
+Shapes: V words, D features.
+"""
+
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, processors
+from torch import Tensor
+
+from lightning_embed.data.tokenizer import PAD_NAMES, TextTokenizer
+from lightning_embed.errors import UserError
+from lightning_embed.model.decoder import DecoderLM
+from lightning_embed.pretrained.tensors import open_tensors, read_json
+from lightning_embed.pretrained.weights import Pretrained
+from lightning_embed.processes import command
+from lightning_embed.special_tokens import PAD_ID
+
+CONFIG = "config.json"
+
+FAMILIES = {True: ("qwen3", "Qwen3ForCausalLM"), False: ("llama", "LlamaForCausalLM")}  # qk_norm
+
+NAMES = (  # parts of tensors' names, ours and theirs; more in a name are the same
+    ("embedding.", "model.embed_tokens."),
+    ("blocks.", "model.layers."),
+    (".attention_norm.", ".input_layernorm."),
+    (".attention.", ".self_attn."),
+    (".feed_forward_norm.", ".post_attention_layernorm."),
+    (".feed_forward.", ".mlp."),
+    ("norm.", "model.norm."),
+    ("head.", "lm_head."),
+)
+
+SETTINGS = {  # ours, and their name in config.json
+    "d_model": "hidden_size",
+    "n_layers": "num_hidden_layers",
+    "n_heads": "num_attention_heads",
+    "n_kv_heads": "num_key_value_heads",
+    "head_dim": "head_dim",
+    "d_ff": "intermediate_size",
+    "norm_eps": "rms_norm_eps",
+    "rope_theta": "rope_theta",
+    "tied": "tie_word_embeddings",
+}
+REQUIRED = ("d_model", "n_layers", "n_heads", "d_ff")
+BUFFERS = "rotary_emb.inv_freq"  # older files hold what follows from rope_theta
+
+
+# Writing -----------------------------------------------------------------------------------------
+
+
+def config_of(pretrained: Pretrained) -> dict[str, Any]:
+    """The content of config.json."""
+    network, tokenizer = pretrained.network, pretrained.tokenizer
+    layer = next(network.layers())
+    model_type, architecture = FAMILIES[pretrained.settings["qk_norm"]]
+    sizes = pretrained.settings | {
+        "n_kv_heads": layer.attention.k_proj.out_features // network.head_dim,
+        "head_dim": network.head_dim,
+        "d_ff": layer.feed_forward.gate_proj.out_features,
+    }
+    family = {"mlp_bias": False}
+    if model_type == "qwen3":
+        family = {"use_sliding_window": False}
+    return {
+        "architectures": [architecture],
+        "model_type": model_type,
+        "vocab_size": tokenizer.vocab_size,
+        **{theirs: sizes[ours] for ours, theirs in SETTINGS.items()},
+        # transformers 5 reads this, and 4.57 rope_theta, which is 10,000 where it is left out
+        "rope_parameters": {"rope_type": "default", "rope_theta": sizes["rope_theta"]},
+        "max_position_embeddings": pretrained.max_length,
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        **family,
+        "initializer_range": 0.02,
+        "use_cache": True,
+        "bos_token_id": tokenizer.bos_id,
+        "eos_token_id": tokenizer.eos_id,
+        "pad_token_id": tokenizer.pad_id,
+        "dtype": "float32",
+    }
+
+
+@torch.no_grad()
+def tensors_of(network: DecoderLM) -> dict[str, Tensor]:
+    """The network's tensors by their names there, float32, a scaled embedding folded in."""
+    own = {name: tensor.detach() for name, tensor in network.state_dict().items()}
+    if network.embedding.scale:
+        scale = math.sqrt(network.embedding.embedding_dim)
+        own["embedding.weight"] = (own["embedding.weight"].double() * scale).float()
+        if network.head is None:
+            own["norm.weight"] = (own["norm.weight"].double() / scale).float()
+    if network.head is not None:  # its padding row is never trained, so it is as initialised
+        own["head.weight"] = own["head.weight"].clone()
+        own["head.weight"][PAD_ID] = 0.0
+    return {theirs_of(name): x.float().contiguous() for name, x in own.items()}
+
+
+def theirs_of(name: str) -> str:
+    """A tensor's name there."""
+    return _translated(name, NAMES)
+
+
+def ours_of(name: str) -> str:
+    """A tensor's name here."""
+    return _translated(name, [(theirs, ours) for ours, theirs in NAMES])
+
+
+def _translated(name: str, table: Iterable[tuple[str, str]]) -> str:
+    for before, after in table:
+        if before[0] == "." and before in name:
+            name = name.replace(before, after)
+        elif name.startswith(before):
+            name = after + name.removeprefix(before)
+    return name
+
+
+def tokenizer_json(tokenizer: TextTokenizer) -> str:
+    """The content of tokenizer.json: as ours, and each text begins with <s>."""
+    theirs = Tokenizer.from_str(tokenizer.to_json())
+    bos = theirs.id_to_token(tokenizer.bos_id)
+    theirs.post_processor = processors.TemplateProcessing(
+        single=f"{bos} $A", pair=f"{bos} $A {bos} $B:1", special_tokens=[(bos, tokenizer.bos_id)]
+    )
+    text: str = theirs.to_str(pretty=True)
+    return text
+
+
+def tokenizer_config(pretrained: Pretrained) -> dict[str, Any]:
+    """The content of tokenizer_config.json."""
+    tokenizer = pretrained.tokenizer
+    names = Tokenizer.from_str(tokenizer.to_json()).id_to_token
+    ids = {
+        "bos_token": tokenizer.bos_id,
+        "eos_token": tokenizer.eos_id,
+        "pad_token": tokenizer.pad_id,
+        "unk_token": tokenizer.unk_id,
+    }
+    return {
+        # Left out, transformers 5 makes a tokenizer of Qwen2's out of the family, with other ids.
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        **{name: names(i) for name, i in ids.items() if i is not None},
+        "split_special_tokens": True,  # else the text "<pad>" would become id 1
+        "clean_up_tokenization_spaces": False,
+        "model_input_names": ["input_ids", "attention_mask"],
+        "model_max_length": pretrained.max_length,
+        "padding_side": "left",
+    }
+
+
+def generation_config(tokenizer: TextTokenizer) -> dict[str, Any]:
+    """The content of generation_config.json: padding, whose logit is 0 there, is never drawn."""
+    return {
+        "bos_token_id": tokenizer.bos_id,
+        "eos_token_id": tokenizer.eos_id,
+        "pad_token_id": tokenizer.pad_id,
+        "suppress_tokens": [tokenizer.pad_id],
+    }
+
+
+# Reading -----------------------------------------------------------------------------------------
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder of this kind, of whatever family."""
+    return (path / CONFIG).is_file()
+
+
+def read_folder(path: Path) -> Pretrained:
+    """The network and the tokenizer of a folder of the Llama and Qwen3 families. The padding row is
+    zeroed; `about` says what norm it had, and how many ids without a token were left out.
+
+    Raises:
+        UserError: it is of another kind or family, it computes what `DecoderLM` cannot, tensors are
+            missing, left over or of other shapes, or id 1 is not padding.
+    """
+    config = read_json(path / CONFIG)
+    if not config:
+        raise UserError(f"{path} has no {CONFIG}: not a Hugging Face folder")
+    settings = _settings(config, path)
+    tokenizer = _tokenizer(path)
+    found = open_tensors(path).entries
+    theirs = {ours_of(n): n for n in found if not n.endswith(BUFFERS)}
+    if settings["tied"] and "head.weight" in theirs:
+        pair = (found[theirs[name]].read() for name in ("head.weight", "embedding.weight"))
+        if not torch.equal(*pair):
+            raise UserError(
+                f"{path}: tie_word_embeddings is true, but lm_head.weight is not the embedding;"
+                " remove the one that is wrong"
+            )
+        del theirs["head.weight"]
+    network = DecoderLM.outline(tokenizer.vocab_size, settings, settings["n_layers"])
+    shapes = {name: tuple(x.shape) for name, x in network.state_dict().items()}
+    _require_tensors(path, shapes, {name: found[n].shape for name, n in theirs.items()})
+    weights = {
+        # Rows beyond the tokenizer's ids were added to round the vocabulary up.
+        name: found[theirs[name]].read()[: shape[0]].to(torch.float32, copy=True)
+        for name, shape in shapes.items()
+    }
+    row = weights["embedding.weight"][PAD_ID]
+    about = {
+        "folder": str(path),
+        "padding_norm": float(row.norm()),
+        "ids_left_out": found[theirs["embedding.weight"]].shape[0] - tokenizer.vocab_size,
+    }
+    row.zero_()
+    if "head.weight" in weights:
+        weights["head.weight"][PAD_ID] = 0.0
+    network.load_state_dict(weights, assign=True)
+    max_length = int(config.get("max_position_embeddings") or 2048)
+    return Pretrained(network.eval(), settings, tokenizer, max_length, about)
+
+
+def _settings(config: dict[str, Any], path: Path) -> dict[str, Any]:
+    """All of `DecoderLM`'s, with the families' defaults for what the config leaves out."""
+    families = {model_type: qk_norm for qk_norm, (model_type, _) in FAMILIES.items()}
+    family = config.get("model_type")
+    if family not in families:
+        raise UserError(
+            f"{path} is of the family {family!r}; taken are {' and '.join(sorted(families))}"
+        )
+    if problem := _unsupported(config):
+        raise UserError(f"{path} has {problem}, which this network does not have")
+    given = {ours: config[theirs] for ours, theirs in SETTINGS.items() if theirs in config}
+    for name, value in given.items():
+        if not isinstance(value, int | float | None):
+            raise UserError(f"{path / CONFIG}: {SETTINGS[name]} is {value!r}, not a number")
+    missing = [SETTINGS[name] for name in REQUIRED if name not in given]
+    if missing:
+        raise UserError(f"{path / CONFIG} lacks {', '.join(missing)}")
+    thetas = {float(x) for x in (given.get("rope_theta"), _rope(config).get("rope_theta")) if x}
+    if len(thetas) > 1:
+        raise UserError(f"{path / CONFIG} has two values of rope_theta, {sorted(thetas)}")
+    defaults = {
+        "tied": False,
+        "head_dim": 128 if family == "qwen3" else None,
+        "norm_eps": 1e-6,
+    }
+    rest = {"qk_norm": families[family], "rope_theta": next(iter(thetas), 10_000.0)}
+    return DecoderLM.settings(**defaults | given | rest)
+
+
+def _rope(config: dict[str, Any]) -> dict[str, Any]:
+    """What is said about rotary positions, in transformers 4 and 5."""
+    parts = (config.get(name) for name in ("rope_scaling", "rope_parameters"))
+    return {key: x for part in parts if isinstance(part, dict) for key, x in part.items()}
+
+
+def _unsupported(config: dict[str, Any]) -> str | None:
+    """What a config asks for that `DecoderLM` does not compute, in a few words."""
+    rope = _rope(config)
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind != "default" or any(isinstance(value, dict) for value in rope.values()):
+        return f"rope scaling ({kind})"
+    if (config.get("partial_rotary_factor") or 1.0) != 1.0:
+        return "rotary positions in a part of each head"
+    if config.get("attention_bias") or config.get("mlp_bias"):
+        return "attention biases" if config.get("attention_bias") else "biases in the feed-forward"
+    slides = config.get("use_sliding_window", config["model_type"] != "qwen3")
+    if slides and config.get("sliding_window"):
+        return f"a sliding window ({config['sliding_window']})"
+    if "sliding_attention" in (config.get("layer_types") or ()):
+        return "a sliding window in some layers"
+    if config.get("hidden_act", "silu") != "silu":
+        return f"the activation {config['hidden_act']!r}"
+    return "quantized weights" if config.get("quantization_config") else None
+
+
+def _tokenizer(path: Path) -> TextTokenizer:
+    """The folder's, in which id 1 must be padding."""
+    file = path / "tokenizer.json"
+    if not file.is_file():
+        raise UserError(f"{path} has no tokenizer.json: its weights mean nothing without their ids")
+    data = read_json(file)
+    data["post_processor"] = None  # no part of encoding a text here, but of the fingerprint
+    model = data.get("model")
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    words = dict(enumerate(x[0] for x in vocabulary)) if isinstance(vocabulary, list) else {}
+    words |= {i: x for x, i in vocabulary.items()} if isinstance(vocabulary, dict) else {}
+    words |= {token["id"]: token["content"] for token in data.get("added_tokens") or ()}
+    if PAD_ID in words and words[PAD_ID] not in PAD_NAMES:
+        raise UserError(
+            f"{path}: id {PAD_ID} is {words[PAD_ID]!r}, but padding here, so that its weights"
+            f" cannot be taken{_way_out(path)}"
+        )
+    return TextTokenizer.from_json(json.dumps(data, ensure_ascii=False), str(file))
+
+
+def _way_out(path: Path) -> str:
+    """Where its tokenizer at least can be had."""
+    try:
+        TextTokenizer.adopt(str(path))
+    except UserError:
+        return ""
+    adopt = command("tokenizer", "--adopt", path)
+    return f"; its tokenizer can, for a new model: {adopt}, then --data.tokenizer tokenizer.json"
+
+
+def _require_tensors(
+    path: Path, wanted: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]
+) -> None:
+    """Raises UserError unless there are exactly those; embedding and head may have more rows."""
+    if "head.weight" in wanted and "head.weight" not in found:
+        raise UserError(
+            f"{path}: tie_word_embeddings is false, but there is no lm_head.weight: set it to true"
+            " if the embedding is the head; transformers would draw a random one"
+        )
+    for name in sorted(wanted.keys() | found.keys()):
+        if name not in found:
+            raise UserError(f"{path} lacks the tensor {theirs_of(name)}")
+        if name not in wanted:
+            raise UserError(f"{path} has a tensor {theirs_of(name)} more than this network")
+        rows = name in ("embedding.weight", "head.weight") and len(found[name]) == 2
+        fits = found[name][1:] == wanted[name][1:] and found[name][0] >= wanted[name][0]
+        if found[name] != wanted[name] and not (rows and fits):
+            raise UserError(
+                f"{path}: {theirs_of(name)} has the shape {found[name]}, not {wanted[name]} as its"
+                " config and tokenizer say"
+            )
