@@ -42,7 +42,7 @@ def add_options(parser: LightningArgumentParser, command: str) -> None:
             "--against",
             type=str | None,
             default=None,
-            help="Another checkpoint, evaluated on the same text and compared with the first.",
+            help="Another checkpoint, run or Hugging Face folder, compared on the same text.",
         )
         parser.add_argument(
             "--json", type=bool, default=False, help="One JSON object in place of lines."

@@ -375,7 +375,7 @@ class EmbedCLI(LightningCLI):
         with refusals_in_one_line():
             self.trainer.test(model, datamodule, **kwargs)
             if other is not None:
-                kwargs["ckpt_path"] = other.path
+                kwargs["ckpt_path"] = other.ckpt_path
                 self.trainer.test(other.model, other.data, **kwargs)
         its = tested(self.run.checkpoint, model, datamodule)
         others = tested(other.path, other.model, other.data) if other is not None else None

@@ -12,6 +12,7 @@ from lightning_embed.data.tokenizer import TextTokenizer
 from lightning_embed.errors import UserError
 from lightning_embed.evaluation.breakdown import Scored
 from lightning_embed.evaluation.report import Tested
+from lightning_embed.pretrained.huggingface import is_folder, read_folder
 from lightning_embed.processes import is_main_process
 from lightning_embed.training.lightning_module import LanguageModel
 
@@ -55,25 +56,45 @@ def score_files(data: TextDataModule, config: Any, tokenizer_json: str | None) -
 
 @dataclass(frozen=True)
 class Contestant:
-    """A model that is yet to be evaluated, and the text in its tokens."""
+    """A model that is yet to be evaluated, and the text in its tokens.
+
+    Attributes:
+        path: where it was found.
+        ckpt_path: what Lightning is to load into `model`; None where its weights are there already.
+    """
 
     path: Path
+    ckpt_path: Path | None
     model: LanguageModel
     data: TextDataModule
 
 
 def contestant(wanted: str, root: Path, first: TextDataModule) -> Contestant:
-    """The checkpoint to compare with, and the text of `first` in its tokenizer's tokens and in
-    windows of the length it was trained with.
+    """The checkpoint, run or Hugging Face folder to compare with, and the text of `first` in its
+    tokenizer's tokens and in windows of the length it was trained with.
 
     Raises:
         UserError: there is none, it cannot be used, or it carries no tokenizer.
     """
+    path = Path(wanted)
+    if is_folder(path):
+        found = read_folder(path)
+        tokenizer, size = found.tokenizer, found.max_length
+        model = LanguageModel(tokenizer.vocab_size, size, **found.settings)
+        model.network.load_state_dict(found.network.state_dict())
+        return Contestant(path, None, model, _again(first, tokenizer, size))
     path = find_checkpoint(wanted, "generate", root)
     candidate = Candidate(path, "generate")
     check(candidate, "file", "content")
     settings = dict(candidate.checkpoint["hyper_parameters"])
-    max_length = settings["max_length"] or first.max_length
+    tokenizer = TextTokenizer.from_json(candidate.checkpoint["tokenizer"])
+    data = _again(first, tokenizer, settings["max_length"] or first.max_length)
+    # The vocabulary is that of the data, which is known once this is set up.
+    return Contestant(path, path, LanguageModel(**settings | {"vocab_size": None}), data)
+
+
+def _again(first: TextDataModule, tokenizer: TextTokenizer, max_length: int) -> TextDataModule:
+    """The text of `first` once more, otherwise cut."""
     data = TextDataModule(
         max_length=max_length,
         tokens_per_batch=max(first.settings.tokens, max_length),
@@ -82,10 +103,8 @@ def contestant(wanted: str, root: Path, first: TextDataModule) -> Contestant:
         cache_dir=str(first.cache_dir),
     )
     if is_main_process():  # others learn of it in `TextDataModule.setup`
-        tokenizer = TextTokenizer.from_json(candidate.checkpoint["tokenizer"])
         data.score_again(first.prepared, tokenizer)
-    # The vocabulary is that of the data, which is known once this is set up.
-    return Contestant(path, LanguageModel(**settings | {"vocab_size": None}), data)
+    return data
 
 
 def tested(path: Path | None, model: LanguageModel, data: TextDataModule) -> Tested | None:

@@ -110,6 +110,17 @@ def test_a_checkpoint_is_no_better_than_itself(shop: Workshop) -> None:
     assert max(map(len, told.out.splitlines())) <= 80 + len(str(shop.root))
 
 
+def test_an_exported_folder_is_no_better_than_what_was_exported(
+    shop: Workshop, tmp_path: Path
+) -> None:
+    told = run("export", "--checkpoint", shop.root / "done", "--output", tmp_path / "out")
+    assert told.status == 0, told.err
+    found = as_json(shop, "--against", tmp_path / "out")
+    assert found["against"]["checkpoint"] == str(tmp_path / "out")
+    assert found["against"]["max_length"] == found["max_length"]
+    assert found["against"]["loss"]["value"] == pytest.approx(found["loss"]["value"], abs=1e-6)
+
+
 # -- tokens ----------------------------------------------------------------------------------------
 
 
