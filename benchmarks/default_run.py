@@ -19,8 +19,7 @@ from pathlib import Path
 
 from results import Measured, Row, record
 
-from lightning_embed.training.generate import generate_texts
-from lightning_embed.training.lightning_module import LanguageModel
+from lightning_embed import load
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = 20
@@ -63,11 +62,7 @@ def main() -> None:
             raise SystemExit(process.returncode)
         took = time.perf_counter() - began
         best = next(Path(folder).glob("runs/*/checkpoints/best.ckpt"))
-        module = LanguageModel.load_from_checkpoint(best, weights_only=True, map_location="cpu")
-        texts = [
-            generate_texts(module, [""], max_length=module.hparams["max_length"], seed=seed)[0]
-            for seed in range(SAMPLES)
-        ]
+        texts = load(best, device="cpu").generate([""] * SAMPLES)
     good = sum(map(parses, texts))
     for number, text in enumerate(texts):
         verdict = "parses" if parses(text) else "does not parse"

@@ -10,6 +10,7 @@ from typing import Any
 __version__ = "0.2.0"
 
 _HOMES = {
+    "load": "inference.text_model",
     "TokenEmbedding": "padding.embedding",
     "DecoderLM": "model.decoder",
     "LanguageModel": "training.lightning_module",

@@ -19,6 +19,7 @@ import torch
 
 if TYPE_CHECKING:  # torch alone must do for whoever imports this
     import lightning as L
+    from jsonargparse import ArgumentParser
     from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
     from lightning.pytorch.loggers import TensorBoardLogger
     from lightning.pytorch.strategies import ModelParallelStrategy
@@ -100,7 +101,7 @@ def command_parser(cli: LightningCLI, command: str) -> LightningArgumentParser:
 # jsonargparse, torchmetrics ----------------------------------------------------------------------
 
 
-def option_names(parser: LightningArgumentParser) -> list[str]:
+def option_names(parser: ArgumentParser) -> list[str]:
     """All options of a parser by their dotted names."""
     return [action.dest for action in parser._actions]
 

@@ -23,6 +23,7 @@ ROOMS = [
     "checkpointing",
     "data",
     "pretrained",
+    "inference",
     "evaluation",
     "training",
     "watching",

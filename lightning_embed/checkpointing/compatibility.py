@@ -38,6 +38,7 @@ FORMAT_KEY = "lightning_embed_format"
 
 # Hyperparameters that decide a network's shape: a checkpoint fits no other.
 SHAPE = DecoderLM.settings().keys() - set(DecoderLM.FREE)
+FIXED = SHAPE | {"freeze"}  # which parameters have moments in a checkpoint, too
 FROM_DATA = ("vocab_size", "max_length")
 AS_BEGUN = ("schedule_steps", "muon_dtype", "muon_turns")  # left unset: as when the run began
 
@@ -123,10 +124,16 @@ def check(candidate: Candidate, *stages: Stage) -> None:
 
 
 def require_there(candidate: Candidate) -> None:
-    """There is a file or a folder at its path."""
-    if not candidate.path.exists():
+    """There is a file or a folder of shards at its path."""
+    path = candidate.path
+    if not path.exists():
+        raise UserError(f"no checkpoint at {path}; give a checkpoint, a run's folder, last or best")
+    if path.is_dir() and path.suffix != ".ckpt" and not any(path.glob("*.distcp")):
+        runs = sorted(folder.parent for folder in path.glob("*/checkpoints"))
         raise UserError(
-            f"no checkpoint at {candidate.path}; give a checkpoint, a run's folder, last or best"
+            f"{path} is a folder without a checkpoint"
+            f"{f' (its runs have one: {runs[0]})' if runs else ''}; give a checkpoint, a run's"
+            " folder, last or best"
         )
 
 
@@ -154,10 +161,11 @@ def take_header(candidate: Candidate) -> None:
 
 
 def require_ours(candidate: Candidate) -> None:
-    """It is a checkpoint of a LightningModule with hyperparameters, not just any archive."""
+    """It is a checkpoint of a `LanguageModel`, not just any archive or LightningModule."""
     found = candidate.checkpoint
     numbers = {name: found.get(name, 0) for name in NUMBERS}  # not every saved model was trained
-    if _lacking(found, ANY_MODEL) or _lacking(numbers, NUMBERS):
+    foreign = _lacking(found, ANY_MODEL) or _lacking(numbers, NUMBERS)
+    if foreign or "d_model" not in found["hyper_parameters"]:
         raise UserError(f"{candidate.path} is not a checkpoint that fit wrote")
 
 
@@ -210,14 +218,15 @@ def _lacking(found: Mapping[str, Any], wanted: Mapping[str, type]) -> list[str]:
 def take_or_require_shape(candidate: Candidate) -> None:
     """Its network is the one asked for; evaluation takes the checkpoint's shape if none was."""
     for key, then, now in _different_settings(candidate):
-        if key not in SHAPE:
+        if key not in FIXED:
             continue
         if not candidate.trains and now == candidate.default(key):
             candidate.model[key] = then
             continue
+        why = "a checkpoint fits no other shape" if key in SHAPE else "it has moments of the rest"
         raise UserError(
-            f"--model.{key} is {now}, but {candidate.path} was trained with {then}: a checkpoint"
-            " fits no other shape; leave it as it was or start a new run"
+            f"--model.{key} is {now}, but {candidate.path} was trained with {then}: {why}; leave it"
+            " as it was or start a new run"
         )
 
 
@@ -226,7 +235,7 @@ def tell_changes(candidate: Candidate) -> None:
     if not candidate.trains:
         return
     for key, then, now in _different_settings(candidate):
-        if key not in SHAPE:
+        if key not in FIXED:
             say("changed", f"model.{key} {then} -> {now}, applied from here on")
     before = trainer_settings_then(candidate.checkpoint)
     for key, now in candidate.trainer.items():

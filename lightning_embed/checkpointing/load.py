@@ -10,15 +10,19 @@ import torch
 
 from lightning_embed.checkpointing.compatibility import Candidate, check, damage
 from lightning_embed.checkpointing.files import is_whole, read_checkpoint
+from lightning_embed.checkpointing.run_folders import find_checkpoint
 
 
 def opened(place: Any) -> Any:
-    """A path, a folder of shards, a URL or an open file, as something Lightning loads weights from.
+    """A checkpoint, a run's folder, `best`, `last`, a URL or an open file, as something Lightning
+    loads weights from.
 
     Raises:
         UserError: it is damaged, holds code, or is not a checkpoint of ours.
     """
     is_path = isinstance(place, str | Path)
+    if is_path and "://" not in str(place):
+        place = find_checkpoint(str(place), "evaluate")
     candidate = Candidate(Path(place if is_path else "the checkpoint"), "evaluate")
     if is_path and "://" not in str(place):
         check(candidate, "file")

@@ -23,6 +23,12 @@ def add_options(parser: LightningArgumentParser, command: str) -> None:
     parser.add_argument(
         "--name", type=str | None, default=None, help="The run's name; the config's by default."
     )
+    parser.add_argument(
+        "--init_from",
+        type=str | None,
+        default=None,
+        help="fit: begin with the weights of a checkpoint, a run or a Hugging Face folder.",
+    )
     if command == "fit":
         parser.add_argument(
             "--minutes",

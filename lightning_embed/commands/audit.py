@@ -5,11 +5,13 @@ Exit status: 0 clean, 1 findings, 2 unreadable.
 
 import os
 import sys
+from contextlib import redirect_stdout
 from json import dumps
 from pathlib import Path
 
 from lightning_embed.audit.foreign import examine
 from lightning_embed.audit.judge import judge
+from lightning_embed.checkpointing.run_folders import find_checkpoint
 from lightning_embed.console import say
 from lightning_embed.errors import UserError, one_line
 
@@ -18,14 +20,17 @@ def audit(path: str, json: bool = False, padding_idx: int | None = None) -> int:
     """Tell what a model makes of its padding vector, without running any code in it.
 
     Args:
-        path: a Hugging Face folder, a Lightning checkpoint, or a file of weights.
+        path: a Hugging Face folder, a Lightning checkpoint, a run's folder, best or last of the
+            latest run, or a file of weights.
         json: one JSON object instead of lines.
         padding_idx: the padding id, where nothing in PATH tells it; negative counts from the end.
     """
     try:
         if "://" in path:
             raise UserError(f"{path} is an address; download it and give the folder or file")
-        subject = examine(Path(path).expanduser(), padding_idx)
+        with redirect_stdout(sys.stderr):  # which has room for notes
+            found = find_checkpoint(path and str(Path(path).expanduser()), "evaluate")
+        subject = examine(found, padding_idx)
         facts = list(judge(subject))
     except (UserError, OSError) as error:
         if os.environ.get("LIGHTNING_EMBED_TRACEBACK"):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from lightning_embed.checkpointing.compatibility import Candidate, check
 from lightning_embed.checkpointing.lightning_io import AtomicCheckpointIO
+from lightning_embed.checkpointing.run_folders import find_checkpoint
 from lightning_embed.checkpointing.shards import read_whole
 from lightning_embed.console import say
 from lightning_embed.errors import UserError
@@ -13,10 +14,11 @@ def consolidate(checkpoint: str, output: str) -> None:
     """Put a checkpoint in shards together into one ordinary file.
 
     Args:
-        checkpoint: a .ckpt folder that fit wrote with configs/fsdp.yaml.
+        checkpoint: a .ckpt folder that fit wrote with configs/fsdp.yaml, or the run's folder, whose
+            best is taken; or best or last of the latest run.
         output: the .ckpt file to write.
     """
-    source, target = Path(checkpoint), Path(output)
+    source, target = find_checkpoint(checkpoint, "evaluate"), Path(output)
     if not source.is_dir():
         raise UserError(f"no folder of shards at {source}; give --checkpoint a .ckpt folder")
     if target.exists():

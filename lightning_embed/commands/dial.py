@@ -87,7 +87,7 @@ class Dial:
             )
         self.data = self.measuring.data = data = self.build()
         if not is_prepared(data.cache_dir / data_key(data.source, **data.tokenizer_asked)):
-            takes = preparation_seconds(data.source, data.tokenizer_name, data.vocab_size)
+            takes = preparation_seconds(data.source, **data.tokenizer_asked)
             if takes > self.left:
                 raise UserError(
                     f"{self.flag} is less than preparing the text takes, about"

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from lightning_embed.console import say, short
-from lightning_embed.pretrained.checkpoint import read_checkpoint
 from lightning_embed.pretrained.export import Format, require_free
 from lightning_embed.pretrained.export import export as write
 from lightning_embed.pretrained.held_out import measure
+from lightning_embed.pretrained.opening import open_pretrained
 
 
 def export(
@@ -15,13 +15,14 @@ def export(
     """Write a trained network as a folder that transformers loads.
 
     Args:
-        checkpoint: a run's folder, whose best is taken; a .ckpt; or best or last of the latest run.
+        checkpoint: a run's folder, whose best is taken; a .ckpt or a folder of shards; best or last
+            of the latest run; or a Hugging Face folder.
         output: the folder to write.
         format: of the folder.
         overwrite: replace an older export there.
     """
     require_free(Path(output), overwrite)  # before anything is read or measured
-    pretrained = read_checkpoint(checkpoint)
+    pretrained = open_pretrained(checkpoint)
     held_out = measure(pretrained)
     if held_out is None:
         say("held out", "not measured: the tokens of its run are not on this machine")
@@ -38,4 +39,4 @@ def export(
         )
     write(pretrained, output, format=format, overwrite=overwrite, evaluation=held_out)
     size = sum(file.stat().st_size for file in Path(output).iterdir())
-    say("written", f"{output}   {size / 1e6:.0f} MB; its README.md says how to use it")
+    say("written", f"{output}   {short(size)}B; its README.md says how to use it")

@@ -31,8 +31,10 @@ from lightning_embed.checkpointing.stop import GracefulStop
 from lightning_embed.commands import minutes
 from lightning_embed.commands.arguments import add_options
 from lightning_embed.commands.callbacks import accept, has, shows_a_bar
+from lightning_embed.commands.init_from import begin_from
 from lightning_embed.commands.lightning_errors import refusals_in_one_line
 from lightning_embed.commands.monitors import require_monitors
+from lightning_embed.commands.options import named_in
 from lightning_embed.commands.parser import (
     OneLineParser,
     add_up_lists,
@@ -40,6 +42,7 @@ from lightning_embed.commands.parser import (
     name_enums,
     require_settings_files,
     settings_files_first,
+    settings_on_command_line,
     with_values,
 )
 from lightning_embed.commands.quiet import quiet_libraries
@@ -62,6 +65,7 @@ from lightning_embed.data.datamodule import TextDataModule
 from lightning_embed.errors import UserError, writing
 from lightning_embed.evaluation.report import as_json, say_difference
 from lightning_embed.library_internals import command_parser
+from lightning_embed.pretrained.weights import Pretrained
 from lightning_embed.processes import command_of_all, is_main_process
 from lightning_embed.training.endings import flags_to_go_on, time_spent
 from lightning_embed.training.lightning_module import LanguageModel
@@ -102,6 +106,10 @@ def predict(args: list[str]) -> None:
     EmbedCLI("predict", args)
 
 
+class _Parser(OneLineParser, LightningArgumentParser):
+    """Lightning's parser, telling of mistakes as ours does."""
+
+
 class EmbedCLI(LightningCLI):
     """One command (`fit`, `validate`, `test` or `predict`) with its options.
 
@@ -113,6 +121,7 @@ class EmbedCLI(LightningCLI):
     def __init__(self, command: str, args: list[str]) -> None:
         self.command, self.args = command, args
         self.checkpoint: dict[str, Any] = {}  # what a command begins from, tensors aside
+        self.start: Pretrained | None = None  # the weights that a new run begins with
         self.out, self.shown = sys.stdout, ExitStack()  # where JSON goes, and lines beside it
         quiet_libraries()
         quiet_writer()
@@ -139,7 +148,7 @@ class EmbedCLI(LightningCLI):
             LanguageModel,
             TextDataModule,
             args=[self.command, *settings_files_first(self.args)],
-            parser_class=OneLineParser,
+            parser_class=_Parser,
             parser_kwargs={"prog": "train.py"},
             seed_everything_default=42,
             trainer_defaults={
@@ -186,6 +195,10 @@ class EmbedCLI(LightningCLI):
         """Build trainer, model and data."""
         with refusals_in_one_line():
             super().instantiate_classes()
+        if self.start is not None:
+            self.datamodule.take_tokenizer(self.start.tokenizer)
+            self.model.begin_with(self.start.network.state_dict())
+            self.start = None  # the weights are needed once
 
     # Choices a machine makes --------------------------------------------------------------------
 
@@ -214,8 +227,25 @@ class EmbedCLI(LightningCLI):
             self.precision_reason = choose_formats(config, {})
         self.sized = self.command == "fit" and config.minutes is not None
         if self.command == "fit":
+            named = named_in(self.args)
+            if config.init_from is not None:
+                named |= self._begin_from(config)
             spent = time_spent(self.checkpoint)
-            minutes.set_minutes(config, self.args, default, self._build_data, spent)
+            minutes.set_minutes(config, named, default, self._build_data, spent)
+
+    def _begin_from(self, config: Any) -> set[str]:
+        """Take weights and settings of `--init_from` for a new run; one that goes on has its own.
+        Returns the settings that are decided by it."""
+        if self.run.checkpoint is not None:
+            if "init_from" in named_in(settings_on_command_line(self.args)):
+                say(
+                    "note",
+                    f"--init_from {config.init_from} has no effect: the run goes on with the"
+                    " weights of its checkpoint",
+                )
+            return set()
+        self.start, settled = begin_from(config, self.args, self.run.folder)
+        return settled
 
     def _build_data(self) -> TextDataModule:
         """The data module of the settings as they are now, apart from the run's own. The model is
@@ -225,6 +255,8 @@ class EmbedCLI(LightningCLI):
             settings[self.command].model[name] = parser.get_default(f"model.{name}")
         with refusals_in_one_line():
             data: TextDataModule = self.parser.instantiate_classes(settings)[self.command].data
+        if self.start is not None:
+            data.take_tokenizer(self.start.tokenizer)
         return data
 
     def _check(self, path: Path, config: Any) -> None:
@@ -375,8 +407,7 @@ class EmbedCLI(LightningCLI):
         with refusals_in_one_line():
             self.trainer.test(model, datamodule, **kwargs)
             if other is not None:
-                kwargs["ckpt_path"] = other.ckpt_path
-                self.trainer.test(other.model, other.data, **kwargs)
+                self.trainer.test(other.model, other.data, verbose=False)
         its = tested(self.run.checkpoint, model, datamodule)
         others = tested(other.path, other.model, other.data) if other is not None else None
         say_evaluation(model.evaluation, datamodule, "test", details=its)

@@ -1,79 +1,119 @@
-"""The `generate` command: a prompt's continuation on the terminal."""
+"""The `generate` command: continuations of prompts on the terminal, as they come."""
 
+import json as jsonlib
 import sys
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from pathlib import Path
 
-import torch
-
-from lightning_embed.checkpointing.compatibility import Candidate, check
-from lightning_embed.checkpointing.run_folders import find_checkpoint
-from lightning_embed.data.tokenizer import TextTokenizer
-from lightning_embed.errors import require_range
-from lightning_embed.training.generate import generate_texts
-from lightning_embed.training.lightning_module import LanguageModel
+from lightning_embed.console import say
+from lightning_embed.errors import UserError, require_range
+from lightning_embed.inference.sampling import Sampling
+from lightning_embed.inference.text_model import load
+from lightning_embed.inference.texts import Piece
 
 
 def generate(
     checkpoint: str,
     prompt: str = "",
+    prompts: str | None = None,
     max_new_tokens: int = 200,
     temperature: float = 0.8,
     top_k: int = 50,
     top_p: float = 1.0,
+    repetition_penalty: float = 1.0,
+    stop: str | list[str] | None = None,
     samples: int = 1,
     seed: int = 0,
+    device: str | None = None,
+    json: bool = False,
 ) -> None:
     """Continue a prompt with a trained checkpoint.
 
     Args:
         checkpoint: a run's folder, whose best is taken; a .ckpt; or best or last of the latest run.
         prompt: text to continue; empty begins a document.
+        prompts: a file with a prompt on each line, in place of --prompt; - for standard input.
         max_new_tokens: tokens at most.
         temperature: 0 takes the most likely token, higher is more varied.
         top_k: draw only from the k most likely tokens; 0 for all.
         top_p: draw only from the most likely tokens that together reach this probability.
-        samples: how many continuations.
+        repetition_penalty: above 1 makes tokens that stand in the text already less likely.
+        stop: end the text before this string; several may be given.
+        samples: how many continuations of each prompt.
         seed: of the draws.
+        device: cpu or cuda; unset, cuda where there is one.
+        json: write a line of JSON for each continuation, once it has ended.
     """
-    for name, value, least in (
-        ("max_new_tokens", max_new_tokens, 1),
-        ("samples", samples, 1),
-        ("temperature", temperature, 0),
-        ("top_k", top_k, 0),
-    ):
-        require_range(f"--{name}", value, at_least=least)
-    require_range("--top_p", top_p, above=0, at_most=1)
-    path = find_checkpoint(checkpoint, "generate")
-    check(Candidate(path, "generate"), "file", "content")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    module = LanguageModel.load_from_checkpoint(path, map_location=device)
-    _note_unread(module, prompt)
-    texts = generate_texts(
-        module,
-        [prompt] * samples,
-        max_new_tokens=max_new_tokens,
-        max_length=module.hparams["max_length"],
-        temperature=temperature,
-        top_k=top_k or None,
-        top_p=top_p,
-        seed=seed,
-    )
-    for number, text in enumerate(texts):
-        if samples > 1:
-            print(f"--- {number + 1} of {samples}")
-        print(prompt + text)
+    require_range("--samples", samples, at_least=1)
+    sampling = Sampling(temperature, top_k, top_p, repetition_penalty, seed)
+    if prompts is not None and prompt:
+        raise UserError("--prompt and --prompts are both given: leave one out")
+    each = [prompt] if prompts is None else _lines(prompts)
+    with redirect_stdout(sys.stderr):  # where notes belong, beside the text
+        model = load(checkpoint, device=device)
+        for text in each:
+            for note in model.unread(text):
+                say("note", note)
+    rows = [text for text in each for _ in range(samples)]
+    pieces = model.stream(rows, sampling, max_new_tokens=max_new_tokens, stop=stop or ())
+    if json:
+        _write_json(rows, samples, pieces)
+    else:
+        _write_texts(rows, pieces)
 
 
-def _note_unread(module: LanguageModel, prompt: str) -> None:
-    """Tell, beside the text on standard output, which part of a prompt the model does not see."""
-    if module.tokenizer_json is None:
-        return
-    tokenizer, seen = TextTokenizer.from_json(module.tokenizer_json), module.hparams["max_length"]
-    ids = [tokenizer.bos_id, *tokenizer.encode(prompt)]
-    unknown = ids.count(tokenizer.unk_id) if tokenizer.unk_id is not None else 0
-    notes = []
-    if unknown:
-        notes.append(f"{unknown:,} of the prompt's tokens are unknown to the model's tokenizer")
-    if len(ids) > seen:
-        notes.append(f"of the prompt's {len(ids):,} tokens the model sees the last {seen:,}")
-    for note in notes:
-        print(f"{'note':<9}{note}", file=sys.stderr)
+def _lines(place: str) -> list[str]:
+    """The prompts in a file or standard input."""
+    try:
+        text = sys.stdin.read() if place == "-" else Path(place).read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--prompts {place} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"--prompts {place} is not UTF-8 (byte {error.start})") from None
+    lines = text.removesuffix("\n").split("\n") if text else []
+    if not lines:
+        raise UserError(f"--prompts {place} is empty: write a prompt on each line")
+    return lines
+
+
+def _write_texts(rows: list[str], pieces: Iterator[Piece]) -> None:
+    """Prompt and text of one row after the other. Several are computed at once, so what comes of a
+    later one waits until the one before has ended."""
+    for number, row in enumerate(_in_order(len(rows), pieces)):
+        if len(rows) > 1:
+            print(f"--- {number + 1} of {len(rows)}")
+        print(rows[number], end="", flush=True)
+        for piece in row:
+            print(piece.text, end="", flush=True)
+        print(flush=True)
+
+
+def _write_json(rows: list[str], samples: int, pieces: Iterator[Piece]) -> None:
+    for number, row in enumerate(_in_order(len(rows), pieces)):
+        found = list(row)
+        line = {
+            "prompt": rows[number],
+            "sample": number % samples,
+            "text": "".join(piece.text for piece in found),
+            "tokens": found[-1].tokens,
+            "ended": found[-1].ended,
+        }
+        print(jsonlib.dumps(line, ensure_ascii=False), flush=True)
+
+
+def _in_order(count: int, pieces: Iterator[Piece]) -> Iterator[Iterator[Piece]]:
+    """The pieces of row 0 as they come, then those of row 1, ...; each must be used up before the
+    next is asked for."""
+    waiting: list[list[Piece]] = [[] for _ in range(count)]
+
+    def of(number: int) -> Iterator[Piece]:
+        while True:
+            while not waiting[number]:
+                piece = next(pieces)
+                waiting[piece.row].append(piece)
+            yield (piece := waiting[number].pop(0))
+            if piece.ended:
+                return
+
+    return (of(number) for number in range(count))

@@ -14,8 +14,9 @@ from lightning_embed.data.batch import Batch
 from lightning_embed.data.datamodule import TextDataModule
 from lightning_embed.errors import UserError, one_line
 from lightning_embed.hardware import free_memory
+from lightning_embed.inference.sampling import Sampling
+from lightning_embed.inference.texts import continue_texts
 from lightning_embed.model.decoder import DecoderLM
-from lightning_embed.training.generate import generate_texts
 from lightning_embed.training.memory import training_memory
 from lightning_embed.training.rehearsal import Rehearsal, full_rows
 from lightning_embed.training.sizing import Cost, Shape, work
@@ -166,13 +167,13 @@ class Measuring:
         samples = self.config.samples
         began = time.perf_counter()
         if samples.max_new_tokens:
-            rehearsal.module.tokenizer_json = self.data.prepared.tokenizer.to_json()
-            generate_texts(
-                rehearsal.module,
+            continue_texts(
+                rehearsal.network,
+                self.data.prepared.tokenizer,
                 samples.prompts or [""],
+                Sampling(temperature=samples.temperature),
                 max_new_tokens=samples.max_new_tokens,
                 max_length=self.data.max_length,
-                temperature=samples.temperature,
             )
         sample = time.perf_counter() - began
         rehearsal.module.train()

@@ -25,7 +25,7 @@ A_YEAR = 525_600.0
 
 def set_minutes(
     config: Any,
-    args: list[str],
+    named: set[str],
     default: Callable[[str], Any],
     build: Callable[[], TextDataModule],
     spent: float = 0.0,
@@ -34,7 +34,7 @@ def set_minutes(
 
     Args:
         config: all settings of `fit`, machine's choices made; changed in place.
-        args: the command line.
+        named: options that somebody has decided, see `Options`.
         default: of an option by its dotted name.
         build: makes the data module of the settings.
         spent: see `Dial.stop_in_time`.
@@ -51,7 +51,7 @@ def set_minutes(
             f"--minutes times steps on CPUs and NVIDIA GPUs, not on {config.trainer.accelerator}:"
             " give --trainer.max_steps"
         )
-    options = Options(config, args, default)
+    options = Options(config, named, default)
     if HANDED_ON in os.environ and not is_main_process():
         options.chosen = json.loads(os.environ[HANDED_ON])
     else:

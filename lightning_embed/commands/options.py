@@ -14,13 +14,12 @@ class Options:
 
     Args:
         config: parsed settings, changed in place.
-        args: the command line.
+        named: options that count as given also where they are as by default.
         default: of an option.
     """
 
-    def __init__(self, config: Any, args: list[str], default: Callable[[str], Any]) -> None:
-        self.config, self.default = config, default
-        self._named = named_in(args)
+    def __init__(self, config: Any, named: set[str], default: Callable[[str], Any]) -> None:
+        self.config, self.default, self._named = config, default, named
         self.chosen: dict[str, Any] = {}
         self.kept: list[str] = []
 

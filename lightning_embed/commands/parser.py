@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import Namespace
-from lightning.pytorch.cli import LightningArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
 from lightning_embed.commands.quiet import quiet_libraries
 from lightning_embed.commands.wording import nearest, plain
@@ -36,7 +35,7 @@ RENAMED = {  # in 0.2
 # mean what a shell makes of them, also in a YAML file and behind `--option=`.
 PATHS = {
     *("adopt", "against", "cache_dir", "checkpoint", "ckpt_path", "default_root_dir", "files"),
-    *("hub", "dirpath", "init_from", "output", "path", "save_dir", "show", "tokenizer"),
+    *("hub", "dirpath", "init_from", "output", "path", "prompts", "save_dir", "show", "tokenizer"),
 }
 
 SECTIONS = {  # of a file of settings
@@ -44,7 +43,7 @@ SECTIONS = {  # of a file of settings
     *("padding_guard", "loss_watch", "samples"),
 }
 
-LISTS = ("--data.files", "--files")
+LISTS = ("--data.files", "--files", "--model.freeze", "--stop")
 
 
 def settings_files_first(args: list[str]) -> list[str]:
@@ -60,6 +59,19 @@ def settings_files_first(args: list[str]) -> list[str]:
         else:
             others.append(arg)
     return files + others
+
+
+def settings_on_command_line(args: list[str]) -> list[str]:
+    """The same arguments without `--config FILE`."""
+    files, others = settings_files_first(args), list[str]()
+    rest = iter(files)
+    for arg in rest:
+        name, joined, _ = arg.partition("=")
+        if name in ("--config", "-c"):
+            list(islice(rest, 0 if joined else 1))
+        else:
+            others.append(arg)
+    return others
 
 
 def require_settings_files(args: list[str]) -> None:
@@ -140,8 +152,11 @@ def name_enums(options: Any) -> None:
                     name_enums(each)
 
 
-class OneLineParser(LightningArgumentParser):
-    """Prints `error: ...` without the usage and exits with status 2."""
+class OneLineParser(ArgumentParser):
+    """Prints `error: ...` without the usage and exits with status 2.
+
+    `commands/fit.py` joins it with Lightning's, whose import takes seconds.
+    """
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         parser = getattr(ex, "subcommand_parser", None) or self

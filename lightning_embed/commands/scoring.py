@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_embed.checkpointing.compatibility import Candidate, check
 from lightning_embed.checkpointing.run_folders import find_checkpoint
 from lightning_embed.data.datamodule import TextDataModule
 from lightning_embed.data.files import FilesCorpus
@@ -12,7 +11,8 @@ from lightning_embed.data.tokenizer import TextTokenizer
 from lightning_embed.errors import UserError
 from lightning_embed.evaluation.breakdown import Scored
 from lightning_embed.evaluation.report import Tested
-from lightning_embed.pretrained.huggingface import is_folder, read_folder
+from lightning_embed.pretrained.huggingface import is_folder
+from lightning_embed.pretrained.opening import open_pretrained
 from lightning_embed.processes import is_main_process
 from lightning_embed.training.lightning_module import LanguageModel
 
@@ -56,15 +56,9 @@ def score_files(data: TextDataModule, config: Any, tokenizer_json: str | None) -
 
 @dataclass(frozen=True)
 class Contestant:
-    """A model that is yet to be evaluated, and the text in its tokens.
-
-    Attributes:
-        path: where it was found.
-        ckpt_path: what Lightning is to load into `model`; None where its weights are there already.
-    """
+    """A model that is yet to be evaluated, where it was found, and the text in its tokens."""
 
     path: Path
-    ckpt_path: Path | None
     model: LanguageModel
     data: TextDataModule
 
@@ -77,20 +71,12 @@ def contestant(wanted: str, root: Path, first: TextDataModule) -> Contestant:
         UserError: there is none, it cannot be used, or it carries no tokenizer.
     """
     path = Path(wanted)
-    if is_folder(path):
-        found = read_folder(path)
-        tokenizer, size = found.tokenizer, found.max_length
-        model = LanguageModel(tokenizer.vocab_size, size, **found.settings)
-        model.network.load_state_dict(found.network.state_dict())
-        return Contestant(path, None, model, _again(first, tokenizer, size))
-    path = find_checkpoint(wanted, "generate", root)
-    candidate = Candidate(path, "generate")
-    check(candidate, "file", "content")
-    settings = dict(candidate.checkpoint["hyper_parameters"])
-    tokenizer = TextTokenizer.from_json(candidate.checkpoint["tokenizer"])
-    data = _again(first, tokenizer, settings["max_length"] or first.max_length)
-    # The vocabulary is that of the data, which is known once this is set up.
-    return Contestant(path, path, LanguageModel(**settings | {"vocab_size": None}), data)
+    if not is_folder(path):
+        path = find_checkpoint(wanted, "generate", root)
+    found = open_pretrained(path)
+    model = LanguageModel(found.tokenizer.vocab_size, found.max_length, **found.settings)
+    model.network.load_state_dict(found.network.state_dict())
+    return Contestant(path, model, _again(first, found.tokenizer, found.max_length))
 
 
 def _again(first: TextDataModule, tokenizer: TextTokenizer, max_length: int) -> TextDataModule:

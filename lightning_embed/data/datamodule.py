@@ -24,6 +24,7 @@ from lightning_embed.data.held_out_again import HeldOutAgain
 from lightning_embed.data.plan import BatchSettings, Layout, Windows, cut_windows, plan_epoch
 from lightning_embed.data.prepared import (
     TRAINED,
+    Named,
     Prepared,
     damage,
     data_key,
@@ -110,6 +111,7 @@ class TextDataModule(L.LightningDataModule):
             )
         self.settings = BatchSettings(tokens_per_batch, tuple(widths), rows_per_batch, layout)
         self.tokenizer_name, self.vocab_size = tokenizer, vocab_size
+        self._tokenizer: Named = tokenizer
         self.max_length, self.eval_overlap = max_length, eval_overlap
         self.quick_eval_tokens, self.final_eval_tokens = quick_eval_tokens, final_eval_tokens
         self.num_workers, self.seed = num_workers, seed
@@ -267,12 +269,17 @@ class TextDataModule(L.LightningDataModule):
     @property
     def tokenizer_asked(self) -> dict[str, Any]:
         """What decides the tokens beside the text."""
-        return {"tokenizer": self.tokenizer_name, "vocab_size": self.vocab_size}
+        return {"tokenizer": self._tokenizer, "vocab_size": self.vocab_size}
+
+    def take_tokenizer(self, tokenizer: TextTokenizer) -> None:
+        """Use this one: it is what the run keeps under the name of `--data.tokenizer`."""
+        self._tokenizer = tokenizer
 
     @property
     def _asked(self) -> dict[str, Any]:
         """How the tokens were asked for: the text by its name, whatever is in it now."""
-        asked = {"source": type(self.source).__name__, **self.tokenizer_asked}
+        by_name = {"tokenizer": self.tokenizer_name, "vocab_size": self.vocab_size}
+        asked = {"source": type(self.source).__name__, **by_name}
         name = getattr(self.source, "name_of_text", None)
         return asked if name is None else {**asked, "text": name}
 

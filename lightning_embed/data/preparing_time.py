@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_embed.data.files import FilesCorpus, find_files
-from lightning_embed.data.prepared import TRAINED, TRAINING_CHARACTERS, suggested_vocabulary
+from lightning_embed.data.prepared import TRAINED, TRAINING_CHARACTERS, Named, suggested_vocabulary
 from lightning_embed.data.source import Source
 from lightning_embed.data.tokenizer import TextTokenizer
 
@@ -14,7 +14,7 @@ SAMPLE = 4_000_000
 DOCUMENT = 2_000  # characters
 
 
-def preparation_seconds(source: Source, tokenizer: str, vocab_size: int | None) -> float:
+def preparation_seconds(source: Source, tokenizer: Named, vocab_size: int | None) -> float:
     """Seconds to train a tokenizer on the text and to encode it; 0 where the text is small or its
     size is not known before it is read."""
     size: int = getattr(source, "n_bytes", 0)
@@ -32,7 +32,7 @@ def preparation_seconds(source: Source, tokenizer: str, vocab_size: int | None) 
             else TextTokenizer.characters(pieces)
         )
     else:
-        made = TextTokenizer.load(tokenizer)
+        made = TextTokenizer.load(tokenizer) if isinstance(tokenizer, str) else tokenizer
     trained = time.perf_counter()
     made.encode_documents(pieces)
     encoded = time.perf_counter()

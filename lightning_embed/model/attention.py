@@ -16,18 +16,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_embed.errors import UserError
+from lightning_embed.model.cache import LayerCache
 from lightning_embed.model.eager import RMSNorm, Rotation, written_out
-from lightning_embed.model.segments import KeyBias, KeyRange, Segments
+from lightning_embed.model.segments import KeyBias, KeyRange, OneQuery, Segments
 
 
-def rotary_tables(
-    length: int, head_dim: int, theta: float, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Cosines and sines `(T, C / 2)` in float32 (Su et al., arXiv:2104.09864)."""
-    exponents = torch.arange(0, head_dim, 2, device=device, dtype=torch.float32) / head_dim
-    angles = torch.outer(
-        torch.arange(length, device=device, dtype=torch.float32), theta**-exponents
-    )
+def rotary_tables(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
+    """Cosines and sines `(..., C / 2)` in float32 at positions `(...)` (Su et al.,
+    arXiv:2104.09864)."""
+    exponents = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32)
+    angles = positions.float().unsqueeze(-1) * theta ** -(exponents / head_dim)
     return angles.cos(), angles.sin()
 
 
@@ -77,16 +75,25 @@ def attention_in_blocks(q: Tensor, k: Tensor, v: Tensor, keys: KeyBias) -> Tenso
     return torch.cat([x.transpose(1, 2) for x in mixed], dim=1).transpose(1, 2)
 
 
+def attention_of_one(q: Tensor, k: Tensor, v: Tensor, keys: OneQuery) -> Tensor:
+    """One query of each head and row over all keys; those of a group are rows of one product."""
+    k, v = k[:, :, keys.first :], v[:, :, keys.first :]
+    groups = q.view(q.shape[0], k.shape[1], -1, q.shape[3])
+    return F.scaled_dot_product_attention(groups, k, v, keys.mask).view(q.shape)
+
+
 def causal_attention(
-    q: Tensor, k: Tensor, v: Tensor, segments: Segments | KeyRange | KeyBias
+    q: Tensor, k: Tensor, v: Tensor, segments: Segments | KeyRange | KeyBias | OneQuery
 ) -> Tensor:
     """softmax(q kᵀ / sqrt(C)) v, each query over its segment's keys up to itself.
 
     Args:
         q: `(B, H, T, C)`.
-        k, v: `(B, K, T, C)`, K a divisor of H.
+        k, v: `(B, K, T, C)`, K a divisor of H; for one query `(B, K, S, C)`.
         segments: what `Segments.for_attention` returns; it decides which kernel runs.
     """
+    if isinstance(segments, OneQuery):
+        return attention_of_one(q, k, v, segments)
     groups = q.shape[1] // k.shape[1]
     if not isinstance(segments, Segments):
         if groups > 1:
@@ -142,7 +149,11 @@ class Attention(nn.Module):
         self.k_norm = RMSNorm(self.head_dim, eps=norm_eps) if qk_norm else nn.Identity()
 
     def forward(
-        self, x: Tensor, tables: tuple[Tensor, Tensor], segments: Segments | KeyRange | KeyBias
+        self,
+        x: Tensor,
+        tables: tuple[Tensor, Tensor],
+        segments: Segments | KeyRange | KeyBias | OneQuery,
+        cache: LayerCache | None = None,
     ) -> Tensor:
         heads = (*x.shape[:-1], -1, self.head_dim)  # B, T, heads, C
         # Under autocast a projection's output is half precision; norm and rotation run in the
@@ -150,5 +161,8 @@ class Attention(nn.Module):
         q, k, v = (proj(x).view(heads) for proj in (self.q_proj, self.k_proj, self.v_proj))
         q = rotate(self.q_norm(q.to(x.dtype)).transpose(1, 2), tables, v.dtype)
         k = rotate(self.k_norm(k.to(x.dtype)).transpose(1, 2), tables, v.dtype)
-        mixed = causal_attention(q, k, v.transpose(1, 2), segments)
+        v = v.transpose(1, 2)
+        if cache is not None:
+            k, v = cache.extend(k, v)
+        mixed = causal_attention(q, k, v, segments)
         return self.o_proj(mixed.transpose(1, 2).flatten(2))

@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_embed.model.attention import Attention
+from lightning_embed.model.cache import LayerCache
 from lightning_embed.model.eager import RMSNorm
-from lightning_embed.model.segments import KeyBias, KeyRange, Segments
+from lightning_embed.model.segments import KeyBias, KeyRange, OneQuery, Segments
 
 
 class FeedForward(nn.Module):
@@ -39,7 +40,11 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
     def forward(
-        self, x: Tensor, tables: tuple[Tensor, Tensor], segments: Segments | KeyRange | KeyBias
+        self,
+        x: Tensor,
+        tables: tuple[Tensor, Tensor],
+        segments: Segments | KeyRange | KeyBias | OneQuery,
+        cache: LayerCache | None = None,
     ) -> Tensor:
-        x = x + self.dropout(self.attention(self.attention_norm(x), tables, segments))
+        x = x + self.dropout(self.attention(self.attention_norm(x), tables, segments, cache))
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))

@@ -21,6 +21,7 @@ from lightning_embed.errors import require_range
 from lightning_embed.library_internals import configure_compiler
 from lightning_embed.model.attention import Attention, rotary_tables
 from lightning_embed.model.block import Block
+from lightning_embed.model.cache import KeyValueCache
 from lightning_embed.model.eager import RMSNorm
 from lightning_embed.model.loss import (
     ChunkLoss,
@@ -244,7 +245,8 @@ class DecoderLM(nn.Module):
             ids: `(B, T)`.
             segments: of rows that hold several windows; without, each row is one.
         """
-        tables = rotary_tables(ids.shape[1], self.head_dim, self.rope_theta, ids.device)
+        every = torch.arange(ids.shape[1], device=ids.device)
+        tables = rotary_tables(every, self.head_dim, self.rope_theta)
         # Always segments, so that evaluation and samples need no compiled graph of their own.
         segments = segments or Segments.of_whole_rows(ids.shape[0], ids.shape[1], ids.device)
         positions, keys = segments.positions(), segments.for_attention(self.n_heads, self.compiled)
@@ -279,6 +281,24 @@ class DecoderLM(nn.Module):
             for block in self.blocks:
                 x = block(x.requires_grad_(), tables, segments).detach()
             return self.norm(x.requires_grad_()).detach()
+
+    def extend(self, ids: Tensor, cache: KeyValueCache) -> Tensor:
+        """The stream after the final norm, `(B, T, D)`, of positions that follow those in `cache`,
+        which they are added to.
+
+        Always eager: the graphs that training compiled are for other shapes.
+
+        Args:
+            ids: `(B, T)`, T = 1 unless the cache is empty; then its shorter rows are padded on the
+                left, and so is the result.
+        """
+        positions, ahead = cache.ahead(ids.shape[1], ids.device)
+        keys = ahead.for_attention(self.n_heads) if isinstance(ahead, Segments) else ahead
+        tables = rotary_tables(positions.unsqueeze(1), self.head_dim, self.rope_theta)
+        x = self.dropout(self.embedding(ids))
+        for block, layer in zip(self.layers(), cache.layers, strict=True):
+            x = block.forward(x, tables, keys, layer)
+        return self.norm.forward(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """The output head, `(..., D)` to `(..., V)`; padding's logit is minus infinity."""

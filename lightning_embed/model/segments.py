@@ -49,6 +49,17 @@ class KeyBias(NamedTuple):
         return self.bias[:, :, queries, : queries.stop]
 
 
+class OneQuery(NamedTuple):
+    """One new position of each row, whose keys lie in a cache (`cache.py`).
+
+    `first` is the first slot that any row uses; `mask` `(B, 1, 1, S - first)` is True at the slots
+    from there on that a row uses, None where all use all.
+    """
+
+    first: int
+    mask: Tensor | None
+
+
 class Segments(NamedTuple):
     """The windows of each row; both fields say the same, in the forms that two kernels take."""
 
@@ -63,6 +74,15 @@ class Segments(NamedTuple):
             torch.zeros(rows, length, device=device, dtype=torch.int32),
             torch.arange(rows + 1, device=device, dtype=torch.int32) * length,
         )
+
+    @classmethod
+    def of_rows_at_the_right(cls, first: Tensor, length: int) -> "Segments":
+        """Rows that begin at `first` `(B,)`, behind padding, each position of which sees itself
+        alone."""
+        slots = torch.arange(length, device=first.device, dtype=torch.int32)
+        start = slots.minimum(first[:, None].to(torch.int32))
+        begins = (start == slots).flatten().nonzero().squeeze(1).to(torch.int32)
+        return cls(start, torch.cat([begins, begins.new_tensor([start.numel()])]))
 
     def positions(self) -> Tensor:
         """`(B, T)`, positions counted from each segment's beginning."""

@@ -82,6 +82,7 @@ def measure(pretrained: Pretrained) -> HeldOut | None:
     taken[0] = True
     windows = Windows(*(column[order[taken]] for column in windows))
     vocabulary = pretrained.tokenizer.vocab_size
+    device = network.embedding.weight.device
     rows = PaddedRows(split.tokens, windows, split.source, split.n_bytes, split.offsets, vocabulary)
     step = max(1, longest // 8)
     widths = tuple(sorted({*range(step, longest, step), longest}))
@@ -92,7 +93,8 @@ def measure(pretrained: Pretrained) -> HeldOut | None:
         batch = rows[plan.micro_batch(number, 0, 1)]
         real = batch.targets != IGNORE_INDEX
         n_bytes += int(batch.n_bytes.sum())
-        hidden, targets = network.hidden(batch.ids)[real], batch.targets[real]
+        hidden = network.hidden(batch.ids.to(device))[real.to(device)]
+        targets = batch.targets[real].to(device)
         for part, wanted in zip(hidden.split(ROWS), targets.split(ROWS), strict=True):
             logits = network.logits(part)
             total = logits.logsumexp(dim=1)

@@ -107,7 +107,7 @@ def tensors_of(network: DecoderLM) -> dict[str, Tensor]:
     if network.head is not None:  # its padding row is never trained, so it is as initialised
         own["head.weight"] = own["head.weight"].clone()
         own["head.weight"][PAD_ID] = 0.0
-    return {theirs_of(name): x.float().contiguous() for name, x in own.items()}
+    return {theirs_of(name): x.float().cpu().contiguous() for name, x in own.items()}
 
 
 def theirs_of(name: str) -> str:
@@ -242,7 +242,8 @@ def _settings(config: dict[str, Any], path: Path) -> dict[str, Any]:
     missing = [SETTINGS[name] for name in REQUIRED if name not in given]
     if missing:
         raise UserError(f"{path / CONFIG} lacks {', '.join(missing)}")
-    thetas = {float(x) for x in (given.get("rope_theta"), _rope(config).get("rope_theta")) if x}
+    said = [given.get("rope_theta"), *(rope.get("rope_theta") for rope in _rope(config))]
+    thetas = {float(theta) for theta in said if theta}
     if len(thetas) > 1:
         raise UserError(f"{path / CONFIG} has two values of rope_theta, {sorted(thetas)}")
     defaults = {
@@ -254,18 +255,18 @@ def _settings(config: dict[str, Any], path: Path) -> dict[str, Any]:
     return DecoderLM.settings(**defaults | given | rest)
 
 
-def _rope(config: dict[str, Any]) -> dict[str, Any]:
-    """What is said about rotary positions, in transformers 4 and 5."""
+def _rope(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """What is said about rotary positions, in the way of transformers 4 and of 5."""
     parts = (config.get(name) for name in ("rope_scaling", "rope_parameters"))
-    return {key: x for part in parts if isinstance(part, dict) for key, x in part.items()}
+    return [part for part in parts if isinstance(part, dict)]
 
 
 def _unsupported(config: dict[str, Any]) -> str | None:
     """What a config asks for that `DecoderLM` does not compute, in a few words."""
-    rope = _rope(config)
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind != "default" or any(isinstance(value, dict) for value in rope.values()):
-        return f"rope scaling ({kind})"
+    for rope in _rope(config):
+        kind = rope.get("rope_type", rope.get("type", "default"))
+        if kind != "default" or any(isinstance(value, dict) for value in rope.values()):
+            return f"rope scaling ({kind})"
     if (config.get("partial_rotary_factor") or 1.0) != 1.0:
         return "rotary positions in a part of each head"
     if config.get("attention_bias") or config.get("mlp_bias"):

@@ -5,7 +5,7 @@ whether to compile, and puts the tokenizer into checkpoints. The network is `mod
 data module is reached only through `trainer.datamodule`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -43,6 +43,7 @@ from lightning_embed.model.decoder import DecoderLM
 from lightning_embed.model.loss import Scores
 from lightning_embed.padding.embedding import clear_padding_moments
 from lightning_embed.special_tokens import IGNORE_INDEX, PAD_ID
+from lightning_embed.training.freezing import freeze as freeze_parts
 from lightning_embed.training.optim import (
     MuonAdamW,
     lr_schedule,
@@ -75,6 +76,7 @@ class LanguageModel(L.LightningModule):
         final_fraction: learning rate at the end as a fraction of the peak.
         compile: compile the blocks; "auto" does where a compiler works, unless the run's data and
             limits say that it is over before compiling pays.
+        freeze: parts that are not trained: embedding, head, blocks, blocks.0 and so on, norms.
         **network: settings of `DecoderLM`.
 
     Raises:
@@ -98,6 +100,7 @@ class LanguageModel(L.LightningModule):
         decay_fraction: float = 0.5,
         final_fraction: float = 0.0,
         compile: bool | Literal["auto"] = "auto",
+        freeze: str | list[str] | None = None,
         **network: Any,
     ) -> None:
         super().__init__()
@@ -112,11 +115,15 @@ class LanguageModel(L.LightningModule):
         require_range("--model.final_fraction", final_fraction, at_least=0, at_most=1)
         require_range("--model.max_length", max_length, at_least=2)
         DecoderLM.parameter_count(PAD_ID + 1, network)  # refuses impossible shapes now
+        if freeze:  # and parts that are not there
+            layers = DecoderLM.settings(**network)["n_layers"]
+            freeze_parts(DecoderLM.outline(PAD_ID + 1, network, layers), freeze)
         self.save_hyperparameters()
         self.hparams.update(DecoderLM.settings(**network))  # defaults too: the whole shape
         self._network = network  # used by name below: jsonargparse finds the options that way
         self._as_begun = [name for name in AS_BEGUN if self.hparams[name] is None]
         self.model: DecoderLM | None = None
+        self._initial: Mapping[str, Tensor] | None = None  # weights to begin with
         self.tokenizer_json: str | None = None  # the tokenizer's text travels in the checkpoint
         self.metrics = LanguageModelMetrics()
         self.evaluation: Evaluation | None = None  # what the last validation or test found
@@ -137,8 +144,16 @@ class LanguageModel(L.LightningModule):
             return
         self.require_possible(getattr(trainer_of(self), "datamodule", None))
         self.model = DecoderLM(self.hparams["vocab_size"], padding_idx=PAD_ID, **self._network)
+        if self._initial is not None:
+            self.model.load_state_dict(self._initial)
+            self._initial = None
+        freeze_parts(self.model, self.hparams["freeze"])
         if self.device_mesh is not None:
             shard(self.model, self.device_mesh["data_parallel"])
+
+    def begin_with(self, weights: Mapping[str, Tensor]) -> None:
+        """Have the network begin with these in place of random ones; by `DecoderLM`'s names."""
+        self._initial = weights
 
     def require_possible(self, data: Any) -> None:
         """Take vocabulary and window length from the data module `data`; build and write nothing.
@@ -282,7 +297,7 @@ class LanguageModel(L.LightningModule):
 
     def turns(self, targets: float, max_length: int) -> int:
         """Muon's turns for global batches of so many real targets, however they are split."""
-        matrices = next(g for g in self._groups() if g["name"] == "matrices")["params"]
+        matrices = [p for g in self._groups() if g["name"] == "matrices" for p in g["params"]]
         return turns((p.shape for p in matrices), self._flops(targets, max_length))
 
     def _flops(self, targets: float, max_length: int) -> float:

@@ -91,7 +91,7 @@ def write_tokens(
                 "bytes": int(split.n_bytes[number]),
                 "ids": ids,
                 "texts": [texts[i] for i in ids],
-                "log_probabilities": [
+                "log_probs": [
                     None if math.isnan(x) else round(-x, 6) for x in nll[begin + 1 : end].tolist()
                 ],
             }

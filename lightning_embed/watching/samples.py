@@ -6,8 +6,10 @@ import lightning as L
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
 
+from lightning_embed.data.tokenizer import TextTokenizer
 from lightning_embed.errors import UserError, require_range
-from lightning_embed.training.generate import generate_texts
+from lightning_embed.inference.sampling import Sampling
+from lightning_embed.inference.texts import continue_texts
 from lightning_embed.training.lightning_module import LanguageModel
 
 
@@ -58,10 +60,12 @@ class Samples(L.Callback):
 
     def texts(self, module: LanguageModel) -> list[str]:
         """A continuation of each prompt."""
-        return generate_texts(
-            module,
+        assert module.tokenizer_json is not None, "a model that was not trained on text"
+        return continue_texts(
+            module.network,
+            TextTokenizer.from_json(module.tokenizer_json),
             self.prompts,
+            Sampling(temperature=self.temperature),
             max_new_tokens=self.max_new_tokens,
             max_length=module.hparams["max_length"],
-            temperature=self.temperature,
         )

@@ -53,7 +53,7 @@ def test_bits_per_byte_are_ours_but_for_the_end(
     path = Path(line.removeprefix("written").strip().partition(": ")[0])
     documents = map(json.loads, path.read_text(encoding="utf-8").splitlines())
     # lm-eval predicts no </s>
-    ours = -math.fsum(x for document in documents for x in document["log_probabilities"][:-1])
+    ours = -math.fsum(x for document in documents for x in document["log_probs"][:-1])
     pretrained = read_checkpoint(str(shop.root / "done"))
     assert nats(pretrained, exported=False) == pytest.approx(ours, rel=1e-5)
     n_bytes = sum(len(text.encode()) for text in TEXTS)

@@ -61,7 +61,7 @@ def test_all_ways_agree_with_gradients(length, kv_heads, monkeypatch) -> None:
 
 def test_norm_and_rotation_of_few_passes_are_the_plain_ones() -> None:
     torch.manual_seed(0)
-    norm, tables = RMSNorm(8, eps=1e-3).double(), rotary_tables(5, 8, 10_000.0, CPU)
+    norm, tables = RMSNorm(8, eps=1e-3).double(), rotary_tables(torch.arange(5), 8, 10_000.0)
     tables = tuple(table.double() for table in tables)
     with torch.no_grad():
         norm.weight.normal_()
@@ -89,7 +89,7 @@ def test_grouped_queries_are_repeated_heads(kv_heads, limit, monkeypatch) -> Non
 def test_rotation_is_multiplication_by_a_complex_phase() -> None:
     length, channels, base = 11, 8, 10_000.0
     x = torch.randn(2, 3, length, channels)
-    ours = rotate(x, rotary_tables(length, channels, base, CPU))
+    ours = rotate(x, rotary_tables(torch.arange(length), channels, base))
     half = channels // 2
     numbers = torch.complex(x[..., :half].double(), x[..., half:].double())
     for t in range(length):
@@ -103,7 +103,7 @@ def test_rotation_is_multiplication_by_a_complex_phase() -> None:
 @given(distance=st.integers(0, 20), shift=st.integers(1, 40))
 @settings(max_examples=20, deadline=None)
 def test_scores_depend_on_distance_only(distance, shift) -> None:
-    tables = rotary_tables(64, 8, 10_000.0, CPU)
+    tables = rotary_tables(torch.arange(64), 8, 10_000.0)
     torch.manual_seed(0)
     q, k = torch.randn(8, dtype=torch.float64), torch.randn(8, dtype=torch.float64)
     turned_q = rotate(q.expand(1, 1, 64, 8), tables)[0, 0]
@@ -114,7 +114,7 @@ def test_scores_depend_on_distance_only(distance, shift) -> None:
 
 
 def test_rotation_keeps_norms_and_dtype_and_tells_positions_apart() -> None:
-    tables = rotary_tables(16, 8, 10_000.0, CPU)
+    tables = rotary_tables(torch.arange(16), 8, 10_000.0)
     x = torch.randn(1, 1, 1, 8).expand(1, 1, 16, 8)
     turned = rotate(x, tables)
     torch.testing.assert_close(turned.norm(dim=-1), x.norm(dim=-1))
@@ -145,7 +145,7 @@ def test_module_shape_dtype_and_norms(qk_norm, autocast) -> None:
     layer = Attention(16, 4, 2, qk_norm=qk_norm)
     assert ("q_norm.weight" in layer.state_dict()) == qk_norm
     assert layer.k_proj.weight.shape == (8, 16)
-    tables = rotary_tables(5, 4, 10_000.0, CPU)
+    tables = rotary_tables(torch.arange(5), 4, 10_000.0)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
         out = layer(torch.randn(3, 5, 16), tables, whole_rows(5, rows=3))
     assert out.shape == (3, 5, 16)
@@ -155,7 +155,7 @@ def test_module_shape_dtype_and_norms(qk_norm, autocast) -> None:
 
 def test_query_key_norm_ignores_the_scale_of_queries() -> None:
     layer = Attention(16, 2, norm_eps=0.0).double()
-    x, tables = torch.randn(1, 5, 16).double(), rotary_tables(5, 8, 10_000.0, CPU)
+    x, tables = torch.randn(1, 5, 16).double(), rotary_tables(torch.arange(5), 8, 10_000.0)
     rows = whole_rows(5, heads=2, rows=1)
     before = layer(x, tables, rows)
     with torch.no_grad():

@@ -1,0 +1,1 @@
+"""Using a trained network: continuing and scoring text."""

@@ -1,0 +1,78 @@
+"""Which id comes next: temperature, the most likely ids, a penalty on repetition, and the draw.
+
+A row's draws follow from the seed and the row's own number alone, not from the rows beside it.
+
+Shapes: B rows, V words.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lightning_embed.errors import require_range
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How ids are drawn.
+
+    Attributes:
+        temperature: 0 takes the most likely id, higher is more varied.
+        top_k: only the k most likely ids; 0 or None for all.
+        top_p: only the most likely ids that together reach this probability.
+        repetition_penalty: above 1, an id that stands in the text already becomes less likely: its
+            logit is divided by this, or multiplied where it is negative (Keskar et al.,
+            arXiv:1909.05858).
+        seed: of the draws.
+
+    Raises:
+        UserError: a value outside its limits.
+    """
+
+    temperature: float = 0.8
+    top_k: int | None = 50
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_range("--temperature", self.temperature, at_least=0)
+        require_range("--top_k", self.top_k, at_least=0)
+        require_range("--top_p", self.top_p, above=0, at_most=1)
+        require_range("--repetition_penalty", self.repetition_penalty, above=0)
+
+    def draws(self, row: int) -> random.Random:
+        """The source of a row's draws; the same on every device."""
+        return random.Random(f"{self.seed} {row}")
+
+
+def pick(logits: Tensor, sampling: Sampling, draws: Sequence[random.Random]) -> Tensor:
+    """One id for each row of `logits` `(B, V)`, with one number of each row's source."""
+    if sampling.temperature == 0:
+        return logits.argmax(dim=-1)
+    logits = logits / sampling.temperature
+    order: Tensor | None = None
+    if sampling.top_k and sampling.top_k < logits.shape[-1]:
+        logits, order = logits.topk(sampling.top_k, dim=-1)
+    elif sampling.top_p < 1:
+        logits, order = logits.sort(dim=-1, descending=True)
+    probabilities = logits.double().softmax(dim=-1)
+    reached = probabilities.cumsum(dim=-1)
+    if sampling.top_p < 1:
+        beyond = reached - probabilities >= sampling.top_p  # the first id always stays
+        reached = probabilities.masked_fill(beyond, 0.0).cumsum(dim=-1)
+    # The first id whose cumulative probability is above the draw: never one of probability 0.
+    drawn = torch.tensor([source.random() for source in draws], dtype=torch.float64)
+    drawn = drawn.to(logits.device)[:, None] * reached[:, -1:]
+    drawn = drawn.minimum(reached[:, -1:].nextafter(torch.zeros_like(drawn)))
+    picks = torch.searchsorted(reached, drawn, right=True)
+    return (picks if order is None else order.gather(1, picks)).squeeze(1)
+
+
+def penalise(logits: Tensor, present: Tensor, penalty: float) -> Tensor:
+    """Logits `(B, V)` with those of ids that are `present` `(B, V)` made less likely."""
+    weaker = torch.where(logits > 0, logits / penalty, logits * penalty)
+    return logits.where(~present, weaker)

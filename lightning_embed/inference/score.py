@@ -1,0 +1,85 @@
+"""How likely a trained network finds given texts, token by token."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from lightning_embed.data.plan import cut_windows
+from lightning_embed.data.tokenizer import TextTokenizer
+from lightning_embed.errors import UserError
+from lightning_embed.model.decoder import DecoderLM
+from lightning_embed.special_tokens import IGNORE_INDEX, PAD_ID
+
+WINDOWS_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class TextScore:
+    """What `score_text` finds.
+
+    Attributes:
+        ids: of the text's tokens.
+        log_probs: natural logarithm of each one's probability, given those before it.
+        n_bytes: of the text in UTF-8.
+    """
+
+    ids: list[int]
+    log_probs: list[float]
+    n_bytes: int
+
+    @property
+    def loss(self) -> float:
+        """Mean of -log p, in nats a token."""
+        return -math.fsum(self.log_probs) / len(self.log_probs)
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(self.loss)
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Of tokenizers of all kinds comparable."""
+        return -math.fsum(self.log_probs) / math.log(2) / self.n_bytes
+
+
+@torch.no_grad()
+def score_text(
+    network: DecoderLM, tokenizer: TextTokenizer, text: str, *, max_length: int, ends: bool = False
+) -> TextScore:
+    """Score a text as the beginning of a document.
+
+    Of a text longer than a window each later token is seen behind at least half a window.
+
+    Args:
+        network: in evaluation mode.
+        tokenizer: of the network.
+        text: at least one character.
+        max_length: positions of a training window.
+        ends: count the end token too, as evaluation does: the text is a whole document.
+
+    Raises:
+        UserError: the text is empty.
+    """
+    if not text:
+        raise UserError("the text to score is empty: give at least one character")
+    tokens = np.concatenate(tokenizer.encode_documents([text])).astype(np.int64)
+    tokens = tokens if ends else tokens[:-1]
+    windows = cut_windows(np.array([0, len(tokens)]), max_length, max_length // 2)
+    device = network.embedding.weight.device
+    log_probs: list[float] = []
+    for begin in range(0, len(windows), WINDOWS_AT_ONCE):
+        some = range(begin, min(begin + WINDOWS_AT_ONCE, len(windows)))
+        width = int(windows.length[some].max())
+        ids = torch.full((len(some), width), PAD_ID)
+        targets = torch.full((len(some), width), IGNORE_INDEX)
+        for row, number in enumerate(some):
+            start, length = int(windows.start[number]), int(windows.length[number])
+            context = int(windows.context[number])
+            window = torch.from_numpy(tokens[start : start + length + 1])
+            ids[row, :length] = window[:-1]
+            targets[row, context:length] = window[1 + context :]
+        nll = network.score(ids.to(device), targets.to(device)).nll.cpu()
+        log_probs += (-nll[targets != IGNORE_INDEX]).tolist()
+    return TextScore(tokens[1:].tolist(), log_probs, len(text.encode()))
