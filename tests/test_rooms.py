@@ -24,6 +24,7 @@ ROOMS = [
     "data",
     "pretrained",
     "inference",
+    "evaluation",
     "training",
     "watching",
     "audit",

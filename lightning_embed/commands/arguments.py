@@ -13,12 +13,12 @@ from lightning_embed.watching.samples import Samples
 LIMITED = ("train", "val", "test", "predict")  # batches of them can be limited
 
 
-def add_options(parser: LightningArgumentParser, trains: bool) -> None:
+def add_options(parser: LightningArgumentParser, command: str) -> None:
     """Add them to a command's parser.
 
     Args:
         parser: of one command.
-        trains: the command is `fit`.
+        command: which.
     """
     parser.add_argument(
         "--name", type=str | None, default=None, help="The run's name; the config's by default."
@@ -29,12 +29,29 @@ def add_options(parser: LightningArgumentParser, trains: bool) -> None:
         default=None,
         help="fit: begin with the weights of a checkpoint, a run or a Hugging Face folder.",
     )
-    if trains:
+    if command == "fit":
         parser.add_argument(
             "--minutes",
             type=float | None,
             default=None,
             help="Size the run for the text and the machine, so that it ends after so many.",
+        )
+    if command in ("test", "predict"):
+        parser.add_argument(
+            "--files",
+            type=str | list[str] | None,
+            default=None,
+            help="Files or globs to evaluate, all of them, whatever the model was trained on.",
+        )
+    if command == "test":
+        parser.add_argument(
+            "--against",
+            type=str | None,
+            default=None,
+            help="Another checkpoint, run or Hugging Face folder, compared on the same text.",
+        )
+        parser.add_argument(
+            "--json", type=bool, default=False, help="One JSON object in place of lines."
         )
     take_whole_numbers(parser, *(f"trainer.limit_{kind}_batches" for kind in LIMITED))
     parser.link_arguments("seed_everything", "data.seed", compute_fn=seed_number)

@@ -5,6 +5,9 @@ checkpoint it begins from, its callbacks.
 """
 
 import gc
+import json
+import sys
+from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +43,18 @@ from lightning_embed.commands.parser import (
     require_settings_files,
     settings_files_first,
     settings_on_command_line,
+    with_values,
 )
 from lightning_embed.commands.quiet import quiet_libraries
 from lightning_embed.commands.saved_config import SaveConfig
+from lightning_embed.commands.scoring import (
+    Contestant,
+    contestant,
+    score_files,
+    take_files,
+    tested,
+    text_of,
+)
 from lightning_embed.commands.settling import choose_formats, settle
 from lightning_embed.commands.splitting import FLAG, BeginAnew, settled_accumulation, used_up
 from lightning_embed.commands.text_choice import prefer_later_text
@@ -51,6 +63,7 @@ from lightning_embed.commands.waiting import wait_in_words
 from lightning_embed.console import say
 from lightning_embed.data.datamodule import TextDataModule
 from lightning_embed.errors import UserError, writing
+from lightning_embed.evaluation.report import as_json, say_difference
 from lightning_embed.library_internals import command_parser
 from lightning_embed.pretrained.weights import Pretrained
 from lightning_embed.processes import command_of_all, is_main_process
@@ -60,7 +73,7 @@ from lightning_embed.training.run_length import RunLength
 from lightning_embed.training.seeding import Seeding
 from lightning_embed.watching.crowding import Crowding
 from lightning_embed.watching.curves import Curves, quiet_writer
-from lightning_embed.watching.predictions import predictions_name, write_predictions
+from lightning_embed.watching.predictions import predictions_name, write_predictions, write_tokens
 from lightning_embed.watching.progress import Progress
 from lightning_embed.watching.summary import say_end, say_evaluation, say_start
 from lightning_embed.watching.throughput import Throughput
@@ -109,6 +122,7 @@ class EmbedCLI(LightningCLI):
         self.command, self.args = command, args
         self.checkpoint: dict[str, Any] = {}  # what a command begins from, tensors aside
         self.start: Pretrained | None = None  # the weights that a new run begins with
+        self.out, self.shown = sys.stdout, ExitStack()  # where JSON goes, and lines beside it
         quiet_libraries()
         quiet_writer()
         try:
@@ -121,6 +135,7 @@ class EmbedCLI(LightningCLI):
             raise
         finally:
             minutes.forget()
+            self.shown.close()
 
     def _release(self) -> None:
         """Give the run's folder back if nothing was written there."""
@@ -158,15 +173,20 @@ class EmbedCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         require_settings_files(args)
-        self.config = parser.parse_args(add_up_lists(args))
-        prefer_later_text(args, self.config[self.command].data)
+        self.config = parser.parse_args(with_values(add_up_lists(args), {"--json"}))
+        config = self.config[self.command]
+        if config.get("json"):  # lines for a person do not belong into it
+            self.shown.enter_context(redirect_stdout(sys.stderr))
+        take_files(config, args)
+        if not config.get("files"):
+            prefer_later_text(args, config.data)
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         # Only the one asked for: building all four parsers takes seconds.
         return {self.command: LightningCLI.subcommands()[self.command]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        add_options(parser, trains=self.command == "fit")
+        add_options(parser, self.command)
 
     def _parse_ckpt_path(self) -> None:
         """Replaces LightningCLI's, which silently prefers a checkpoint's settings to the user's."""
@@ -316,8 +336,11 @@ class EmbedCLI(LightningCLI):
         if not is_main_process():
             return
         data = self.checkpoint.get(DATA)
+        config = self.config[self.command]
+        if config.get("files"):
+            score_files(self.datamodule, config, self.checkpoint.get("tokenizer"))
         if data is not None:
-            if self.command != "fit":
+            if self.command != "fit" and not config.get("files"):
                 self.datamodule.score_with(data, self.checkpoint.get("tokenizer"))
             self.datamodule.go_on_with(data, training=self.command == "fit")
         self.model.require_possible(self.datamodule)
@@ -374,14 +397,32 @@ class EmbedCLI(LightningCLI):
 
     def test(self, model: LanguageModel, datamodule: TextDataModule, **kwargs: Any) -> None:
         kwargs |= {"weights_only": True, "verbose": False}
+        config = self.config_init[self.command]
+        other: Contestant | None = None
+        if config.against is not None:
+            limit = self.trainer.limit_test_batches  # in which 1 is one batch and 1.0 is all
+            if isinstance(limit, int) or limit < 1:
+                raise UserError("--against needs all of the text: no --trainer.limit_test_batches")
+            other = contestant(config.against, self.run.folder.parent, datamodule)
         with refusals_in_one_line():
             self.trainer.test(model, datamodule, **kwargs)
-        say_evaluation(model.evaluation, datamodule, "test")
+            if other is not None:
+                self.trainer.test(other.model, other.data, verbose=False)
+        its = tested(self.run.checkpoint, model, datamodule)
+        others = tested(other.path, other.model, other.data) if other is not None else None
+        say_evaluation(model.evaluation, datamodule, "test", details=its)
+        if its is not None and others is not None:
+            say_difference(its, others)
+        if config.json and is_main_process():
+            found = its and {**text_of(datamodule), **as_json(its, others)}
+            print(json.dumps(found, indent=2, allow_nan=False), file=self.out)
 
     def predict(self, model: LanguageModel, datamodule: TextDataModule, **kwargs: Any) -> None:
         if self.trainer.world_size > 1:
             raise UserError("predict runs in one process; give --trainer.devices 1")
         kwargs |= {"weights_only": True, "return_predictions": True}
+        files = self.config[self.command].files
+        model.keeps_tokens = bool(files)
         with refusals_in_one_line():
             rows: Any = self.trainer.predict(model, datamodule, **kwargs)
         prepared = datamodule.prepared
@@ -389,3 +430,5 @@ class EmbedCLI(LightningCLI):
         whole = prepared.report.splits["validation"].bytes
         with writing(self.run.folder, "--trainer.default_root_dir"):
             write_predictions(rows, prepared.report.sources, path, whole)
+            if files:
+                write_tokens(rows, prepared, datamodule.eval_windows(), path)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import lightning as L
 
 from lightning_embed.errors import UserError
-from lightning_embed.training.metrics import HIGHER_IS_BETTER, SCALARS
+from lightning_embed.evaluation.metrics import HIGHER_IS_BETTER, SCALARS
 
 FLAGS = {"ResumableEarlyStopping": "--early_stopping", "Checkpoints": "--checkpoints"}
 OWN = ("lightning.", "lightning_embed.")  # packages whose callbacks log no metrics but these

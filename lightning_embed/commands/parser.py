@@ -34,8 +34,8 @@ RENAMED = {  # in 0.2
 # Options that name files and folders, by the last part of their names: `~` and `$VARIABLES` in them
 # mean what a shell makes of them, also in a YAML file and behind `--option=`.
 PATHS = {
-    *("adopt", "cache_dir", "checkpoint", "ckpt_path", "default_root_dir", "files", "hub"),
-    *("dirpath", "init_from", "output", "path", "prompts", "save_dir", "show", "tokenizer"),
+    *("adopt", "against", "cache_dir", "checkpoint", "ckpt_path", "default_root_dir", "files"),
+    *("hub", "dirpath", "init_from", "output", "path", "prompts", "save_dir", "show", "tokenizer"),
 }
 
 SECTIONS = {  # of a file of settings
@@ -186,12 +186,12 @@ def call_with_options(
         description=(inspect.getdoc(function) or "").partition("\n")[0],
     )
     quiet_libraries()
-    options = parser.parse_args(_with_values(add_up_lists(args), switches))
+    options = parser.parse_args(with_values(add_up_lists(args), switches))
     expand_paths(options)
     return function(**{name: options[name] for name in parameters})
 
 
-def _with_values(args: list[str], switches: set[str]) -> list[str]:
+def with_values(args: list[str], switches: set[str]) -> list[str]:
     """`--json` alone for `--json true`, the only form a typed bool has."""
     pairs = zip(args, [*args[1:], ""], strict=False)
     return [

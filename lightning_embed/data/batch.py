@@ -40,6 +40,7 @@ class Batch(NamedTuple):
     global_pairs: int = 0  # query and key, both real and the key not later
     segments: Segments | None = None
     repack: Tensor | None = None  # (R, W) int64
+    window: Tensor | None = None  # (B,) int64, number of the row's last window; -1 where none is
 
 
 class RowLayout(NamedTuple):
@@ -106,6 +107,7 @@ class PaddedRows(Dataset[Batch]):
         ids = np.full(n_rows * width, PAD_ID, dtype=np.int64)
         targets = np.full(n_rows * width, IGNORE_INDEX, dtype=np.int64)
         group = np.zeros(n_rows, dtype=np.int64)
+        last = np.full(n_rows, -1, dtype=np.int64)
         n_bytes = np.zeros(n_rows, dtype=np.int64)
         for window, row, to in zip(micro.windows, micro.row, layout.begin, strict=True):
             start, length = int(self.windows.start[window]), int(self.windows.length[window])
@@ -114,6 +116,7 @@ class PaddedRows(Dataset[Batch]):
             ids[to : to + length] = piece[:-1]
             targets[to + context : to + length] = piece[context + 1 :]
             group[row] = self.group[self.windows.document[window]]
+            last[row] = window
             n_bytes[row] += self._bytes(window)
         check_ids(ids, self.vocab_size)
         check_ids(targets, self.vocab_size)
@@ -128,6 +131,7 @@ class PaddedRows(Dataset[Batch]):
             micro.global_pairs,
             segments,
             repack,
+            torch.from_numpy(last),
         )
 
 

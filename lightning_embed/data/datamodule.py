@@ -20,6 +20,7 @@ from lightning_embed.checkpointing.position import Position
 from lightning_embed.console import say
 from lightning_embed.data.batch import PaddedRows, PlanLoader
 from lightning_embed.data.corpus import choose_source, to_score
+from lightning_embed.data.held_out_again import HeldOutAgain
 from lightning_embed.data.plan import BatchSettings, Layout, Windows, cut_windows, plan_epoch
 from lightning_embed.data.prepared import (
     TRAINED,
@@ -196,7 +197,7 @@ class TextDataModule(L.LightningDataModule):
             self._train_loader.start = self._origin.consumed * self._train_loader.accumulate
         return self._train_loader
 
-    def eval_dataloader(self, quick: bool = False) -> PlanLoader:
+    def eval_windows(self, quick: bool = False) -> Windows:
         """Every held-out window once, or a fixed draw of about `final_eval_tokens`, if `quick` of
         `quick_eval_tokens`."""
         split = self.prepared.validation
@@ -207,11 +208,16 @@ class TextDataModule(L.LightningDataModule):
             taken = np.cumsum(windows.targets[order]) <= draw
             taken[0] = True
             windows = Windows(*(column[order[taken]] for column in windows))
+        return windows
+
+    def eval_dataloader(self, quick: bool = False) -> PlanLoader:
+        """Batches of `eval_windows`, one window a row."""
         # As many positions as a training micro-batch: what is compiled for those serves these too.
         parts = self.trainer.accumulate_grad_batches if self.trainer else 1
         tokens = max(self.settings.tokens // parts, self.max_length)
         settings = BatchSettings(tokens, self.settings.widths)
-        return self._loader(split, windows, settings, train=False)
+        windows = self.eval_windows(quick)
+        return self._loader(self.prepared.validation, windows, settings, train=False)
 
     def val_dataloader(self) -> PlanLoader:
         return self.eval_dataloader(quick=self.trainer is not None and _is_fit(self.trainer))
@@ -292,7 +298,7 @@ class TextDataModule(L.LightningDataModule):
         """If the text was changed or removed since, use the tokens of before, where they are kept:
         Python's library is patched, notes grow, and a run began with what there was then."""
         before = self.cache_dir / state_dict["data"]
-        if "text" not in self._asked or state_dict["asked"] != self._asked:
+        if self.is_other or "text" not in self._asked or state_dict["asked"] != self._asked:
             return
         if not is_prepared(before) or before == self._folder:
             return
@@ -349,6 +355,24 @@ class TextDataModule(L.LightningDataModule):
             self._open_from(prepare(text, self.cache_dir, **then))
         else:
             self._open_from(own if unnamed else prepare(self.source, self.cache_dir, **then))
+
+    def score_all_of(self, source: Source, tokenizer: TextTokenizer) -> None:
+        """Take all of a text, whatever the checkpoint was trained on, in a tokenizer's tokens."""
+        self.is_other = True
+        self._open_from(prepare(source, self.cache_dir, tokenizer=tokenizer, vocab_size=None))
+
+    def score_again(self, scored: Prepared, tokenizer: TextTokenizer) -> None:
+        """Take the text that was evaluated as `scored` in the tokens of another tokenizer, document
+        by document.
+
+        Raises:
+            UserError: the text cannot be had from its tokens.
+        """
+        if tokenizer.fingerprint == scored.tokenizer.fingerprint:
+            self.is_other = True
+            self._open_from(scored.path)
+        else:
+            self.score_all_of(HeldOutAgain(scored), tokenizer)
 
     def go_on_with(self, state_dict: dict[str, Any], training: bool) -> None:
         """Use the data a checkpoint was trained on.

@@ -48,16 +48,20 @@ class FilesCorpus:
         files: paths and globs.
         text_column: where rows keep the text.
         whole: hold all of it out, to score a text that a model was not trained on.
+        flag: the option that named the files, for messages.
     """
 
     files: tuple[str, ...]
     text_column: str = "text"
     whole: bool = False
+    flag: str = "--data.files"
 
     @cached_property
     def fingerprint(self) -> str:
         whole = ("whole",) if self.whole else ()
-        return fingerprint_of("files", digests(find_files(self.files)), self.text_column, *whole)
+        return fingerprint_of(
+            "files", digests(find_files(self.files, self.flag)), self.text_column, *whole
+        )
 
     @property
     def name_of_text(self) -> str:
@@ -67,10 +71,10 @@ class FilesCorpus:
 
     @property
     def n_bytes(self) -> int:
-        return sum(path.stat().st_size for path in find_files(self.files))
+        return sum(path.stat().st_size for path in find_files(self.files, self.flag))
 
     def documents(self, about: About) -> Iterator[Document]:
-        paths = find_files(self.files)
+        paths = find_files(self.files, self.flag)
         files = dict(zip(relative_names(paths), paths, strict=True))
         first, last = next(iter(files)), next(reversed(files))
         about.title = first if len(files) == 1 else f"{len(files)} files, {first} to {last}"
@@ -136,7 +140,7 @@ class FilesCorpus:
                 yield text, name
         if not seen:
             raise UserError(
-                f"no usable document in the {len(files)} file(s) of --data.files: "
+                f"no usable document in the {len(files)} file(s) of {self.flag}: "
                 f"{counts['empty documents']} empty"
             )
 
@@ -198,7 +202,7 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def find_files(patterns: Iterable[str]) -> list[Path]:
+def find_files(patterns: Iterable[str], flag: str = "--data.files") -> list[Path]:
     """The files that paths and globs name: patterns in the order given, matches of each sorted.
 
     `**` reaches into folders (not hidden ones), `~` is the home folder. A folder is refused: which
@@ -209,7 +213,7 @@ def find_files(patterns: Iterable[str]) -> list[Path]:
         expanded = os.path.expanduser(pattern)
         if os.path.isdir(expanded):
             raise UserError(
-                f"--data.files {pattern!r} is a folder: name files in it, for example "
+                f"{flag} {pattern!r} is a folder: name files in it, for example "
                 f"'{Path(pattern) / '**' / '*.txt'}'"
             )
         if os.path.isfile(expanded):  # first, as `notes[1].txt` may be a name
@@ -217,14 +221,14 @@ def find_files(patterns: Iterable[str]) -> list[Path]:
         else:
             matches = sorted(filter(os.path.isfile, glob.glob(expanded, recursive=True)))
         if not matches:
-            raise FileNotFoundError(f"--data.files {pattern!r}: no such file, and no file matches")
+            raise FileNotFoundError(f"{flag} {pattern!r}: no such file, and no file matches")
         for path in map(Path, matches):
             place = os.path.realpath(path)
             named = found.get(place)
             if named is None or len(named.parts) > len(path.absolute().parts):
                 found[place] = path.absolute()
     if not found:
-        raise UserError("--data.files is empty: name at least one file or glob")
+        raise UserError(f"{flag} is empty: name at least one file or glob")
     return list(found.values())
 
 

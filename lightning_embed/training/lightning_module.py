@@ -31,6 +31,12 @@ from lightning_embed.checkpointing.fsdp2 import shard
 from lightning_embed.checkpointing.load import opened
 from lightning_embed.data.batch import Batch
 from lightning_embed.errors import UserError, require_range
+from lightning_embed.evaluation.metrics import (
+    Evaluation,
+    LanguageModelMetrics,
+    WindowScores,
+    WindowSums,
+)
 from lightning_embed.library_internals import trainer_of
 from lightning_embed.model.compiling import compiling_pays, why_not_compile
 from lightning_embed.model.decoder import DecoderLM
@@ -38,7 +44,6 @@ from lightning_embed.model.loss import Scores
 from lightning_embed.padding.embedding import clear_padding_moments
 from lightning_embed.special_tokens import IGNORE_INDEX, PAD_ID
 from lightning_embed.training.freezing import freeze as freeze_parts
-from lightning_embed.training.metrics import Evaluation, LanguageModelMetrics
 from lightning_embed.training.optim import (
     MuonAdamW,
     parameter_groups,
@@ -122,6 +127,9 @@ class LanguageModel(L.LightningModule):
         self.tokenizer_json: str | None = None  # the tokenizer's text travels in the checkpoint
         self.metrics = LanguageModelMetrics()
         self.evaluation: Evaluation | None = None  # what the last validation or test found
+        self.window_sums: WindowSums | None = None  # of a test under way
+        self.window_scores: WindowScores | None = None  # what the last test found of each window
+        self.keeps_tokens = False  # `predict_step` gives each token's score, too
         self.step_loss = torch.zeros(())  # this rank's part of the global batch's loss, so far
         self.gradient_norm: Tensor | None = None  # of this step, set by `LossWatch` for clipping
         self.eager: str | None = "training has not begun"  # why nothing is compiled; None compiles
@@ -210,27 +218,39 @@ class LanguageModel(L.LightningModule):
         return self.network.score(batch.ids, batch.targets, batch.segments, batch.repack)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        real = batch.targets != IGNORE_INDEX
-        self.metrics.update(self._score(batch), real, batch.group, batch.n_bytes)
+        real, scores = batch.targets != IGNORE_INDEX, self._score(batch)
+        self.metrics.update(scores, real, batch.group, batch.n_bytes)
+        if self.window_sums is not None and batch.window is not None:
+            self.window_sums.update(scores, real, batch.window, batch.n_bytes)
 
     test_step = validation_step
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """For each real row: its source's number, summed nats, targets and bytes."""
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """For each real row: its source's number, summed nats, targets and bytes; with
+        `keeps_tokens` its window's number and each position's nats too."""
         scores = self._score(batch)
         targets = (batch.targets != IGNORE_INDEX).sum(dim=1)
         used = targets > 0
-        return {
+        found: dict[str, Any] = {
             "source": batch.group[used],
             "nll": scores.nll.sum(dim=1)[used],
             "targets": targets[used],
             "n_bytes": batch.n_bytes[used],
         }
+        if self.keeps_tokens and batch.window is not None:
+            found["window"] = batch.window[used].cpu()
+            found["token_nll"] = scores.nll[used].float().cpu()
+        return found
 
     def on_validation_epoch_start(self) -> None:
         self.metrics.reset()
 
-    on_test_epoch_start = on_validation_epoch_start
+    def on_test_epoch_start(self) -> None:
+        self.metrics.reset()
+        data = getattr(self.trainer, "datamodule", None)
+        if data is not None:
+            sums = WindowSums(len(data.eval_windows()), data.max_length)
+            self.window_sums = sums.to(self.device)
 
     def on_validation_epoch_end(self) -> None:
         stage = "test" if self.trainer.testing else "val"
@@ -241,7 +261,11 @@ class LanguageModel(L.LightningModule):
             return
         figures.log(self.trainer, values)
 
-    on_test_epoch_end = on_validation_epoch_end
+    def on_test_epoch_end(self) -> None:
+        self.on_validation_epoch_end()
+        if self.window_sums is not None:
+            self.window_scores = self.window_sums.compute()
+            self.window_sums = None
 
     # Optimization ----------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ Results are set beside what `xz -9e` makes of the same text.
 
 import json
 import lzma
+import math
 import shlex
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -19,10 +20,12 @@ from lightning_embed.checkpointing.save import Checkpoints
 from lightning_embed.console import say, short
 from lightning_embed.data.datamodule import TextDataModule
 from lightning_embed.data.prepared import Prepared
+from lightning_embed.evaluation.intervals import ratio_interval
+from lightning_embed.evaluation.metrics import Evaluation
+from lightning_embed.evaluation.report import PERCENT, Tested, say_details
 from lightning_embed.padding.padded import row_of
 from lightning_embed.processes import command, command_of_all
 from lightning_embed.training.lightning_module import LanguageModel
-from lightning_embed.training.metrics import Evaluation, bits_per_byte_interval
 from lightning_embed.watching.samples import Samples
 from lightning_embed.watching.throughput import Throughput
 
@@ -63,9 +66,10 @@ def say_evaluation(
     data: TextDataModule,
     stage: Literal["validation", "test"] = "validation",
     xz: tuple[float, float] | None = None,
+    details: Tested | None = None,
 ) -> None:
     """Loss, perplexity, accuracy, bits per byte and their interval, and of which text; beside what
-    xz needs for it."""
+    xz needs for it; or, of a `test`, with intervals of all, by source and by position."""
     if found is None:
         say("held out", "not evaluated: --trainer.limit_val_batches or limit_test_batches is 0")
         return
@@ -73,17 +77,23 @@ def say_evaluation(
     label, text = "held out", f"of {data.prepared.report.title}: " if data.is_other else ""
     if data.is_other and not data.prepared.train.documents:
         label, text = "all of" if seen == whole else "part of", text.removeprefix("of ")
-    say(
-        label,
-        f"{text}{stage} loss {found.loss:.4f}   perplexity {found.perplexity:.1f}"
-        f"   accuracy {found.accuracy:.3f}",
+    figures_of_it = (
+        f"{stage} loss {found.loss:.4f}   perplexity {found.perplexity:.1f}"
+        f"   accuracy {found.accuracy:.3f}"
     )
+    if text and len(text) + len(figures_of_it) > 71:  # of a line of 80 columns
+        say(label, text.rstrip())
+        label, text = "", ""
+    say(label, f"{text}{figures_of_it}")
     if seen < whole:
         say("", f"of {seen:,} of its {whole:,} bytes")
     say("", f"bits per byte {found.bits_per_byte:.4f}")
-    if int((found.n_bytes > 0).sum()) > 1:
-        low, high = bits_per_byte_interval(found.nll, found.n_bytes)
-        say("", f"95 % over held-out files {low:.3f}-{high:.3f}")
+    if details is not None:
+        say_details(details)
+    elif int((found.n_bytes > 0).sum()) > 1:
+        nll, n_bytes = found.nll.numpy(force=True), found.n_bytes.numpy(force=True)
+        bits = ratio_interval(nll / math.log(2), n_bytes)
+        say("", f"{PERCENT} over held-out files {bits.low:.3f}-{bits.high:.3f}")
     if xz is not None:
         alone, after = xz  # the second is 0 where the training text holds all of it
         ratio = f": ratio {found.bits_per_byte / after:.3f}" if after > 0 else ""

@@ -7,9 +7,14 @@ import torch
 from torch import nn
 from torchmetrics.text import Perplexity
 
+from lightning_embed.evaluation.metrics import (
+    GROUPS,
+    LanguageModelMetrics,
+    WindowSums,
+    position_starts,
+)
 from lightning_embed.model.loss import Scores
 from lightning_embed.special_tokens import IGNORE_INDEX
-from lightning_embed.training.metrics import GROUPS, LanguageModelMetrics, bits_per_byte_interval
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``compute`` method.*was called before")
 
@@ -116,26 +121,35 @@ def test_sums_keep_their_digits_when_the_model_is_converted(convert) -> None:
         metric.reset()
 
 
-def test_interval_contains_the_value_and_is_reproducible() -> None:
-    generator = torch.Generator().manual_seed(0)
-    n_bytes = torch.zeros(GROUPS)
-    n_bytes[:40] = torch.randint(100, 2000, (40,), generator=generator)
-    nll = n_bytes * (0.8 + 0.2 * torch.rand(GROUPS, generator=generator))
-    value = float(nll.sum() / math.log(2) / n_bytes.sum())
-    torch.manual_seed(1)
-    low, high = bits_per_byte_interval(nll, n_bytes)
-    torch.manual_seed(2)
-    assert (low, high) == bits_per_byte_interval(nll, n_bytes)
-    assert low < value < high
-    assert high - low < 0.2 * value
-    narrow = bits_per_byte_interval(nll, n_bytes, coverage=0.5)
-    assert low < narrow[0] < value < narrow[1] < high
-    # The percentile interval of a mean is near the normal one.
-    rates = (nll / math.log(2))[:40] - value * n_bytes[:40]
-    error = float(rates.square().sum().sqrt() / n_bytes.sum())
-    assert high - low == pytest.approx(2 * 1.96 * error, rel=0.15)
+# -- sums of each window ---------------------------------------------------------------------------
 
 
-def test_interval_of_equal_sources_is_a_point() -> None:
-    low, high = bits_per_byte_interval(torch.full((5,), math.log(2)), torch.ones(5))
-    assert low == pytest.approx(1) and high == pytest.approx(1)
+def test_positions_are_told_apart_in_doubling_ranges() -> None:
+    assert position_starts(256) == [0, 8, 16, 32, 64, 128]
+    assert position_starts(8) == [0] and position_starts(9) == [0, 8]
+
+
+def test_windows_are_summed_apart_and_by_position() -> None:
+    sums = WindowSums(windows=3, max_length=16)
+    nll = torch.arange(10.0).expand(2, 10)
+    real = torch.ones(2, 10, dtype=torch.bool)
+    real[1, :9] = False  # context
+    sums.update(
+        Scores(nll * real, nll.gt(5) & real), real, torch.tensor([2, 0]), torch.tensor([40, 4])
+    )
+    # a row that is all padding has no window
+    sums.update(Scores(nll * 0, nll < 0), ~real & real, torch.tensor([-1, -1]), torch.zeros(2))
+    found = sums.compute()
+    assert found.nll.tolist() == [[0, 9], [0, 0], [28, 17]]
+    assert found.correct.tolist() == [[0, 1], [0, 0], [2, 2]]
+    assert found.tokens.tolist() == [[0, 1], [0, 0], [8, 2]]
+    assert found.n_bytes.tolist() == [4, 0, 40]
+
+
+def test_windows_of_other_ranks_add_up() -> None:
+    first, second = (WindowSums(windows=2, max_length=4) for _ in range(2))
+    for number, sums in enumerate((first, second)):
+        one = torch.ones(1, 3)
+        sums.update(Scores(one, one), one > 0, torch.tensor([number]), torch.tensor([5]))
+    first.merge_state(second)
+    assert first.compute().nll.tolist() == [[3], [3]]

@@ -1,0 +1,120 @@
+"""What `test` and `predict` take beside Lightning's options: any files, another checkpoint."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning_embed.checkpointing.run_folders import find_checkpoint
+from lightning_embed.data.datamodule import TextDataModule
+from lightning_embed.data.files import FilesCorpus
+from lightning_embed.data.tokenizer import TextTokenizer
+from lightning_embed.errors import UserError
+from lightning_embed.evaluation.breakdown import Scored
+from lightning_embed.evaluation.report import Tested
+from lightning_embed.pretrained.huggingface import is_folder
+from lightning_embed.pretrained.opening import open_pretrained
+from lightning_embed.processes import is_main_process
+from lightning_embed.training.lightning_module import LanguageModel
+
+OTHER_TEXT = ("files", "hub", "source", "tokenizer")
+
+
+def take_files(config: Any, args: list[str]) -> None:
+    """Have `--files` be the text, in place, whatever a file of settings names.
+
+    Raises:
+        UserError: the command line, `args`, names another text or a tokenizer as well.
+    """
+    if not config.get("files"):
+        return
+    for arg in args:
+        flag = arg.partition("=")[0].removesuffix("+")
+        if flag in [f"--data.{name}" for name in OTHER_TEXT]:
+            raise UserError(
+                f"--files names the text, in the tokens of the checkpoint: leave out {flag}"
+            )
+    if isinstance(config.files, str):
+        config.files = [config.files]
+    config.data.files, config.data.hub, config.data.source = config.files, None, None
+
+
+def score_files(data: TextDataModule, config: Any, tokenizer_json: str | None) -> None:
+    """Have the data module hold out all of `--files`, in the tokens of the checkpoint's tokenizer.
+
+    Raises:
+        UserError: the checkpoint has none, or no file holds text.
+        FileNotFoundError: no such file.
+    """
+    if tokenizer_json is None:
+        raise UserError(
+            "this checkpoint carries no tokenizer: give --data.files and --data.tokenizer in place"
+            " of --files"
+        )
+    files = FilesCorpus(tuple(config.files), config.data.text_column, whole=True, flag="--files")
+    data.score_all_of(files, TextTokenizer.from_json(tokenizer_json))
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A model that is yet to be evaluated, where it was found, and the text in its tokens."""
+
+    path: Path
+    model: LanguageModel
+    data: TextDataModule
+
+
+def contestant(wanted: str, root: Path, first: TextDataModule) -> Contestant:
+    """The checkpoint, run or Hugging Face folder to compare with, and the text of `first` in its
+    tokenizer's tokens and in windows of the length it was trained with.
+
+    Raises:
+        UserError: there is none, it cannot be used, or it carries no tokenizer.
+    """
+    path = Path(wanted)
+    if not is_folder(path):
+        path = find_checkpoint(wanted, "generate", root)
+    found = open_pretrained(path)
+    model = LanguageModel(found.tokenizer.vocab_size, found.max_length, **found.settings)
+    model.network.load_state_dict(found.network.state_dict())
+    return Contestant(path, model, _again(first, found.tokenizer, found.max_length))
+
+
+def _again(first: TextDataModule, tokenizer: TextTokenizer, max_length: int) -> TextDataModule:
+    """The text of `first` once more, otherwise cut."""
+    data = TextDataModule(
+        max_length=max_length,
+        tokens_per_batch=max(first.settings.tokens, max_length),
+        eval_overlap=first.eval_overlap,
+        num_workers=first.num_workers,
+        cache_dir=str(first.cache_dir),
+    )
+    if is_main_process():  # others learn of it in `TextDataModule.setup`
+        data.score_again(first.prepared, tokenizer)
+    return data
+
+
+def tested(path: Path | None, model: LanguageModel, data: TextDataModule) -> Tested | None:
+    """What the last test of a model found; nothing where no batch was evaluated."""
+    if model.evaluation is None or model.window_scores is None:
+        return None
+    windows, split = data.eval_windows(), data.prepared.validation
+    scored = Scored(
+        model.window_scores,
+        windows.document,
+        split.source[windows.document],
+        data.prepared.report.sources,
+        data.max_length,
+    )
+    return Tested(str(path), model.evaluation, scored, data.eval_overlap)
+
+
+def text_of(data: TextDataModule) -> dict[str, Any]:
+    """Which text was evaluated, for JSON."""
+    prepared = data.prepared
+    size = prepared.report.splits["validation"]
+    return {
+        "text": prepared.report.title,
+        "data": prepared.key,
+        "held_out_bytes": size.bytes,
+        "unknown_tokens": size.unknown,
+    }
