@@ -83,7 +83,7 @@ def _run(command: str, args: list[str]) -> int | None:
         return function(args)
     from lightning_embed.commands.parser import call_with_options
 
-    return call_with_options(function, args, prog=f"train.py {command}")
+    return call_with_options(function, args, prog=processes.command(command))
 
 
 def _unknown(command: str) -> int:
@@ -91,17 +91,20 @@ def _unknown(command: str) -> int:
 
     near = get_close_matches(command, list(COMMANDS), n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
-    print(f"error: no command {command!r}{hint}; see python train.py --help", file=sys.stderr)
+    print(
+        f"error: no command {command!r}{hint}; see {processes.command('--help')}", file=sys.stderr
+    )
     return 2
 
 
 def _usage() -> str:
     table = "\n".join(f"  {name:<11} {_help(target)}" for name, target in COMMANDS.items())
+    program = processes.command()
     return (
-        "usage: python train.py COMMAND [options]\n\n"
+        f"usage: {program} COMMAND [options]\n\n"
         f"{table}\n\n"
-        "python train.py fit --config configs/stdlib.yaml trains on the text of Python itself;\n"
-        "python train.py COMMAND --help lists the options of a command."
+        f"{program} fit --config stdlib trains on the text of Python itself;\n"
+        f"{program} COMMAND --help lists the options of a command."
     )
 
 

@@ -13,7 +13,7 @@ def consolidate(checkpoint: str, output: str) -> None:
     """Put a checkpoint in shards together into one ordinary file.
 
     Args:
-        checkpoint: a .ckpt folder that fit wrote with configs/fsdp.yaml.
+        checkpoint: a .ckpt folder that fit wrote with --config fsdp.
         output: the .ckpt file to write.
     """
     source, target = Path(checkpoint), Path(output)

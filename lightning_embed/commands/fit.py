@@ -41,6 +41,7 @@ from lightning_embed.commands.parser import (
 from lightning_embed.commands.quiet import quiet_libraries
 from lightning_embed.commands.saved_config import SaveConfig
 from lightning_embed.commands.settling import choose_formats, settle
+from lightning_embed.commands.shipped_configs import shown, with_shipped_configs
 from lightning_embed.commands.splitting import FLAG, BeginAnew, settled_accumulation, used_up
 from lightning_embed.commands.text_choice import prefer_later_text
 from lightning_embed.commands.unsupported import several
@@ -49,6 +50,7 @@ from lightning_embed.console import say
 from lightning_embed.data.datamodule import TextDataModule
 from lightning_embed.errors import UserError, writing
 from lightning_embed.library_internals import command_parser
+from lightning_embed.processes import command as command_line
 from lightning_embed.processes import command_of_all, is_main_process
 from lightning_embed.training.endings import flags_to_go_on, time_spent
 from lightning_embed.training.lightning_module import LanguageModel
@@ -98,7 +100,7 @@ class EmbedCLI(LightningCLI):
     """
 
     def __init__(self, command: str, args: list[str]) -> None:
-        self.command, self.args = command, args
+        self.command, self.args = command, with_shipped_configs(args)
         self.checkpoint: dict[str, Any] = {}  # what a command begins from, tensors aside
         quiet_libraries()
         quiet_writer()
@@ -125,7 +127,7 @@ class EmbedCLI(LightningCLI):
             TextDataModule,
             args=[self.command, *settings_files_first(self.args)],
             parser_class=OneLineParser,
-            parser_kwargs={"prog": "train.py"},
+            parser_kwargs={"prog": command_line()},
             seed_everything_default=42,
             trainer_defaults={
                 "default_root_dir": "runs",
@@ -331,7 +333,7 @@ class EmbedCLI(LightningCLI):
             resume=command_of_all(*self.resume, *flags_to_go_on(self.trainer, given)),
             checkpoints=config["checkpoints"],
             samples=config["samples"],
-            configs=self.config_files,
+            configs=[shown(file) for file in self.config_files],
         )
 
     def validate(self, model: LanguageModel, datamodule: TextDataModule, **kwargs: Any) -> None:
