@@ -75,10 +75,10 @@ def _run(command: str, args: list[str]) -> int | None:
     except ModuleNotFoundError as error:  # another Python, or nothing installed yet
         if (error.name or "").startswith(__package__):
             raise
-        raise UserError(
-            f"this Python has no {error.name}: install with `python -m pip install -e .` in the"
-            " project's folder"
-        ) from None
+        root = Path(__file__).parent.parent
+        checkout = (root / "pyproject.toml").is_file()
+        install = processes.install_command(*(["-e", root] if checkout else [__package__]))
+        raise UserError(f"this Python has no {error.name}: install with `{install}`") from None
     if list(inspect.signature(function).parameters) == ["args"]:
         return function(args)
     from lightning_embed.commands.parser import call_with_options

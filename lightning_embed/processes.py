@@ -94,6 +94,12 @@ def command(*words: str | Path) -> str:
     return shlex.join([*_program(), *map(str, words)])
 
 
+def install_command(*packages: str | Path) -> str:
+    """One that installs packages for this Python, which may not be the one that `pip` is for."""
+    python = _typed(sys.executable, "python", "python3")
+    return shlex.join([python, "-m", "pip", "install", *map(str, packages)])
+
+
 def command_of_all(*words: str | Path) -> str:
     """The same for as many processes as were started: `torchrun`, `srun` and their like in front,
     with what this host's processes were given."""

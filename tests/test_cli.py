@@ -183,4 +183,6 @@ def test_a_signal_while_text_is_prepared_ends_the_program_tidied_up(
 def test_a_python_without_the_packages_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "lightning_embed.commands.fit", raising=False)
     monkeypatch.setitem(sys.modules, "lightning", None)  # an import of it fails
-    assert "this Python has no lightning: install with" in run("fit").error_line()
+    told = run("fit").error_line()
+    assert told.startswith("this Python has no lightning: install with `")
+    assert shlex.split(told.split("`")[1])[1:] == ["-m", "pip", "install", "-e", str(ROOT)]

@@ -1,8 +1,10 @@
-"""The wheel: what is in it, and that it trains outside a checkout by the names of its settings.
+"""The wheel: what is in it, and that it trains outside a checkout by the names of its settings;
+what type checkers see of the package.
 
 Without a network: the package is installed alone, and what it needs is this Python's.
 """
 
+import ast
 import os
 import shutil
 import site
@@ -11,23 +13,36 @@ import sys
 import tarfile
 import venv
 import zipfile
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from workshop import ROOT, Outcome, load, padding_is_zero
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(find_spec("build") is None, reason="needs the package build"),
-    pytest.mark.skipif(find_spec("hatchling") is None, reason="needs the package hatchling"),
-]
+import lightning_embed
+
 CONFIGS = {path.name for path in (ROOT / "configs").iterdir()}
+
+
+def test_type_checkers_see_the_public_names() -> None:
+    """In `__init__.pyi`, each from the module that `__init__.py` loads it from."""
+    tree = ast.parse((ROOT / "lightning_embed" / "__init__.pyi").read_text(encoding="utf-8"))
+    homes = {
+        alias.asname: f"{node.module}.{alias.name}"
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    loaded = {name: getattr(lightning_embed, name) for name in lightning_embed.__all__}
+    assert homes == {k: f"{v.__module__}.{v.__qualname__}" for k, v in loaded.items()}
+    (names,) = (ast.literal_eval(x.value) for x in tree.body if isinstance(x, ast.Assign))
+    assert names == sorted(lightning_embed.__all__)
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The source archive, made of a checkout's files, and the wheel, made of the archive."""
+    for name in ("build", "hatchling"):
+        pytest.importorskip(name)
     folder = tmp_path_factory.mktemp("built")
     checkout = shutil.copytree(
         ROOT, folder / "a checkout", ignore=shutil.ignore_patterns(".*", "runs", "*.egg-info")
@@ -61,6 +76,7 @@ def start(folder: Path, *words: str | Path) -> Outcome:
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
+@pytest.mark.slow
 def test_the_archive_has_what_tests_and_pages_need(built: tuple[Path, Path]) -> None:
     with tarfile.open(built[0]) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
@@ -68,16 +84,18 @@ def test_the_archive_has_what_tests_and_pages_need(built: tuple[Path, Path]) -> 
     assert names >= {"LICENSE", "constraints.txt", "benchmarks/results.jsonl"}
 
 
+@pytest.mark.slow
 def test_the_wheel_has_the_package_alone(built: tuple[Path, Path]) -> None:
     with zipfile.ZipFile(built[1]) as wheel:
         names = set(wheel.namelist())
     ours = {name for name in names if name.startswith("lightning_embed/")}
     code = {p.relative_to(ROOT).as_posix() for p in (ROOT / "lightning_embed").rglob("*.py")}
     configs = {f"lightning_embed/configs/{name}" for name in CONFIGS}
-    assert ours == {*code, *configs, "lightning_embed/py.typed"}
+    assert ours == {*code, *configs, "lightning_embed/__init__.pyi", "lightning_embed/py.typed"}
     assert all(".dist-info/" in name for name in names - ours)
 
 
+@pytest.mark.slow
 def test_it_trains_and_prints_commands_that_can_be_pasted(installed: Path, tmp_path: Path) -> None:
     program = installed / "lightning-embed"
     where = [installed / "python", "-c", "import lightning_embed as x; print(x.__file__)"]
@@ -96,6 +114,7 @@ def test_it_trains_and_prints_commands_that_can_be_pasted(installed: Path, tmp_p
     assert load(last)["global_step"] == 10
 
 
+@pytest.mark.slow
 def test_mistakes_name_it_too(installed: Path, tmp_path: Path) -> None:
     program = installed / "lightning-embed"
     assert f"see '{program}' --help" in start(tmp_path, program, "nothing").error_line()
