@@ -76,15 +76,15 @@ def _run(command: str, args: list[str]) -> int | None:
     except ModuleNotFoundError as error:  # another Python, or nothing installed yet
         if (error.name or "").startswith(__package__):
             raise
-        raise UserError(
-            f"this Python has no {error.name}: install with `python -m pip install -e .` in the"
-            " project's folder"
-        ) from None
+        root = Path(__file__).parent.parent
+        checkout = (root / "pyproject.toml").is_file()
+        install = processes.install_command(*(["-e", root] if checkout else [__package__]))
+        raise UserError(f"this Python has no {error.name}: install with `{install}`") from None
     if list(inspect.signature(function).parameters) == ["args"]:
         return function(args)
     from lightning_embed.commands.parser import call_with_options
 
-    return call_with_options(function, args, prog=f"train.py {command}")
+    return call_with_options(function, args, prog=processes.command(command))
 
 
 def _unknown(command: str) -> int:
@@ -92,17 +92,20 @@ def _unknown(command: str) -> int:
 
     near = get_close_matches(command, list(COMMANDS), n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
-    print(f"error: no command {command!r}{hint}; see python train.py --help", file=sys.stderr)
+    print(
+        f"error: no command {command!r}{hint}; see {processes.command('--help')}", file=sys.stderr
+    )
     return 2
 
 
 def _usage() -> str:
     table = "\n".join(f"  {name:<11} {_help(target)}" for name, target in COMMANDS.items())
+    program = processes.command()
     return (
-        "usage: python train.py COMMAND [options]\n\n"
+        f"usage: {program} COMMAND [options]\n\n"
         f"{table}\n\n"
-        "python train.py fit --config configs/stdlib.yaml trains on the text of Python itself;\n"
-        "python train.py COMMAND --help lists the options of a command."
+        f"{program} fit --config stdlib trains on the text of Python itself;\n"
+        f"{program} COMMAND --help lists the options of a command."
     )
 
 

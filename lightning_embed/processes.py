@@ -94,6 +94,12 @@ def command(*words: str | Path) -> str:
     return shlex.join([*_program(), *map(str, words)])
 
 
+def install_command(*packages: str | Path) -> str:
+    """One that installs packages for this Python, which may not be the one that `pip` is for."""
+    python = _typed(sys.executable, "python", "python3")
+    return shlex.join([python, "-m", "pip", "install", *map(str, packages)])
+
+
 def command_of_all(*words: str | Path) -> str:
     """The same for as many processes as were started: `torchrun`, `srun` and their like in front,
     with what this host's processes were given."""
@@ -118,13 +124,15 @@ def command_of_all(*words: str | Path) -> str:
 
 
 def _script() -> list[str]:
-    """What Python was started with: `train.py`, `-m lightning_embed`, or an installed script."""
-    started = Path(sys.argv[0]) if sys.argv and sys.argv[0] else Path("train.py")
-    if started.name == "__main__.py" and started.parent.name == "lightning_embed":
-        return ["-m", "lightning_embed"]
+    """What Python was started with: `train.py`, `-m lightning_embed`, or an installed script. From
+    a program of somebody else's, what can be started in this folder."""
+    started = Path(sys.argv[0]) if sys.argv else Path()
     if started.stem == "lightning-embed" or started.name == "train.py":
         return [str(started)]
-    return ["train.py"]
+    by_others = (started.name, started.parent.name) != ("__main__.py", "lightning_embed")
+    if by_others and Path("train.py").is_file():
+        return ["train.py"]
+    return ["-m", "lightning_embed"]
 
 
 def _program() -> list[str]:

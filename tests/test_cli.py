@@ -31,6 +31,16 @@ def test_each_command_is_listed_with_the_first_sentence_of_its_docstring(command
     assert f"  {command:<11} {sentence}" in run("--help").out.splitlines()
 
 
+@pytest.mark.parametrize("words", [["--help"], ["fti"], ["generate", "--help"], ["fit", "--help"]])
+def test_help_names_the_program_as_it_was_started(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "my bin" / "lightning-embed")])
+    told = run(*words)
+    assert f"'{tmp_path}/my bin/lightning-embed' " in told.out + told.err
+    assert "train.py" not in told.out + told.err
+
+
 def test_help_imports_nothing_heavy() -> None:
     command = [sys.executable, "-X", "importtime", "-m", "lightning_embed", "--help"]
     told = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
@@ -173,4 +183,6 @@ def test_a_signal_while_text_is_prepared_ends_the_program_tidied_up(
 def test_a_python_without_the_packages_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "lightning_embed.commands.fit", raising=False)
     monkeypatch.setitem(sys.modules, "lightning", None)  # an import of it fails
-    assert "this Python has no lightning: install with" in run("fit").error_line()
+    told = run("fit").error_line()
+    assert told.startswith("this Python has no lightning: install with `")
+    assert shlex.split(told.split("`")[1])[1:] == ["-m", "pip", "install", "-e", str(ROOT)]

@@ -146,6 +146,15 @@ def test_the_program_is_named_as_it_was_started(
     assert command("fit", "--name", "a b") == f"{short} fit --name 'a b'"
 
 
+def test_a_notebook_is_told_what_its_folder_can_start(
+    environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    environment.setattr(sys, "argv", ["/lib/ipykernel_launcher.py"])
+    assert command("version").endswith(" train.py version")  # in this project's folder
+    environment.chdir(tmp_path)
+    assert command("version").endswith(" -m lightning_embed version")
+
+
 def test_an_installed_program_goes_by_its_name_where_a_shell_finds_it(
     environment: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -27,6 +27,7 @@ from lightning_embed.checkpointing.save import Checkpoints
 from lightning_embed.console import say
 from lightning_embed.errors import UserError
 from lightning_embed.padding.guard import PaddingGuard
+from lightning_embed.processes import install_command
 from lightning_embed.training.loss_watch import LossWatch
 from lightning_embed.watching.samples import Samples
 
@@ -71,7 +72,7 @@ def accept(callbacks: list[Callback], folder: Path, max_time: object) -> None:
             if isinstance(callback, refused):
                 raise UserError(f"--trainer.callbacks {name} cannot serve here: {why}")
         if isinstance(callback, DeviceStatsMonitor) and find_spec("psutil") is None:
-            raise UserError(f"--trainer.callbacks {name} needs psutil: pip install psutil")
+            raise UserError(f"--trainer.callbacks {name} needs psutil: {install_command('psutil')}")
         if isinstance(callback, ModelCheckpoint):
             _beside_ours(callback, folder)
     if max_time is not None and has(callbacks, Timer):

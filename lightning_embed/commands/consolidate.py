@@ -14,7 +14,7 @@ def consolidate(checkpoint: str, output: str) -> None:
     """Put a checkpoint in shards together into one ordinary file.
 
     Args:
-        checkpoint: a .ckpt folder that fit wrote with configs/fsdp.yaml, or the run's folder, whose
+        checkpoint: a .ckpt folder that fit wrote with --config fsdp, or the run's folder, whose
             best is taken; or best or last of the latest run.
         output: the .ckpt file to write.
     """

@@ -56,6 +56,7 @@ from lightning_embed.commands.scoring import (
     text_of,
 )
 from lightning_embed.commands.settling import choose_formats, settle
+from lightning_embed.commands.shipped_configs import shown, with_shipped_configs
 from lightning_embed.commands.splitting import FLAG, BeginAnew, settled_accumulation, used_up
 from lightning_embed.commands.text_choice import prefer_later_text
 from lightning_embed.commands.unsupported import several
@@ -66,6 +67,7 @@ from lightning_embed.errors import UserError, writing
 from lightning_embed.evaluation.report import as_json, say_difference
 from lightning_embed.library_internals import command_parser
 from lightning_embed.pretrained.weights import Pretrained
+from lightning_embed.processes import command as command_line
 from lightning_embed.processes import command_of_all, is_main_process
 from lightning_embed.training.endings import flags_to_go_on, time_spent
 from lightning_embed.training.lightning_module import LanguageModel
@@ -119,7 +121,7 @@ class EmbedCLI(LightningCLI):
     """
 
     def __init__(self, command: str, args: list[str]) -> None:
-        self.command, self.args = command, args
+        self.command, self.args = command, with_shipped_configs(args)
         self.checkpoint: dict[str, Any] = {}  # what a command begins from, tensors aside
         self.start: Pretrained | None = None  # the weights that a new run begins with
         self.out, self.shown = sys.stdout, ExitStack()  # where JSON goes, and lines beside it
@@ -149,7 +151,7 @@ class EmbedCLI(LightningCLI):
             TextDataModule,
             args=[self.command, *settings_files_first(self.args)],
             parser_class=_Parser,
-            parser_kwargs={"prog": "train.py"},
+            parser_kwargs={"prog": command_line()},
             seed_everything_default=42,
             trainer_defaults={
                 "default_root_dir": "runs",
@@ -386,7 +388,7 @@ class EmbedCLI(LightningCLI):
             resume=command_of_all(*self.resume, *flags_to_go_on(self.trainer, given)),
             checkpoints=config["checkpoints"],
             samples=config["samples"],
-            configs=self.config_files,
+            configs=[shown(file) for file in self.config_files],
         )
 
     def validate(self, model: LanguageModel, datamodule: TextDataModule, **kwargs: Any) -> None:

@@ -57,9 +57,7 @@ def refuse_pieces(trainer: Any) -> None:
                 f"{option} is not supported: the built-in one writes checkpoints, and never a part"
             )
         if issubclass(kind, FSDPPrecision | DeepSpeedPrecision):
-            raise UserError(
-                f"{option} is not supported: take --config configs/fsdp.yaml, --trainer.precision"
-            )
+            raise UserError(f"{option} is not supported: take --config fsdp, --trainer.precision")
         if issubclass(kind, Precision) and trainer.precision is not None:
             raise UserError(f"give --trainer.precision or {option}, not both")
         if issubclass(kind, HalfPrecision):
@@ -119,15 +117,13 @@ def _refuse_strategy_name(name: str) -> None:
         )
     raise UserError(
         f"--trainer.strategy {name} is not known{nearest(name, known)}: give auto, ddp, or"
-        " --config configs/fsdp.yaml"
+        " --config fsdp"
     )
 
 
 def _refuse_strategy(name: str, kind: type, settings: dict[str, Any]) -> None:
     if issubclass(kind, SHARDED) and not issubclass(kind, FSDP2Strategy):
-        raise UserError(
-            f"--trainer.strategy {name} is not supported: take --config configs/fsdp.yaml"
-        )
+        raise UserError(f"--trainer.strategy {name} is not supported: take --config fsdp")
     if settings.get("start_method", "popen") != "popen":
         raise UserError(
             f"--trainer.strategy {name} is not supported: take ddp, whose processes are commands of"

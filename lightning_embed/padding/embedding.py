@@ -230,17 +230,27 @@ class TokenEmbedding(nn.Embedding):
 
         Raises:
             IndexError: on CPU, an id outside the vocabulary. On a GPU the check would wait for the
-                device, so there only the data path checks (`check_ids` in `data/batch.py`).
+                device, so there only the data path checks (`check_ids` in `data/batch.py`);
+                compiled code raises a RuntimeError of its own.
         """
-        if ids.device.type == "cpu" and not torch.compiler.is_compiling() and ids.numel():
-            low, high = (int(x) for x in torch.aminmax(ids))
-            if low < 0 or high >= self.num_embeddings:
-                raise IndexError(
-                    f"id {low if low < 0 else high} is outside the vocabulary of "
-                    f"{self.num_embeddings} (ids 0 to {self.num_embeddings - 1})"
-                )
-        vectors = F.embedding(ids, self.weight, self.padding_idx)
+        # The lookup itself refuses ids. Reading their values before it would cost a pass and is not
+        # possible under vmap and FakeTensorMode.
+        try:
+            vectors = F.embedding(ids, self.weight, self.padding_idx)
+        except IndexError as error:
+            raise IndexError(self._which_id_is_outside(ids)) from error
         return vectors * math.sqrt(self.embedding_dim) if self.scale else vectors
+
+    def _which_id_is_outside(self, ids: Tensor) -> str:
+        """The error's line, once an id is known to be outside."""
+        try:
+            outside = f"id {int(ids[(ids < 0) | (ids >= self.num_embeddings)][0])}"
+        except RuntimeError:  # under vmap, where values cannot be read
+            outside = "an id"
+        return (
+            f"{outside} is outside the vocabulary of {self.num_embeddings}"
+            f" (ids 0 to {self.num_embeddings - 1})"
+        )
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Tied output head: `(..., D)` to `(..., V)` with the same matrix.

@@ -49,7 +49,7 @@ def refused(words: str, more: str = "") -> Row:
 
 NO_PRECISION = "--trainer.precision null"
 ABSTRACT = "the class is abstract"
-SHARDS = "configs/fsdp.yaml"
+SHARDS = "--config fsdp"
 PROCESSES = "take ddp"
 TPU = "it needs a TPU"
 NO_MACHINE = "this machine has none"

@@ -3,12 +3,14 @@
 import copy
 import math
 import pickle
+from collections.abc import Callable
 from typing import get_args
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lightning_embed import TokenEmbedding
 from lightning_embed.padding.embedding import InitName
@@ -276,6 +278,38 @@ def test_a_row_that_is_not_zero_in_a_state_dict_becomes_zero(poison, plus_zero) 
 def test_an_id_outside_the_vocabulary_is_named(bad) -> None:
     with pytest.raises(IndexError, match=rf"id {bad} .*vocabulary of 10 \(ids 0 to 9\)"):
         TokenEmbedding(10, 4)(torch.tensor([[3, bad]]))
+
+
+def vmapped(embedding: TokenEmbedding) -> Callable[[Tensor], Tensor]:
+    return torch.vmap(embedding)
+
+
+def exported(embedding: TokenEmbedding) -> Callable[[Tensor], Tensor]:
+    example = (torch.zeros(3, 4, dtype=torch.int64),)
+    rows = {0: torch.export.Dim("rows")}
+    return torch.export.export(embedding, example, dynamic_shapes=(rows,)).module()
+
+
+def compiled(embedding: TokenEmbedding) -> Callable[[Tensor], Tensor]:
+    return torch.compile(embedding, fullgraph=True, backend="eager")  # the tracing is at issue
+
+
+@pytest.mark.parametrize("transform", [vmapped, exported, compiled])
+def test_tracing_does_not_read_ids(transform, plus_zero) -> None:
+    embedding = TokenEmbedding(10, 4, scale=True)
+    ids = torch.tensor([[3, 1], [2, 9], [0, 1], [4, 5], [1, 1]]).repeat(1, 2)
+    found = transform(embedding)(ids)
+    assert torch.equal(found, embedding(ids)) and plus_zero(found[ids == 1])
+
+
+def test_under_fake_tensors_only_shapes_are_known() -> None:
+    with FakeTensorMode():
+        assert TokenEmbedding(10, 4)(torch.zeros(2, 3, dtype=torch.int64)).shape == (2, 3, 4)
+
+
+def test_an_id_outside_the_vocabulary_is_refused_under_vmap_too() -> None:
+    with pytest.raises(IndexError, match=r"^an id is outside the vocabulary of 10 \(ids 0 to 9\)$"):
+        torch.vmap(TokenEmbedding(10, 4))(torch.tensor([[3], [10]]))
 
 
 @pytest.mark.parametrize(
