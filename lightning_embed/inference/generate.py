@@ -17,7 +17,7 @@ from lightning_embed.model.decoder import DecoderLM
 from lightning_embed.special_tokens import PAD_ID
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def new_ids(
     model: DecoderLM,
     prompts: Sequence[Sequence[int]],

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lightning_embed.errors import UserError
 from lightning_embed.model.cache import LayerCache
-from lightning_embed.model.eager import RMSNorm, Rotation, written_out
+from lightning_embed.model.eager import RMSNorm, turned, written_out
 from lightning_embed.model.segments import KeyBias, KeyRange, OneQuery, Segments
 
 
@@ -36,8 +36,7 @@ def rotate(x: Tensor, tables: tuple[Tensor, Tensor], dtype: torch.dtype | None =
     """
     cos, sin = tables
     if written_out(x) and x.dtype == cos.dtype:
-        rotated: Tensor = Rotation.apply(x, cos, sin)
-        return rotated.to(dtype or x.dtype)
+        return turned(x, cos, sin).to(dtype or x.dtype)
     left, right = x.chunk(2, dim=-1)
     halves = (left * cos - right * sin, right * cos + left * sin)
     return torch.cat([half.to(dtype or x.dtype) for half in halves], dim=-1)
