@@ -31,7 +31,7 @@ def append(
     new = torch.randint(3, 23, (len(rows), 1), generator=draw)
     for row, more in zip(rows, new.tolist(), strict=True):
         row += more
-    return model.logits(model.extend(new, cache)[:, -1])
+    return model.logits(model.step(new, cache))
 
 
 @torch.no_grad()
