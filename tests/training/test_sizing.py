@@ -128,8 +128,20 @@ def test_batches_and_rates_at_the_default_run() -> None:
 
 
 def test_dropout_grows_with_passes() -> None:
-    rates = [dropout(passes) for passes in (0.5, 4, 8, 100)]
+    rates = [dropout(passes, 1e6, 1e6) for passes in (0.5, 4, 8, 100)]
     assert rates == sorted(rates) and rates[0] == 0 < rates[-1] < 0.5
+    assert dropout(8, 1e5, 1e6) == 0 and dropout(8, 1e9, 1e6) == rates[2]
+
+
+def test_a_wider_shape_whose_steps_cost_hardly_more_is_found() -> None:
+    asked = list[int]()
+
+    def cost(shape: Shape, positions: int) -> Cost:  # most of a narrow step is no product
+        asked.append(shape.d_model)
+        return Cost(0.016, 2e-5 + 1.5e-7 * shape.d_model + 4e-12 * work(shape, 4096))
+
+    size = choose(240, STDLIB, Kept(), cost)
+    assert size is not None and size.shape.d_model >= 128 and asked[:3] == [64, 96, 128]
 
 
 def test_tokens_read_again_are_worth_less() -> None:
