@@ -17,7 +17,7 @@ from lightning_embed.model.decoder import DecoderLM
 from lightning_embed.special_tokens import PAD_ID
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def new_ids(
     model: DecoderLM,
     prompts: Sequence[Sequence[int]],
@@ -55,7 +55,7 @@ def new_ids(
                 last = [rows[row] for row in alive]
                 _make_room(model, cache, last, max_length)
                 ids = torch.tensor([[row[-1]] for row in last], device=hidden.device)
-                hidden = model.extend(ids, cache)[:, -1]
+                hidden = model.step(ids, cache)
             logits = model.logits(hidden).float()
             if present is not None:
                 logits = penalise(logits, present, sampling.repetition_penalty)
@@ -84,7 +84,7 @@ def read(model: DecoderLM, rows: Sequence[Sequence[int]]) -> tuple[KeyValueCache
     width = max(map(len, rows))
     padded = [[PAD_ID] * (width - len(row)) + list(row) for row in rows]
     ids = torch.tensor(padded, device=model.embedding.weight.device)
-    return cache, model.extend(ids, cache)[:, -1]
+    return cache, model.fill(ids, cache)[:, -1]
 
 
 def _make_room(

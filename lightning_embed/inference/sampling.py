@@ -14,6 +14,8 @@ from torch import Tensor
 
 from lightning_embed.errors import require_range
 
+BELOW_ONE = 1 - 2**-52  # times a number below 1: no product with it rounds up to the whole
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -65,10 +67,9 @@ def pick(logits: Tensor, sampling: Sampling, draws: Sequence[random.Random]) -> 
         beyond = reached - probabilities >= sampling.top_p  # the first id always stays
         reached = probabilities.masked_fill(beyond, 0.0).cumsum(dim=-1)
     # The first id whose cumulative probability is above the draw: never one of probability 0.
-    drawn = torch.tensor([source.random() for source in draws], dtype=torch.float64)
-    drawn = drawn.to(logits.device)[:, None] * reached[:, -1:]
-    drawn = drawn.minimum(reached[:, -1:].nextafter(torch.zeros_like(drawn)))
-    picks = torch.searchsorted(reached, drawn, right=True)
+    drawn = [[source.random() * BELOW_ONE] for source in draws]
+    places = torch.tensor(drawn, dtype=torch.float64, device=logits.device) * reached[:, -1:]
+    picks = torch.searchsorted(reached, places, right=True)
     return (picks if order is None else order.gather(1, picks)).squeeze(1)
 
 

@@ -44,7 +44,7 @@ class TextScore:
         return -math.fsum(self.log_probs) / math.log(2) / self.n_bytes
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def score_text(
     network: DecoderLM, tokenizer: TextTokenizer, text: str, *, max_length: int, ends: bool = False
 ) -> TextScore:

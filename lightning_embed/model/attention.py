@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lightning_embed.errors import UserError
 from lightning_embed.model.cache import LayerCache
-from lightning_embed.model.eager import RMSNorm, Rotation, written_out
+from lightning_embed.model.eager import RMSNorm, Rotation, norm_of_one, written_out
 from lightning_embed.model.segments import KeyBias, KeyRange, OneQuery, Segments
 
 
@@ -42,6 +42,18 @@ def rotate(x: Tensor, tables: tuple[Tensor, Tensor], dtype: torch.dtype | None =
     left, right = x.chunk(2, dim=-1)
     halves = (left * cos - right * sin, right * cos + left * sin)
     return torch.cat([half.to(dtype or x.dtype) for half in halves], dim=-1)
+
+
+def rotary_tables_of_one(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
+    """The same for `rotate_one`: `(..., C)`, the first half of the sines negative."""
+    cos, sin = rotary_tables(positions, head_dim, theta)
+    return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
+
+
+def rotate_one(x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
+    """`rotate` in three calls, for `x` `(B, H, 1, C)`."""
+    cos, sin = tables
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
 
 
 def ragged_attention(q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> Tensor:
@@ -75,25 +87,16 @@ def attention_in_blocks(q: Tensor, k: Tensor, v: Tensor, keys: KeyBias) -> Tenso
     return torch.cat([x.transpose(1, 2) for x in mixed], dim=1).transpose(1, 2)
 
 
-def attention_of_one(q: Tensor, k: Tensor, v: Tensor, keys: OneQuery) -> Tensor:
-    """One query of each head and row over all keys; those of a group are rows of one product."""
-    k, v = k[:, :, keys.first :], v[:, :, keys.first :]
-    groups = q.view(q.shape[0], k.shape[1], -1, q.shape[3])
-    return F.scaled_dot_product_attention(groups, k, v, keys.mask).view(q.shape)
-
-
 def causal_attention(
-    q: Tensor, k: Tensor, v: Tensor, segments: Segments | KeyRange | KeyBias | OneQuery
+    q: Tensor, k: Tensor, v: Tensor, segments: Segments | KeyRange | KeyBias
 ) -> Tensor:
     """softmax(q kᵀ / sqrt(C)) v, each query over its segment's keys up to itself.
 
     Args:
         q: `(B, H, T, C)`.
-        k, v: `(B, K, T, C)`, K a divisor of H; for one query `(B, K, S, C)`.
+        k, v: `(B, K, T, C)`, K a divisor of H.
         segments: what `Segments.for_attention` returns; it decides which kernel runs.
     """
-    if isinstance(segments, OneQuery):
-        return attention_of_one(q, k, v, segments)
     groups = q.shape[1] // k.shape[1]
     if not isinstance(segments, Segments):
         if groups > 1:
@@ -152,9 +155,10 @@ class Attention(nn.Module):
         self,
         x: Tensor,
         tables: tuple[Tensor, Tensor],
-        segments: Segments | KeyRange | KeyBias | OneQuery,
+        segments: Segments | KeyRange | KeyBias,
         cache: LayerCache | None = None,
     ) -> Tensor:
+        """Of all positions at once; an empty `cache` takes their keys and values."""
         heads = (*x.shape[:-1], -1, self.head_dim)  # B, T, heads, C
         # Under autocast a projection's output is half precision; norm and rotation run in the
         # stream's own dtype, the products in the projection's.
@@ -163,6 +167,23 @@ class Attention(nn.Module):
         k = rotate(self.k_norm(k.to(x.dtype)).transpose(1, 2), tables, v.dtype)
         v = v.transpose(1, 2)
         if cache is not None:
-            k, v = cache.extend(k, v)
+            cache.extend(k, v)
         mixed = causal_attention(q, k, v, segments)
         return self.o_proj(mixed.transpose(1, 2).flatten(2))
+
+    def step(
+        self, x: Tensor, tables: tuple[Tensor, Tensor], keys: OneQuery, cache: LayerCache
+    ) -> Tensor:
+        """The same of one further position a row, `(B, 1, D)`, over all keys of `cache`.
+
+        Written for few calls, whose own time is most of a small network's: no axis is swapped, and
+        the queries of a group are rows of one product.
+        """
+        heads = (len(x), -1, 1, self.head_dim)
+        q, k, v = (proj(x).view(heads) for proj in (self.q_proj, self.k_proj, self.v_proj))
+        q = rotate_one(norm_of_one(self.q_norm, q.to(x.dtype)), tables).to(v.dtype)
+        k = rotate_one(norm_of_one(self.k_norm, k.to(x.dtype)), tables).to(v.dtype)
+        k, v = (each[:, :, keys.first :] for each in cache.extend(k, v))
+        groups = q.view(len(x), k.shape[1], -1, self.head_dim)
+        mixed = F.scaled_dot_product_attention(groups, k, v, keys.mask)
+        return self.o_proj(mixed.reshape(len(x), 1, -1))

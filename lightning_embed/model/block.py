@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lightning_embed.model.attention import Attention
 from lightning_embed.model.cache import LayerCache
-from lightning_embed.model.eager import RMSNorm
+from lightning_embed.model.eager import RMSNorm, norm_of_one
 from lightning_embed.model.segments import KeyBias, KeyRange, OneQuery, Segments
 
 
@@ -43,8 +43,15 @@ class Block(nn.Module):
         self,
         x: Tensor,
         tables: tuple[Tensor, Tensor],
-        segments: Segments | KeyRange | KeyBias | OneQuery,
+        segments: Segments | KeyRange | KeyBias,
         cache: LayerCache | None = None,
     ) -> Tensor:
         x = x + self.dropout(self.attention(self.attention_norm(x), tables, segments, cache))
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+
+    def step(
+        self, x: Tensor, tables: tuple[Tensor, Tensor], keys: OneQuery, cache: LayerCache
+    ) -> Tensor:
+        """The same of one further position a row, in evaluation; see `Attention.step`."""
+        x = x + self.attention.step(norm_of_one(self.attention_norm, x), tables, keys, cache)
+        return x + self.feed_forward(norm_of_one(self.feed_forward_norm, x))

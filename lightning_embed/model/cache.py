@@ -2,8 +2,8 @@
 
 Rows of different lengths are aligned at their ends, as if padded on the left: all rows write their
 next position into the same slot, and the text of row b lies in the slots from `first[b]` on. What
-lies before is hidden by a mask. `DecoderLM.extend` fills a cache, `inference/generate.py` says what
-happens to a row that has become as long as a training window.
+lies before is hidden by a mask. `DecoderLM.fill` and `step` read into a cache;
+`inference/generate.py` says what happens to a row that has become as long as a training window.
 
 Shapes: B rows, T new positions, K key/value heads, S slots, C channels a head.
 """
@@ -38,8 +38,6 @@ class LayerCache:
             self._store = larger
         self._store[0, :, :, begin : self.end] = keys
         self._store[1, :, :, begin : self.end] = values
-        if not begin:
-            return keys, values
         whole = self._store[:, :, :, : self.end]
         return whole[0], whole[1]
 
@@ -77,17 +75,18 @@ class KeyValueCache:
         """Positions that each row holds."""
         return [self.end - first for first in self.first]
 
-    def ahead(self, length: int, device: torch.device) -> tuple[Tensor, Segments | OneQuery]:
-        """Of the next `length` positions: where in its row each stands, `(B, T)`, 0 for padding,
-        and which keys it sees. Later than into an empty cache, they come one at a time."""
-        first, same = torch.tensor(self.first, device=device), len(set(self.first)) == 1
-        if not self.end:
-            segments = Segments.of_rows_at_the_right(first, length)
-            return segments.positions(), segments
-        assert length == 1, "one position at a time"
-        seen = min(self.first)
-        slots = torch.arange(seen, self.end + 1, device=device)
-        mask = None if same else (slots >= first[:, None])[:, None, None]
+    def segments(self, length: int, device: torch.device) -> Segments:
+        """Where each row lies in `length` slots, which fill the empty cache."""
+        return Segments.of_rows_at_the_right(torch.tensor(self.first, device=device), length)
+
+    def one_query(self, device: torch.device) -> tuple[Tensor, OneQuery]:
+        """Of each row's next position: where in its row it stands, `(B, 1)`, and the keys it
+        sees."""
+        first, seen = torch.tensor(self.first, device=device), min(self.first)
+        mask = None
+        if max(self.first) > seen:
+            slots = torch.arange(seen, self.end + 1, device=device)
+            mask = (slots >= first[:, None])[:, None, None]
         return (self.end - first)[:, None], OneQuery(seen, mask)
 
     def keep_rows(self, rows: Sequence[int]) -> None:

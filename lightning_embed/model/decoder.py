@@ -19,10 +19,10 @@ from torch.utils.checkpoint import checkpoint
 
 from lightning_embed.errors import require_range
 from lightning_embed.library_internals import configure_compiler
-from lightning_embed.model.attention import Attention, rotary_tables
+from lightning_embed.model.attention import Attention, rotary_tables, rotary_tables_of_one
 from lightning_embed.model.block import Block
 from lightning_embed.model.cache import KeyValueCache
-from lightning_embed.model.eager import RMSNorm
+from lightning_embed.model.eager import RMSNorm, norm_of_one
 from lightning_embed.model.loss import (
     ChunkLoss,
     Scores,
@@ -282,23 +282,30 @@ class DecoderLM(nn.Module):
                 x = block(x.requires_grad_(), tables, segments).detach()
             return self.norm(x.requires_grad_()).detach()
 
-    def extend(self, ids: Tensor, cache: KeyValueCache) -> Tensor:
-        """The stream after the final norm, `(B, T, D)`, of positions that follow those in `cache`,
-        which they are added to.
+    def fill(self, ids: Tensor, cache: KeyValueCache) -> Tensor:
+        """Read rows into an empty cache; the stream after the final norm, `(B, T, D)`.
 
-        Always eager: the graphs that training compiled are for other shapes.
+        Always eager, as `step`: the graphs that training compiled are for other shapes.
 
         Args:
-            ids: `(B, T)`, T = 1 unless the cache is empty; then its shorter rows are padded on the
-                left, and so is the result.
+            ids: `(B, T)`, shorter rows padded on the left.
         """
-        positions, ahead = cache.ahead(ids.shape[1], ids.device)
-        keys = ahead.for_attention(self.n_heads) if isinstance(ahead, Segments) else ahead
+        segments = cache.segments(ids.shape[1], ids.device)
+        positions, keys = segments.positions(), segments.for_attention(self.n_heads)
         tables = rotary_tables(positions.unsqueeze(1), self.head_dim, self.rope_theta)
         x = self.dropout(self.embedding(ids))
         for block, layer in zip(self.layers(), cache.layers, strict=True):
             x = block.forward(x, tables, keys, layer)
         return self.norm.forward(x)
+
+    def step(self, ids: Tensor, cache: KeyValueCache) -> Tensor:
+        """Read one further id of each row, `(B, 1)`; the stream after the final norm, `(B, D)`."""
+        positions, keys = cache.one_query(ids.device)
+        tables = rotary_tables_of_one(positions.unsqueeze(1), self.head_dim, self.rope_theta)
+        x = self.embedding(ids)
+        for block, layer in zip(self.layers(), cache.layers, strict=True):
+            x = block.step(x, tables, keys, layer)
+        return norm_of_one(self.norm, x).squeeze(1)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """The output head, `(..., D)` to `(..., V)`; padding's logit is minus infinity."""

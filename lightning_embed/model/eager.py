@@ -8,6 +8,7 @@ of this; results are the same up to rounding.
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -47,6 +48,15 @@ class RMSNorm(nn.RMSNorm):
             return super().forward(x)
         normed: Tensor = _Normalize.apply(x, self.weight, self.eps)
         return normed
+
+
+def norm_of_one(norm: nn.Module, x: Tensor) -> Tensor:
+    """A norm of one position a row, by torch's own operation: fewer calls, whose own time is most
+    of it there. Any other module is applied as it is."""
+    if isinstance(norm, nn.RMSNorm):
+        return F.rms_norm(x, norm.normalized_shape, norm.weight, norm.eps)
+    normed: Tensor = norm(x)
+    return normed
 
 
 def _turn(x: Tensor, cos: Tensor, sin: Tensor, sign: float) -> Tensor:

@@ -1,0 +1,165 @@
+"""The Python API: the three lines, what it refuses, and how soon it is there."""
+
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+from workshop import run
+
+from lightning_embed import load
+from lightning_embed.errors import UserError
+from lightning_embed.inference.text_model import TextModel
+
+SHORT = {"max_new_tokens": 8}
+
+
+@pytest.fixture(scope="module")
+def folder(finished) -> str:
+    return str(finished[0].root / "done")
+
+
+@pytest.fixture(scope="module")
+def model(folder) -> TextModel:
+    return load(folder, device="cpu")
+
+
+def test_a_text_gives_a_text_and_a_list_a_list(model) -> None:
+    one = model.generate("abc", **SHORT)
+    assert isinstance(one, str) and one
+    same, begun, other = model.generate(["abc", "", "abc"], **SHORT)
+    assert same == one == model.generate("abc", **SHORT) != other
+    assert begun == model.generate("", **SHORT)
+    assert not model.network.training
+
+
+def test_many_prompts_are_computed_some_at_a_time(model) -> None:
+    prompts = [f"{number} words" for number in range(40)]
+    texts = model.generate(prompts, max_new_tokens=2)
+    assert [texts[n] for n in (0, 16, 39)] == [
+        model.generate(prompts[n], max_new_tokens=2) for n in (0, 16, 39)
+    ]
+
+
+def test_a_stop_string_ends_the_text(model) -> None:
+    text = model.generate("", max_new_tokens=40)
+    stop = text[10:12]
+    assert model.generate("", max_new_tokens=40, stop=stop) == text[: text.index(stop)]
+    assert model.generate("", max_new_tokens=40, stop=["never", stop]) == text[: text.index(stop)]
+
+
+def test_a_prompt_longer_than_the_window_is_told_of(model) -> None:
+    with pytest.warns(UserWarning, match="the model sees the last 32$"):
+        model.generate("word " * 60, max_new_tokens=1)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda model: model.generate([]), "no prompt"),
+        (lambda model: model.generate("", max_new_tokens=0), "--max_new_tokens must be at least 1"),
+        (lambda model: model.generate("", temperature=-1), "--temperature must be at least 0"),
+        (lambda model: model.generate("", stop=""), "--stop is empty"),
+        (lambda model: model.score(""), "empty"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(model, call, words) -> None:
+    with pytest.raises(UserError, match=words):
+        call(model)
+
+
+def test_an_unknown_device_is_refused(folder) -> None:
+    with pytest.raises(UserError, match="--device nonsense"):
+        load(folder, device="nonsense")
+
+
+# Scores ------------------------------------------------------------------------------------------
+
+
+def test_a_score_is_the_log_probability_of_each_token(model) -> None:
+    text = "abc def"
+    found = model.score(text)
+    ids = [0, *model.tokenizer.encode(text)]
+    logits = model.network(torch.tensor([ids[:-1]]))[0].log_softmax(dim=-1)
+    expected = logits.gather(1, torch.tensor(ids[1:])[:, None]).squeeze(1)
+    assert found.ids == ids[1:]
+    assert found.log_probs == pytest.approx(expected.tolist(), abs=1e-5)
+    assert found.loss == pytest.approx(-expected.mean().item(), abs=1e-5)
+    assert found.perplexity == pytest.approx(math.exp(found.loss))
+    assert found.bits_per_byte == pytest.approx(-expected.sum().item() / math.log(2) / 7, abs=1e-5)
+
+
+def test_of_a_long_text_each_window_begins_with_half_of_the_one_before(model) -> None:
+    """Every token once, as evaluation does with `--data.eval_overlap 16` and windows of 32."""
+    text = "abcde fghij " * 30
+    found = model.score(text, ends=True)
+    ids = [0, *model.tokenizer.encode(text), 2]
+    assert found.ids == ids[1:]
+    expected: list[float] = []
+    for begin in range(0, len(ids) - 1, 16):
+        window = ids[begin : begin + 33]
+        logits = model.network(torch.tensor([window[:-1]]))[0].log_softmax(dim=-1)
+        scores = logits.gather(1, torch.tensor(window[1:])[:, None]).squeeze(1).tolist()
+        expected += scores[len(expected) - begin :]
+    assert found.log_probs == pytest.approx(expected, abs=1e-4)
+
+
+# Start -------------------------------------------------------------------------------------------
+
+SLOW = {"lightning", "torch._dynamo", "torch.distributed.tensor", "sympy", "fsspec", "datasets"}
+
+
+def test_nothing_slow_is_imported_before_the_first_token(folder) -> None:
+    """By the command, which calls `load`; in a process where nobody else has imported anything."""
+    program = (
+        "import json, sys\nfrom lightning_embed.cli import main\n"
+        f"main(['generate', '--checkpoint', {folder!r}, '--max_new_tokens', '2'])\n"
+        "print(json.dumps(list(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert not done.returncode, done.stderr
+    imported = set(json.loads(done.stdout.splitlines()[-1]))
+    assert "torch" in imported and not imported & SLOW
+
+
+# The command -------------------------------------------------------------------------------------
+
+
+def test_the_command_writes_prompt_and_text(model, folder) -> None:
+    options = ("--checkpoint", folder, "--max_new_tokens", "8")
+    alone = run("generate", *options, "--prompt", "abc")
+    assert alone.out == f"abc{model.generate('abc', **SHORT)}\n" and not alone.err
+    several = run("generate", *options, "--prompt", "abc", "--samples", "2")
+    one, two = model.generate(["abc", "abc"], **SHORT)
+    assert several.out == f"--- 1 of 2\nabc{one}\n--- 2 of 2\nabc{two}\n"
+
+
+def test_prompts_come_from_a_file_and_lines_of_json_go_out(model, folder, tmp_path) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_text("abc\n\nword\n", encoding="utf-8")
+    told = run(
+        *("generate", "--checkpoint", folder, "--prompts", file, "--max_new_tokens", "8"),
+        *("--samples", "2", "--stop", "e", "--stop", "f", "--json"),
+    )
+    rows = [json.loads(line) for line in told.out.splitlines()]
+    prompts = ["abc", "abc", "", "", "word", "word"]
+    assert [row["prompt"] for row in rows] == prompts
+    assert [row["sample"] for row in rows] == [0, 1] * 3
+    assert [row["text"] for row in rows] == model.generate(prompts, stop=["e", "f"], **SHORT)
+    assert {row["ended"] for row in rows} <= {"stop", "length", "end"}
+    assert all(0 < row["tokens"] <= 8 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--prompts", "absent.txt"), "--prompts absent.txt cannot be read"),
+        (("--prompts", "x", "--prompt", "y"), "both given"),
+        (("--top_k", "-1"), "--top_k must be at least 0, not -1"),
+        (("--samples", "0"), "--samples must be at least 1"),
+    ],
+)
+def test_mistakes_of_the_command(folder, options, words) -> None:
+    assert words in run("generate", "--checkpoint", folder, *options).error_line()
