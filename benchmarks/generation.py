@@ -97,6 +97,7 @@ def main() -> None:
                 for side in (mine, theirs)
             ]
             table.append(Row(f"batch {rows} to transformers", *sides_of_row, ratio, 1.5))
+    options.format = "float32"  # of both sides
     how = f"The network of {CONFIG}, float32, 200 ids after {EARLY}. {options.repeats} rounds."
     publish("generation", how, table, options)
 
