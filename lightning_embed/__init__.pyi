@@ -1,6 +1,7 @@
 # What type checkers and editors see of `__init__.py`, whose names are loaded when first used.
 from lightning_embed.data.datamodule import TextDataModule as TextDataModule
 from lightning_embed.data.tokenizer import TextTokenizer as TextTokenizer
+from lightning_embed.inference.text_model import load as load
 from lightning_embed.model.decoder import DecoderLM as DecoderLM
 from lightning_embed.padding.embedding import TokenEmbedding as TokenEmbedding
 from lightning_embed.padding.guard import PaddingGuard as PaddingGuard
@@ -16,4 +17,5 @@ __all__ = [
     "TextDataModule",
     "TextTokenizer",
     "TokenEmbedding",
+    "load",
 ]
