@@ -45,6 +45,7 @@ def generate(
         device: cpu or cuda; unset, cuda where there is one.
         json: write a line of JSON for each continuation, once it has ended.
     """
+    require_range("--max_new_tokens", max_new_tokens, at_least=1)
     require_range("--samples", samples, at_least=1)
     sampling = Sampling(temperature, top_k, top_p, repetition_penalty, seed)
     if prompts is not None and prompt:
