@@ -25,7 +25,7 @@ def save(path: Path, step: int) -> Path:
     """A checkpoint that the gate lets pass."""
     content = {
         "state_dict": {},
-        "hyper_parameters": {},
+        "hyper_parameters": {"d_model": 8},
         "pytorch-lightning_version": "2.6.6",
         FORMAT_KEY: FORMAT,
         "global_step": step,
@@ -218,7 +218,7 @@ def test_a_newest_checkpoint_that_says_nonsense_is_named_and_passed_over(
     folder = tmp_path / "run" / "checkpoints"
     good = {
         "state_dict": {},
-        "hyper_parameters": {},
+        "hyper_parameters": {"d_model": 8},
         "pytorch-lightning_version": "2.6.6",
         FORMAT_KEY: FORMAT,
         "global_step": 4,
