@@ -1,4 +1,6 @@
-"""Writes a trained network for other programs: a folder that is whole or not there.
+"""Writes a trained network for other programs: a folder or a file that is whole or not there.
+
+The file is that of `gguf.py`; the folder has
 
 config.json  generation_config.json  model.safetensors   the network, see `huggingface.py`
 tokenizer.json  tokenizer_config.json                    its tokenizer
@@ -12,6 +14,7 @@ from typing import Any, Literal, get_args
 
 from lightning_embed.atomic import put_in_place, sweep_orphans, work_folder
 from lightning_embed.errors import UserError, writing
+from lightning_embed.pretrained.gguf import Dtype, require_free_file, write_gguf
 from lightning_embed.pretrained.held_out import HeldOut
 from lightning_embed.pretrained.huggingface import (
     CONFIG,
@@ -24,7 +27,7 @@ from lightning_embed.pretrained.huggingface import (
 from lightning_embed.pretrained.model_card import model_card
 from lightning_embed.pretrained.weights import Pretrained
 
-Format = Literal["huggingface"]
+Format = Literal["huggingface", "gguf"]
 
 WEIGHTS = "model.safetensors"
 FILES = (
@@ -38,15 +41,18 @@ def export(
     output: str | os.PathLike[str],
     *,
     format: Format = "huggingface",
+    dtype: Dtype = "F32",
     overwrite: bool = False,
     evaluation: HeldOut | None = None,
 ) -> Path:
-    """Write the folder `output`; until all of it is written, nothing is there.
+    """Write the folder or file `output`; until all of it is written, nothing is there.
 
     Args:
         pretrained: the network.
-        output: the folder, which must not exist.
-        format: "huggingface", which transformers 4.57 and later load without code of this project.
+        output: the folder or file, which must not exist.
+        format: "huggingface", a folder that transformers 4.57 and later load without code of this
+            project; "gguf", a file for llama.cpp.
+        dtype: of a GGUF file's matrices.
         overwrite: replace an older export.
         evaluation: what the model card says about its quality.
 
@@ -54,11 +60,17 @@ def export(
         `output`.
 
     Raises:
-        UserError: there is something at `output`, or it cannot be written.
+        UserError: there is something at `output`, it cannot be written, or the format cannot hold
+            this network.
     """
     if format not in get_args(Format):
         raise UserError(f"--format is {format!r}; choose {' or '.join(get_args(Format))}")
     target = Path(output)
+    if format == "gguf":
+        write_gguf(pretrained, target, dtype=dtype, overwrite=overwrite)
+        return target
+    if dtype != "F32":
+        raise UserError(f"--dtype {dtype} is for --format gguf; {format} is F32")
     require_free(target, overwrite)
     with writing(target, "--output"):
         target.absolute().parent.mkdir(parents=True, exist_ok=True)
@@ -69,12 +81,15 @@ def export(
     return target
 
 
-def require_free(target: Path, overwrite: bool) -> None:
+def require_free(target: Path, overwrite: bool, format: Format = "huggingface") -> None:
     """Refuse to write over what is there, unless that is an older export and `overwrite` is set.
 
     Raises:
         UserError: what is in the way.
     """
+    if format == "gguf":
+        require_free_file(target, overwrite)
+        return
     if target.is_dir() and not any(target.iterdir()):
         return
     if not target.exists() and not target.is_symlink():
