@@ -4,9 +4,9 @@ import shlex
 from pathlib import Path
 
 from lightning_embed.console import say, short
-from lightning_embed.pretrained.export import Format, require_free
+from lightning_embed.pretrained.export import Format, require_possible
 from lightning_embed.pretrained.export import export as write
-from lightning_embed.pretrained.gguf import Dtype, require_gguf
+from lightning_embed.pretrained.gguf import Dtype
 from lightning_embed.pretrained.held_out import HeldOut, measure
 from lightning_embed.pretrained.opening import open_pretrained
 
@@ -28,9 +28,8 @@ def export(
         dtype: of a GGUF file's matrices.
         overwrite: replace an older export there.
     """
-    require_free(Path(output), overwrite, format)  # before anything is read or measured
-    if format == "gguf":
-        require_gguf()
+    # before anything is read or measured
+    require_possible(Path(output), format, dtype, overwrite)
     pretrained = open_pretrained(checkpoint)
     if format == "gguf":
         write(pretrained, output, format=format, dtype=dtype, overwrite=overwrite)

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 from lightning_embed.atomic import put_in_place, sweep_orphans, work_folder
 from lightning_embed.errors import UserError, writing
-from lightning_embed.pretrained.gguf import Dtype, require_free_file, write_gguf
+from lightning_embed.pretrained.gguf import Dtype, import_gguf, write_gguf
 from lightning_embed.pretrained.held_out import HeldOut
 from lightning_embed.pretrained.huggingface import (
     CONFIG,
@@ -63,15 +63,11 @@ def export(
         UserError: there is something at `output`, it cannot be written, or the format cannot hold
             this network.
     """
-    if format not in get_args(Format):
-        raise UserError(f"--format is {format!r}; choose {' or '.join(get_args(Format))}")
     target = Path(output)
+    require_possible(target, format, dtype, overwrite)
     if format == "gguf":
-        write_gguf(pretrained, target, dtype=dtype, overwrite=overwrite)
+        write_gguf(pretrained, target, dtype)
         return target
-    if dtype != "F32":
-        raise UserError(f"--dtype {dtype} is for --format gguf; {format} is F32")
-    require_free(target, overwrite)
     with writing(target, "--output"):
         target.absolute().parent.mkdir(parents=True, exist_ok=True)
         sweep_orphans(target.absolute().parent)
@@ -81,15 +77,27 @@ def export(
     return target
 
 
-def require_free(target: Path, overwrite: bool, format: Format = "huggingface") -> None:
-    """Refuse to write over what is there, unless that is an older export and `overwrite` is set.
+def require_possible(target: Path, format: Format, dtype: Dtype, overwrite: bool) -> None:
+    """Refuse an export that cannot be, whatever the network.
 
     Raises:
-        UserError: what is in the way.
+        UserError: there is no such format or type, a package is missing, or something at `target`
+            would be lost: only an older export is replaced, and only if `overwrite` is set.
     """
+    if format not in get_args(Format):
+        raise UserError(f"--format is {format!r}; choose {' or '.join(get_args(Format))}")
+    if dtype not in get_args(Dtype):
+        raise UserError(f"--dtype is {dtype!r}; choose {', '.join(get_args(Dtype))}")
     if format == "gguf":
-        require_free_file(target, overwrite)
+        import_gguf()
+        _require_free_file(target, overwrite)
         return
+    if dtype != "F32":
+        raise UserError(f"--dtype {dtype} is for --format gguf; {format} is F32")
+    _require_free_folder(target, overwrite)
+
+
+def _require_free_folder(target: Path, overwrite: bool) -> None:
     if target.is_dir() and not any(target.iterdir()):
         return
     if not target.exists() and not target.is_symlink():
@@ -104,6 +112,18 @@ def require_free(target: Path, overwrite: bool, format: Format = "huggingface") 
             f"{target} holds {others[0]}, which no export wrote: it is not replaced, give another"
             " --output"
         )
+
+
+def _require_free_file(target: Path, overwrite: bool) -> None:
+    if not target.exists() and not target.is_symlink():
+        return
+    if target.is_dir():
+        raise UserError(f"{target} is a folder: give a file with --output, such as model.gguf")
+    if not overwrite:
+        raise UserError(f"{target} exists already: give another --output, or --overwrite")
+    with open(target, "rb") as file:
+        if file.read(4) != b"GGUF":
+            raise UserError(f"{target} is no GGUF file: it is not replaced, give another --output")
 
 
 def _write(pretrained: Pretrained, folder: Path, evaluation: HeldOut | None) -> None:

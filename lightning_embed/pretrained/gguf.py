@@ -9,7 +9,7 @@ of 16 or 8 bits. Padding's logit is 0 there, so the file says that the id is not
 
 import json
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,25 +44,20 @@ NAMES = {  # parts of tensors' names in a Hugging Face folder and here
 }
 
 
-def write_gguf(
-    pretrained: Pretrained, output: Path, *, dtype: Dtype = "F32", overwrite: bool = False
-) -> None:
-    """Write the file `output`; until all of it is written, nothing is there.
+def write_gguf(pretrained: Pretrained, output: Path, dtype: Dtype) -> None:
+    """Write the file `output`, in place of one that is there; until all of it is written, nothing
+    is changed.
 
     Args:
         pretrained: the network.
-        output: the file, which must not exist.
+        output: the file.
         dtype: of the matrices; vectors are always float32.
-        overwrite: replace a file that is there.
 
     Raises:
-        UserError: the package is not installed, llama.cpp has no tokenizer with these ids, there is
-            something at `output`, or it cannot be written.
+        UserError: the package is not installed, llama.cpp has no tokenizer with these ids, or the
+            file cannot be written.
     """
-    if dtype not in get_args(Dtype):
-        raise UserError(f"--dtype is {dtype!r}; choose {', '.join(get_args(Dtype))}")
-    gguf = require_gguf()
-    require_free_file(output, overwrite)
+    gguf = import_gguf()
     pre_tokenizer = llama_cpp_name(pretrained)
     with writing(output, "--output"), replacing(output.absolute()) as file:
         writer = gguf.GGUFWriter(file, config_of(pretrained)["model_type"])
@@ -79,7 +74,7 @@ def write_gguf(
         writer.close()
 
 
-def require_gguf() -> Any:
+def import_gguf() -> Any:
     """The package.
 
     Raises:
@@ -92,23 +87,6 @@ def require_gguf() -> Any:
             '--format gguf needs the package gguf: pip install "lightning_embed[gguf]"'
         ) from None
     return gguf
-
-
-def require_free_file(target: Path, overwrite: bool) -> None:
-    """Refuse to write over what is there, unless that is a GGUF file and `overwrite` is set.
-
-    Raises:
-        UserError: what is in the way.
-    """
-    if not target.exists() and not target.is_symlink():
-        return
-    if target.is_dir():
-        raise UserError(f"{target} is a folder: give a file with --output, such as model.gguf")
-    if not overwrite:
-        raise UserError(f"{target} exists already: give another --output, or --overwrite")
-    with open(target, "rb") as file:
-        if file.read(4) != b"GGUF":
-            raise UserError(f"{target} is no GGUF file: it is not replaced, give another --output")
 
 
 def _add_sizes(writer: Any, pretrained: Pretrained, name: str) -> None:
