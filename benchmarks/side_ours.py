@@ -31,7 +31,8 @@ from lightning_embed.arithmetic import fastest_format
 from lightning_embed.data.batch import Batch
 from lightning_embed.data.plan import MicroBatch, pack
 from lightning_embed.hardware import keep_freed_memory
-from lightning_embed.training.optim import MuonAdamW, parameter_groups, schedule_factor
+from lightning_embed.training.optim import MuonAdamW, parameter_groups
+from lightning_embed.training.schedule import schedule_factor
 
 
 class TakeTurns(L.Callback):

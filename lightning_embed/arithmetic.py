@@ -34,6 +34,11 @@ class Format(NamedTuple):
         return {torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}.get(self.dtype, "32-true")
 
 
+def is_half(precision: str) -> bool:
+    """Whether a precision, as Lightning names it, has its products in 16 bits."""
+    return precision.startswith(("bf16", "16"))
+
+
 def fastest_format(accelerator: str) -> Format:
     """bfloat16 where the device has units for it, else float16 on a GPU that is faster with it,
     else float32.

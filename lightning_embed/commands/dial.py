@@ -22,10 +22,11 @@ from lightning_embed.data.prepared import data_key
 from lightning_embed.data.preparing_time import preparation_seconds
 from lightning_embed.data.token_files import is_prepared
 from lightning_embed.errors import UserError
-from lightning_embed.model.compiling import why_not_compile
+from lightning_embed.model.compiling import compiling_saves, why_not_compile
 from lightning_embed.training.rehearsal import without_trace
 from lightning_embed.training.sizing import (
     USEFUL_PASSES,
+    Cost,
     Kept,
     Shape,
     Size,
@@ -39,9 +40,8 @@ from lightning_embed.watching.summary import xz_bits_per_byte
 BEGINNING = 1.5  # from the choice to the first step
 ENDING = 2.0  # from the last evaluation to the end of the program
 MEASURING = 0.06  # of the time, at most
-COMPILING_SAVES = 0.3  # of a step's time
+USUAL_WIDTH = 128  # until one is chosen
 COMPILING_TAKES = 7.0  # times as long as starting the program took, both being Python's work
-COMPILING_PAYS_FROM = 4.0  # times as long as it takes
 
 LEAST_BYTES = 1000  # of training text
 QUICK_TOKENS = 8192  # at least that a validation while training looks at
@@ -131,6 +131,7 @@ class Dial:
             keep("model.d_model"),
             keep("model.n_layers"),
             keep("model.n_heads"),
+            keep("model.n_kv_heads"),
             batch,
             keep("trainer.max_steps"),
             keep("model.dropout"),
@@ -141,24 +142,33 @@ class Dial:
         )
         with without_trace(self.options["trainer.deterministic"], self.measuring.threads):
             seconds = max(1.0, 0.88 * self.left)
-            compiled = self.compiles(seconds)
+            compiled = self.compiles(seconds, kept.d_model or USUAL_WIDTH)
             if compiled:
-                seconds = max(1.0, (seconds - self.compile_seconds) / (1 - COMPILING_SAVES))
+                seconds = max(1.0, seconds - self.compile_seconds)
+
+            def cost(shape: Shape, positions: int) -> Cost | None:
+                eager = self.measuring.cost(shape, positions)
+                saves = compiling_saves(shape.d_model, self.measuring.precision) if compiled else 0
+                return eager and eager.times(1 - saves)
+
             self.measuring.until = time.perf_counter() + MEASURING * self.seconds
-            size = choose(seconds, text, kept, self.measuring.cost)
+            size = choose(seconds, text, kept, cost)
             if size is None:
-                raise self.measuring.why_none or UserError("no width suits --model.n_heads")
-            self.fit_steps(size, kept, compiled and self.compiles(size.seconds))
+                raise self.measuring.why_none or UserError(
+                    "no width suits --model.n_heads and --model.n_kv_heads: leave one of them out"
+                )
+            self.fit_steps(size, kept, compiled and self.compiles(size.seconds, size.shape.d_model))
         self.tell()
 
-    def compiles(self, seconds: float) -> bool:
-        """Whether a run of so many seconds of steps is to be compiled."""
+    def compiles(self, seconds: float, width: int) -> bool:
+        """Whether so many seconds of steps at this width are to be compiled."""
         if why_not_compile(self.measuring.device.type) is not None:
             return False
         asked = self.options.keep("model.compile")
         if asked is not None:
             return bool(asked)
-        return seconds > COMPILING_PAYS_FROM * self.compile_seconds
+        saves = compiling_saves(width, self.measuring.precision)
+        return saves * seconds > 1.2 * self.compile_seconds  # which is not sure
 
     # Counting --------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from lightning_embed.arithmetic import fastest_format
+from lightning_embed.arithmetic import fastest_format, is_half
 from lightning_embed.commands import no_effect
 from lightning_embed.commands.unsupported import (
     refuse_pieces,
@@ -73,7 +73,7 @@ def choose_formats(config: Any, begun: Mapping[str, Any]) -> str:
     if model.muon_dtype is None and model.optimizer == "muon":
         model.muon_dtype = begun.get("muon_dtype") or fastest.name
     if fastest.dtype is torch.float32:
-        if str(trainer.precision).startswith(("bf16", "16")):
+        if is_half(str(trainer.precision)):
             _note_slow("--trainer.precision", trainer.precision, "32-true", fastest.reason)
         if model.optimizer == "muon" and model.muon_dtype != fastest.name:
             _note_slow("--model.muon_dtype", model.muon_dtype, fastest.name, fastest.reason)

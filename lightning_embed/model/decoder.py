@@ -273,9 +273,8 @@ class DecoderLM(nn.Module):
         self, x: Tensor, tables: tuple[Tensor, Tensor], segments: Segments | KeyRange | KeyBias
     ) -> Tensor:
         """Blocks and norm by the graphs that training compiled, which need gradients enabled, else
-        eager. Graphs for evaluation alone would be no faster and take as long to compile, and while
-        a text is generated each length would need one. What a block keeps for a backward pass is
-        freed at once.
+        eager. Graphs for evaluation alone would be no faster and take as long to compile. What a
+        block keeps for a backward pass is freed at once.
         """
         with torch.compiler.set_stance("eager_on_recompile"):
             for block in self.blocks:

@@ -12,18 +12,14 @@ import os
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from tokenizers import Tokenizer, processors
+
 from lightning_embed.atomic import put_in_place, sweep_orphans, work_folder
+from lightning_embed.data.tokenizer import TextTokenizer
 from lightning_embed.errors import UserError, writing
 from lightning_embed.pretrained.gguf import Dtype, import_gguf, write_gguf
 from lightning_embed.pretrained.held_out import HeldOut
-from lightning_embed.pretrained.huggingface import (
-    CONFIG,
-    config_of,
-    generation_config,
-    tensors_of,
-    tokenizer_config,
-    tokenizer_json,
-)
+from lightning_embed.pretrained.huggingface import CONFIG, config_of, tensors_of
 from lightning_embed.pretrained.model_card import model_card
 from lightning_embed.pretrained.weights import Pretrained
 
@@ -140,6 +136,49 @@ def _write(pretrained: Pretrained, folder: Path, evaluation: HeldOut | None) -> 
         _put(folder / name, text.encode())
     # Written here, because safetensors' own function makes a file that nobody else may read.
     _put(folder / WEIGHTS, save(tensors_of(pretrained.network), {"format": "pt"}))
+
+
+def tokenizer_json(tokenizer: TextTokenizer) -> str:
+    """The content of tokenizer.json: as ours, and each text begins with <s>."""
+    theirs = Tokenizer.from_str(tokenizer.to_json())
+    bos = theirs.id_to_token(tokenizer.bos_id)
+    theirs.post_processor = processors.TemplateProcessing(
+        single=f"{bos} $A", pair=f"{bos} $A {bos} $B:1", special_tokens=[(bos, tokenizer.bos_id)]
+    )
+    text: str = theirs.to_str(pretty=True)
+    return text
+
+
+def tokenizer_config(pretrained: Pretrained) -> dict[str, Any]:
+    """The content of tokenizer_config.json."""
+    tokenizer = pretrained.tokenizer
+    names = Tokenizer.from_str(tokenizer.to_json()).id_to_token
+    ids = {
+        "bos_token": tokenizer.bos_id,
+        "eos_token": tokenizer.eos_id,
+        "pad_token": tokenizer.pad_id,
+        "unk_token": tokenizer.unk_id,
+    }
+    return {
+        # Left out, transformers 5 makes a tokenizer of Qwen2's out of the family, with other ids.
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        **{name: names(i) for name, i in ids.items() if i is not None},
+        "split_special_tokens": True,  # else the text "<pad>" would become id 1
+        "clean_up_tokenization_spaces": False,
+        "model_input_names": ["input_ids", "attention_mask"],
+        "model_max_length": pretrained.max_length,
+        "padding_side": "left",
+    }
+
+
+def generation_config(tokenizer: TextTokenizer) -> dict[str, Any]:
+    """The content of generation_config.json: padding, whose logit is 0 there, is never drawn."""
+    return {
+        "bos_token_id": tokenizer.bos_id,
+        "eos_token_id": tokenizer.eos_id,
+        "pad_token_id": tokenizer.pad_id,
+        "suppress_tokens": [tokenizer.pad_id],
+    }
 
 
 def _json(content: dict[str, Any]) -> str:

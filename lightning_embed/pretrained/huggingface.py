@@ -1,5 +1,5 @@
 """A network as a Hugging Face folder has it, in the family of Qwen3 with query-key norms and else
-that of Llama: names, config and tokenizer, both ways.
+that of Llama: names and config both ways, and the reading of folders.
 
 Neither transformers nor Lightning is needed. Two things differ between the sides. A scaled
 embedding is folded into the weights: the matrix is multiplied by sqrt(D), and where the head is the
@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, processors
 from torch import Tensor
 
 from lightning_embed.data.tokenizer import PAD_NAMES, TextTokenizer
@@ -127,49 +126,6 @@ def _translated(name: str, table: Iterable[tuple[str, str]]) -> str:
         elif name.startswith(before):
             name = after + name.removeprefix(before)
     return name
-
-
-def tokenizer_json(tokenizer: TextTokenizer) -> str:
-    """The content of tokenizer.json: as ours, and each text begins with <s>."""
-    theirs = Tokenizer.from_str(tokenizer.to_json())
-    bos = theirs.id_to_token(tokenizer.bos_id)
-    theirs.post_processor = processors.TemplateProcessing(
-        single=f"{bos} $A", pair=f"{bos} $A {bos} $B:1", special_tokens=[(bos, tokenizer.bos_id)]
-    )
-    text: str = theirs.to_str(pretty=True)
-    return text
-
-
-def tokenizer_config(pretrained: Pretrained) -> dict[str, Any]:
-    """The content of tokenizer_config.json."""
-    tokenizer = pretrained.tokenizer
-    names = Tokenizer.from_str(tokenizer.to_json()).id_to_token
-    ids = {
-        "bos_token": tokenizer.bos_id,
-        "eos_token": tokenizer.eos_id,
-        "pad_token": tokenizer.pad_id,
-        "unk_token": tokenizer.unk_id,
-    }
-    return {
-        # Left out, transformers 5 makes a tokenizer of Qwen2's out of the family, with other ids.
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        **{name: names(i) for name, i in ids.items() if i is not None},
-        "split_special_tokens": True,  # else the text "<pad>" would become id 1
-        "clean_up_tokenization_spaces": False,
-        "model_input_names": ["input_ids", "attention_mask"],
-        "model_max_length": pretrained.max_length,
-        "padding_side": "left",
-    }
-
-
-def generation_config(tokenizer: TextTokenizer) -> dict[str, Any]:
-    """The content of generation_config.json: padding, whose logit is 0 there, is never drawn."""
-    return {
-        "bos_token_id": tokenizer.bos_id,
-        "eos_token_id": tokenizer.eos_id,
-        "pad_token_id": tokenizer.pad_id,
-        "suppress_tokens": [tokenizer.pad_id],
-    }
 
 
 # Reading -----------------------------------------------------------------------------------------

@@ -41,12 +41,12 @@ from lightning_embed.training.freezing import freeze as freeze_parts
 from lightning_embed.training.metrics import Evaluation, LanguageModelMetrics
 from lightning_embed.training.optim import (
     MuonAdamW,
-    lr_schedule,
     parameter_groups,
     take_settings,
     turns,
 )
 from lightning_embed.training.run_length import planned_steps
+from lightning_embed.training.schedule import lr_schedule
 
 
 class LanguageModel(L.LightningModule):
@@ -327,7 +327,8 @@ class LanguageModel(L.LightningModule):
             return reason
         steps = planned_steps(self.trainer)
         targets = steps * data.targets_per_step / self.trainer.world_size
-        if compiling_pays(self._flops(targets, data.max_length), self.device):
+        flops = self._flops(targets, data.max_length)
+        if compiling_pays(flops, self.device, str(self.trainer.precision)):
             return None
         return f"{steps} steps are over before compiling pays; --model.compile true compiles"
 

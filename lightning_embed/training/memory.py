@@ -11,6 +11,7 @@ heads, K key/value heads, V words.
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
+from lightning_embed.arithmetic import is_half
 from lightning_embed.data.plan import BatchSettings
 from lightning_embed.model.decoder import DecoderLM
 from lightning_embed.model.loss import MAX_LOGITS_ON_GPU, rows_at_once
@@ -97,7 +98,7 @@ def _bytes(precision: str) -> tuple[int, int]:
     """Of a stored number and of one in a product, in a precision as Lightning names it."""
     if precision.startswith("64"):
         return 8, 8
-    if not precision.startswith(("bf16", "16")):
+    if not is_half(precision):
         return 4, 4
     return (2, 2) if precision.endswith("true") else (4, 2)
 

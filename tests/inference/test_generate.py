@@ -7,6 +7,7 @@ from torch import nn
 from lightning_embed.inference.generate import new_ids
 from lightning_embed.inference.sampling import Sampling
 from lightning_embed.special_tokens import EOS_ID, PAD_ID
+from lightning_embed.watching.meters import graphs_compiled
 
 PROMPTS = [[0, 5], [0, 9, 3, 17, 4, 8], [0], [0, 22, 22, 7]]
 GREEDY = Sampling(temperature=0)
@@ -122,3 +123,12 @@ def test_mode_is_given_back_and_dropout_is_off(tiny_lm, training) -> None:
     model = tiny_lm(dropout=0.5).train(training)
     assert rows_of(model, PROMPTS) == rows_of(model, PROMPTS)
     assert model.training is training
+
+
+def test_a_compiled_network_generates_by_no_graph_of_its_own(tiny_lm) -> None:
+    """Samples in the middle of a run must not wait for a compiler."""
+    model = tiny_lm()
+    eager, before = rows_of(model, PROMPTS), graphs_compiled()
+    model.compile_parts()
+    assert rows_of(model, PROMPTS) == eager
+    assert graphs_compiled() == before

@@ -2,12 +2,13 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
 
 import pytest
 import torch
-from workshop import run
+from workshop import ROOT, run
 
 from lightning_embed import load
 from lightning_embed.errors import UserError
@@ -73,6 +74,16 @@ def test_mistakes_are_told_in_one_line(model, call, words) -> None:
 def test_an_unknown_device_is_refused(folder) -> None:
     with pytest.raises(UserError, match="--device nonsense"):
         load(folder, device="nonsense")
+
+
+def test_what_the_page_shows_in_python_runs(folder, tmp_path, monkeypatch, capsys) -> None:
+    page = (ROOT / "docs" / "generating.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "stdlib").symlink_to(folder, target_is_directory=True)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "generating.md", "exec"), {})
+    assert len(capsys.readouterr().out.splitlines()) >= 3
 
 
 # Scores ------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import torch._inductor.config
 from lightning_embed.model.compiling import (
     PAYS_FROM,
     compiling_pays,
+    compiling_saves,
     why_not_compile,
 )
 
@@ -89,6 +90,14 @@ def test_windows_is_left_alone(monkeypatch) -> None:
 def test_compiling_pays_for_long_runs_and_on_gpus(monkeypatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     cpu = torch.device("cpu")
-    assert not compiling_pays(3.9 * PAYS_FROM, cpu)
-    assert compiling_pays(4 * PAYS_FROM, cpu)
-    assert compiling_pays(1.0, torch.device("cuda"))
+    assert not compiling_pays(3.9 * PAYS_FROM, cpu, "bf16-mixed")
+    assert compiling_pays(4 * PAYS_FROM, cpu, "bf16-mixed")
+    assert not compiling_pays(4 * PAYS_FROM, cpu, "32-true")
+    assert compiling_pays(40 * PAYS_FROM, cpu, "32-true")
+    assert compiling_pays(1.0, torch.device("cuda"), "32-true")
+
+
+def test_wide_products_leave_compiling_less_to_save() -> None:
+    saved = [compiling_saves(width, "bf16-mixed") for width in (64, 128, 1024)]
+    assert saved == sorted(saved, reverse=True) and 0 < saved[-1] < saved[0] < 0.5
+    assert 0 < compiling_saves(64, "32-true") < saved[1]

@@ -15,7 +15,7 @@ from exported_shapes import AWKWARD, SHAPES, bpe, characters, pretrained
 from safetensors import safe_open
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
-from workshop import Outcome, Workshop, run
+from workshop import Outcome, Workshop, assert_same_weights, run
 
 from lightning_embed import load
 from lightning_embed.errors import UserError
@@ -23,6 +23,7 @@ from lightning_embed.model.decoder import DecoderLM
 from lightning_embed.pretrained import export as module
 from lightning_embed.pretrained.export import export
 from lightning_embed.pretrained.held_out import measure
+from lightning_embed.pretrained.model_card import command_of
 from lightning_embed.pretrained.opening import open_pretrained
 
 Build = Callable[..., DecoderLM]
@@ -242,6 +243,18 @@ def test_a_run_is_exported_and_measured(
     for words in ("--model.d_model 32", "--seed_everything 42", "add_bos_token=False", "*.txt"):
         assert words in card
     assert str(finished[0].root) not in card and str(finished[0].files) not in card
+
+
+def test_the_command_of_the_model_card_trains_the_same_weights(
+    finished: tuple[Workshop, Outcome], workshop: Workshop
+) -> None:
+    given = open_pretrained(finished[0].root / "done")
+    words = command_of(given.about)
+    assert words[:3] == ["python", "train.py", "fit"]
+    at = words.index("--data.files")  # of which the card has the last part alone
+    told = run("fit", *words[3:at], *words[at + 2 :], *workshop.where, "--name", "again")
+    assert told.status == 0, told.out + told.err
+    assert_same_weights(workshop.checkpoint("again"), finished[0].checkpoint("done", "best"))
 
 
 def test_the_shift_is_that_of_a_padding_logit_of_zero(

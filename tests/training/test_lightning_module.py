@@ -78,12 +78,16 @@ def test_whether_compiling_pays_follows_from_the_planned_work_alone(
     monkeypatch.setattr(lightning_module, "why_not_compile", lambda device: None)
     model = LanguageModel(vocab_size=100, d_model=32, n_heads=2, n_layers=1)
     data = SimpleNamespace(targets_per_step=1000.0, max_length=10)
-    trainer = SimpleNamespace(max_steps=10, max_epochs=None, world_size=1, datamodule=data)
+    trainer = SimpleNamespace(
+        max_steps=10, max_epochs=None, world_size=1, datamodule=data, precision="bf16-mixed"
+    )
     model._trainer = trainer  # type: ignore[assignment]
     flops = model.network.training_flops(10_000, 50_000)
     monkeypatch.setattr(compiling, "PAYS_FROM", 0.999 * flops / torch.get_num_threads())
     assert model.why_eager() is None
-    trainer.max_steps = 9
+    trainer.precision = "32-true"
+    assert model.why_eager() is not None
+    trainer.max_steps, trainer.precision = 9, "bf16-mixed"
     assert (model.why_eager() or "").startswith("9 steps are over before compiling pays")
     trainer.max_steps, trainer.world_size = 10, 2
     assert model.why_eager() is not None  # each process compiles, and does half of the work

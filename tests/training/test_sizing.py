@@ -90,6 +90,9 @@ def test_what_the_user_has_chosen() -> None:
     assert size.shape == Shape(192, 3, 3)
     assert (size.batch, size.dropout) == (4096, 0.25)
     assert chosen(300, kept=Kept(n_heads=5)).shape.d_model % 10 == 0
+    grouped = shapes(Kept(n_kv_heads=3))
+    assert grouped and all(s.n_heads % 3 == 0 == s.d_model % (2 * s.n_heads) for s in grouped)
+    assert not shapes(Kept(n_heads=4, n_kv_heads=3))
     heads = {d: shapes(Kept(d_model=d))[0].n_heads for d in (33, 96, 100, 254, 320)}
     assert heads == {33: 1, 96: 3, 100: 2, 254: 1, 320: 5}  # none leaves an odd rest
     assert shapes(Kept(d_model=64, n_layers=0, n_heads=0)) == [Shape(64, 0, 0)]  # refused later
@@ -116,7 +119,7 @@ def test_steps_the_user_has_chosen_take_the_time() -> None:
 
 
 def test_batches_and_rates_at_the_default_run() -> None:
-    assert batch_size(4.2e6, 256) == 2048
+    assert batch_size(4.2e6, 256) == batch_size(1e6, 256) == 2048 > batch_size(5e5, 256)
     assert batch_size(1.0, 256) == 256
     assert batch_size(4.2e6 * 32, 256) == pytest.approx(2048 * 32**0.38, abs=128)
     assert learning_rates(2048, 128) == (0.006, 0.015)
