@@ -323,7 +323,10 @@ def files_of_settings_before_the_command(bench: Bench) -> None:
 def no_validation_and_the_best(bench: Bench) -> None:
     bench.shop.fit("r", "--trainer.limit_val_batches", "0", steps=1)
     for told in (bench.generate(run_of=bench.shop), bench.shop.run("validate", "--name", "r")):
-        assert told.status == 0 and "no validation has chosen a best checkpoint yet" in told.out + told.err
+        assert (
+            told.status == 0
+            and "no validation has chosen a best checkpoint yet" in told.out + told.err
+        )
 
 
 def accumulation_beyond_an_epoch(bench: Bench) -> None:
