@@ -84,7 +84,7 @@ def import_gguf() -> Any:
         import gguf
     except ImportError:
         raise UserError(
-            '--format gguf needs the package gguf: pip install "lightning_embed[gguf]"'
+            "--format gguf needs the package gguf: python -m pip install gguf"
         ) from None
     return gguf
 
