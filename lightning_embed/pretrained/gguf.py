@@ -8,6 +8,7 @@ of 16 or 8 bits. Padding's logit is 0 there, so the file says that the id is not
 """
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
@@ -59,8 +60,12 @@ def write_gguf(pretrained: Pretrained, output: Path, dtype: Dtype) -> None:
     """
     gguf = import_gguf()
     pre_tokenizer = llama_cpp_name(pretrained)
-    with writing(output, "--output"), replacing(output.absolute()) as file:
-        writer = gguf.GGUFWriter(file, config_of(pretrained)["model_type"])
+    family = config_of(pretrained)["model_type"]
+    with (
+        writing(output, "--output"),
+        replacing(output.absolute()) as file,
+        closing(gguf.GGUFWriter(file, family)) as writer,
+    ):
         _add_sizes(writer, pretrained, output.stem)
         writer.add_file_type(gguf.LlamaFileType[_file_type(dtype)])
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
@@ -71,7 +76,6 @@ def write_gguf(pretrained: Pretrained, output: Path, dtype: Dtype) -> None:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
-        writer.close()
 
 
 def import_gguf() -> Any:
