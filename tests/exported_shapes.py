@@ -40,10 +40,9 @@ AWKWARD = (
 
 
 @cache
-def bpe() -> TextTokenizer:
-    return TextTokenizer.train(
-        [*AWKWARD, "def read(path):\n    return path.read_text()\n" * 20], 330
-    )
+def bpe(portable: bool = False) -> TextTokenizer:
+    texts = [*AWKWARD, "def read(path):\n    return path.read_text()\n" * 20]
+    return TextTokenizer.train(texts, 330, portable=portable)
 
 
 @cache

@@ -1,29 +1,57 @@
-"""The `export` command: a trained network as a folder that other programs load."""
+"""The `export` command: a trained network as a folder or file that other programs load."""
 
+import shlex
 from pathlib import Path
 
 from lightning_embed.console import say, short
-from lightning_embed.pretrained.export import Format, require_free
+from lightning_embed.pretrained.export import Format, require_possible
 from lightning_embed.pretrained.export import export as write
-from lightning_embed.pretrained.held_out import measure
+from lightning_embed.pretrained.gguf import Dtype
+from lightning_embed.pretrained.held_out import HeldOut, measure
 from lightning_embed.pretrained.opening import open_pretrained
 
 
 def export(
-    checkpoint: str, output: str, format: Format = "huggingface", overwrite: bool = False
+    checkpoint: str,
+    output: str,
+    format: Format = "huggingface",
+    dtype: Dtype = "F32",
+    overwrite: bool = False,
 ) -> None:
-    """Write a trained network as a folder that transformers loads.
+    """Write a trained network as a folder that transformers loads, or as a file for llama.cpp.
 
     Args:
         checkpoint: a run's folder, whose best is taken; a .ckpt or a folder of shards; best or last
             of the latest run; or a Hugging Face folder.
-        output: the folder to write.
-        format: of the folder.
+        output: the folder to write, or the GGUF file.
+        format: huggingface is a folder, gguf a file.
+        dtype: of a GGUF file's matrices.
         overwrite: replace an older export there.
     """
-    require_free(Path(output), overwrite)  # before anything is read or measured
+    # before anything is read or measured
+    require_possible(Path(output), format, dtype, overwrite)
     pretrained = open_pretrained(checkpoint)
+    if format == "gguf":
+        write(pretrained, output, format=format, dtype=dtype, overwrite=overwrite)
+        size = Path(output).stat().st_size
+        say("written", f"{output}   {short(size)}B; to use it: llama-cli -m {shlex.quote(output)}")
+        return
     held_out = measure(pretrained)
+    _say_quality(held_out)
+    write(
+        pretrained,
+        output,
+        format=format,
+        dtype=dtype,
+        overwrite=overwrite,
+        evaluation=held_out,
+    )
+    size = sum(file.stat().st_size for file in Path(output).iterdir())
+    say("written", f"{output}   {short(size)}B; its README.md says how to use it")
+
+
+def _say_quality(held_out: HeldOut | None) -> None:
+    """What was measured."""
     if held_out is None:
         say("held out", "not measured: the tokens of its run are not on this machine")
     else:
@@ -37,6 +65,3 @@ def export(
             f"as exported {held_out.shift:.1e} nats a token more: padding's logit is 0 there, not"
             " minus infinity",
         )
-    write(pretrained, output, format=format, overwrite=overwrite, evaluation=held_out)
-    size = sum(file.stat().st_size for file in Path(output).iterdir())
-    say("written", f"{output}   {short(size)}B; its README.md says how to use it")

@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 
 from lightning_embed.console import say
 from lightning_embed.data.files import READERS, find_files
+from lightning_embed.data.prepared import TRAINED
 from lightning_embed.errors import UserError
-
-TRAINED_HERE = ("bpe", "characters")  # by --data.tokenizer
 
 
 class WithoutEffect(NamedTuple):
@@ -72,7 +71,7 @@ DATA = (
     ),
     WithoutEffect(
         "data.vocab_size",
-        lambda options: options["data.tokenizer"] not in TRAINED_HERE,
+        lambda options: options["data.tokenizer"] not in TRAINED,
         "the tokenizer of --data.tokenizer has its own",
     ),
     WithoutEffect(

@@ -21,13 +21,18 @@ def _from_nowhere(options: dict[str, Any]) -> bool:
 GIVEN_IN_VAIN = (
     *(
         WithoutEffect(option, _from_nowhere, "nothing is trained with --adopt or --show")
-        for option in ("files", "text_column", "vocab_size", "characters")
+        for option in ("files", "text_column", "vocab_size", "characters", "portable")
     ),
     WithoutEffect("output", lambda options: options["show"] is not None, "--show writes nothing"),
     WithoutEffect(
         "vocab_size",
         lambda options: options["characters"] and not _from_nowhere(options),
         "--characters has an id for each",
+    ),
+    WithoutEffect(
+        "portable",
+        lambda options: options["characters"] and not _from_nowhere(options),
+        "llama.cpp has no tokenizer of characters",
     ),
 )
 
@@ -39,6 +44,7 @@ def tokenizer(
     text_column: str = "text",
     vocab_size: int = 4096,
     characters: bool = False,
+    portable: bool = False,
     output: str = "tokenizer.json",
     text: str | None = None,
 ) -> None:
@@ -51,6 +57,7 @@ def tokenizer(
         text_column: where jsonl, csv and parquet rows keep the text.
         vocab_size: ids of a trained BPE at most.
         characters: one id per character instead of a BPE.
+        portable: a BPE that gives the same ids in llama.cpp, as `--data.tokenizer bpe-portable`.
         output: where the tokenizer is written.
         text: a text to show the pieces of.
     """
@@ -65,7 +72,7 @@ def tokenizer(
         made = (
             TextTokenizer.adopt(adopt)
             if adopt
-            else _trained(files, text_column, vocab_size, characters)
+            else _trained(files, text_column, vocab_size, characters, portable)
         )
         with writing(Path(output).absolute(), "--output"):
             made.save(output)
@@ -83,13 +90,17 @@ def _default(option: str) -> Any:
 
 
 def _trained(
-    files: str | list[str] | None, text_column: str, vocab_size: int, characters: bool
+    files: str | list[str] | None,
+    text_column: str,
+    vocab_size: int,
+    characters: bool,
+    portable: bool,
 ) -> TextTokenizer:
     documents = read(choose_source(files, text_column=text_column), About())
     texts = (document.text for document in documents if not document.held_out)
     if characters:
         return TextTokenizer.characters(texts)
-    made = TextTokenizer.train(texts, vocab_size)
+    made = TextTokenizer.train(texts, vocab_size, portable=portable)
     if made.vocab_size < vocab_size:
         say("note", f"the text supports {made.vocab_size:,} ids, not {vocab_size:,}")
     return made

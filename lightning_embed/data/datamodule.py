@@ -54,8 +54,8 @@ class TextDataModule(L.LightningDataModule):
         hub: name of a data set on the Hugging Face Hub.
         hub_config: its configuration.
         text_column: where jsonl, csv, parquet and Hub rows keep the text.
-        tokenizer: "bpe" or "characters" to train one here, else a tokenizer.json, its folder or a
-            Hub name.
+        tokenizer: "bpe", "bpe-portable" (a BPE with the same ids in llama.cpp) or "characters" to
+            train one here, else a tokenizer.json, its folder or a Hub name.
         vocab_size: ids of a trained BPE; unset, what suits the size of the text.
         max_length: tokens in a window; longer documents become several.
         tokens_per_batch: positions of a global batch (all processes and accumulation), padding
@@ -314,7 +314,7 @@ class TextDataModule(L.LightningDataModule):
             say("warning", f"the tokens of before, {before}, are damaged ({fault}): not used")
             return
         name = self._asked["text"]
-        if self.tokenizer_name not in ("bpe", "characters"):
+        if self.tokenizer_name not in TRAINED:
             name += f" or --data.tokenizer {self.tokenizer_name}"
         say("note", f"{name} {change}; its tokens of before are used ({before})")
         self._open_from(before)

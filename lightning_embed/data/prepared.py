@@ -39,7 +39,7 @@ from lightning_embed.data.token_files import SPLITS, Report, Split, SplitWriter,
 from lightning_embed.data.tokenizer import TextTokenizer
 from lightning_embed.errors import UserError, one_line, writing
 
-TRAINED = ("bpe", "characters")  # tokenizers that are made here, all others are given
+TRAINED = ("bpe", "bpe-portable", "characters")  # kinds made here, all others are given
 Named: TypeAlias = str | TextTokenizer
 
 FORMAT = 1  # raise when the layout or the meaning of a file changes
@@ -105,8 +105,8 @@ def prepare(source: Source, cache_dir: Path, *, tokenizer: Named, vocab_size: in
     Args:
         source: the corpus.
         cache_dir: folder of all prepared folders.
-        tokenizer: "bpe" or "characters" to train one on the training part, else a file or Hub name,
-            or a tokenizer itself.
+        tokenizer: one of `TRAINED` to train it on the training part, else a file or Hub name, or a
+            tokenizer itself.
         vocab_size: ids of a trained BPE at most; None takes what suits the size of the text.
 
     Raises:
@@ -216,12 +216,19 @@ def _with_tokenizer(
     # of a longer text the beginning suffices: the suggestion is as large as it can be
     size = sum(utf8_size(document.text) for document in held if not document.held_out)
     asked = vocab_size or suggested_vocabulary(size)
-    made = TextTokenizer.train(texts, asked) if kind == "bpe" else TextTokenizer.characters(texts)
+    made = trained_on(texts, kind, asked)
     if beyond:  # too much to hold was read for the tokenizer alone, so it is all read again
         held.clear()
         about = About()
         documents = read(source, about)
-    return made, asked if kind == "bpe" else None, about, chain(drained(held), documents)
+    return made, None if kind == "characters" else asked, about, chain(drained(held), documents)
+
+
+def trained_on(texts: Iterable[str], kind: str, vocab_size: int) -> TextTokenizer:
+    """A tokenizer of a kind in `TRAINED`; of characters there are as many as the text has."""
+    if kind == "characters":
+        return TextTokenizer.characters(texts)
+    return TextTokenizer.train(texts, vocab_size, portable=kind == "bpe-portable")
 
 
 def training_part(documents: Iterable[Document]) -> Iterator[Document]:

@@ -5,7 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from lightning_embed.data.files import FilesCorpus, find_files
-from lightning_embed.data.prepared import TRAINED, TRAINING_CHARACTERS, Named, suggested_vocabulary
+from lightning_embed.data.prepared import (
+    TRAINED,
+    TRAINING_CHARACTERS,
+    Named,
+    suggested_vocabulary,
+    trained_on,
+)
 from lightning_embed.data.source import Source
 from lightning_embed.data.tokenizer import TextTokenizer
 
@@ -26,11 +32,7 @@ def preparation_seconds(source: Source, tokenizer: Named, vocab_size: int | None
     made: Any
     if tokenizer in TRAINED:
         vocabulary = vocab_size or suggested_vocabulary(size)
-        made = (
-            TextTokenizer.train(pieces, vocabulary)
-            if tokenizer == "bpe"
-            else TextTokenizer.characters(pieces)
-        )
+        made = trained_on(pieces, str(tokenizer), vocabulary)
     else:
         made = TextTokenizer.load(tokenizer) if isinstance(tokenizer, str) else tokenizer
     trained = time.perf_counter()

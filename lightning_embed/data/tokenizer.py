@@ -50,6 +50,17 @@ PATTERN = "|".join(
     )
 )
 
+# What llama.cpp cuts text into where a file says "superbpe": numbers, in threes from their end, and
+# all between them whole. Merges that were learned in pieces of PATTERN seldom cross their ends.
+PORTABLE = (r"\p{N}+", r"(?=([0-9]{3})+(?![0-9]))")
+
+
+def portable_pre_tokenizer() -> pre_tokenizers.PreTokenizer:
+    """Of a tokenizer that llama.cpp knows."""
+    cuts = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in PORTABLE]
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    return pre_tokenizers.Sequence([*cuts, to_bytes])
+
 
 class TextTokenizer:
     """A tokenizer whose padding id is 1 and which takes user text literally.
@@ -73,10 +84,13 @@ class TextTokenizer:
     # -- making one ------------------------------------------------------------------------
 
     @classmethod
-    def train(cls, texts: Iterable[str], vocab_size: int) -> TextTokenizer:
+    def train(
+        cls, texts: Iterable[str], vocab_size: int, *, portable: bool = False
+    ) -> TextTokenizer:
         """Byte-level BPE with our four ids, the 256 bytes, and as many merges as fit.
 
-        Text that supports fewer merges gives a smaller vocabulary: compare `vocab_size`.
+        Text that supports fewer merges gives a smaller vocabulary: compare `vocab_size`. `portable`
+        encodes as llama.cpp can: no piece but a number's digits is cut before merging.
         """
         if vocab_size < SMALLEST_VOCABULARY:
             raise UserError(
@@ -98,6 +112,8 @@ class TextTokenizer:
             show_progress=False,
         )
         tokenizer.train_from_iterator(texts, trainer)
+        if portable:
+            tokenizer.pre_tokenizer = portable_pre_tokenizer()
         return cls(tokenizer)
 
     @classmethod

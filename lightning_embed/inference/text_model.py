@@ -17,7 +17,8 @@ from lightning_embed.inference.sampling import Sampling
 from lightning_embed.inference.score import TextScore, score_text
 from lightning_embed.inference.texts import Piece, stream_texts
 from lightning_embed.model.decoder import DecoderLM
-from lightning_embed.pretrained.export import export
+from lightning_embed.pretrained.export import Format, export
+from lightning_embed.pretrained.gguf import Dtype
 from lightning_embed.pretrained.held_out import measure
 from lightning_embed.pretrained.opening import open_pretrained
 from lightning_embed.pretrained.weights import Pretrained
@@ -149,18 +150,35 @@ class TextModel:
         """
         return score_text(self.network, self.tokenizer, text, max_length=self.max_length, ends=ends)
 
-    def export(self, output: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Write a folder that transformers loads; `export` in `pretrained/export.py`.
+    def export(
+        self,
+        output: str | os.PathLike[str],
+        *,
+        format: Format = "huggingface",
+        dtype: Dtype = "F32",
+        overwrite: bool = False,
+    ) -> None:
+        """Write a folder that transformers loads, or a GGUF file; see `pretrained/export.py`.
 
         Args:
-            output: the folder, which must not exist.
+            output: the folder or file, which must not exist.
+            format: "huggingface" or "gguf".
+            dtype: "F32", "F16" or "Q8_0", of a GGUF file's matrices.
             overwrite: replace an older export.
 
         Raises:
-            UserError: there is something at `output`, or it cannot be written.
+            UserError: there is something at `output`, it cannot be written, or the format cannot
+                hold this network.
         """
-        evaluation = measure(self.pretrained)
-        export(self.pretrained, output, overwrite=overwrite, evaluation=evaluation)
+        evaluation = measure(self.pretrained) if format == "huggingface" else None
+        export(
+            self.pretrained,
+            output,
+            format=format,
+            dtype=dtype,
+            overwrite=overwrite,
+            evaluation=evaluation,
+        )
 
 
 def _moved(network: DecoderLM, device: str | None) -> DecoderLM:

@@ -1,4 +1,6 @@
-"""Writes a trained network for other programs: a folder that is whole or not there.
+"""Writes a trained network for other programs: a folder or a file that is whole or not there.
+
+The file is that of `gguf.py`; the folder has
 
 config.json  generation_config.json  model.safetensors   the network, see `huggingface.py`
 tokenizer.json  tokenizer_config.json                    its tokenizer
@@ -15,12 +17,13 @@ from tokenizers import Tokenizer, processors
 from lightning_embed.atomic import put_in_place, sweep_orphans, work_folder
 from lightning_embed.data.tokenizer import TextTokenizer
 from lightning_embed.errors import UserError, writing
+from lightning_embed.pretrained.gguf import Dtype, import_gguf, write_gguf
 from lightning_embed.pretrained.held_out import HeldOut
 from lightning_embed.pretrained.huggingface import CONFIG, config_of, tensors_of
 from lightning_embed.pretrained.model_card import model_card
 from lightning_embed.pretrained.weights import Pretrained
 
-Format = Literal["huggingface"]
+Format = Literal["huggingface", "gguf"]
 
 WEIGHTS = "model.safetensors"
 FILES = (
@@ -34,15 +37,18 @@ def export(
     output: str | os.PathLike[str],
     *,
     format: Format = "huggingface",
+    dtype: Dtype = "F32",
     overwrite: bool = False,
     evaluation: HeldOut | None = None,
 ) -> Path:
-    """Write the folder `output`; until all of it is written, nothing is there.
+    """Write the folder or file `output`; until all of it is written, nothing is there.
 
     Args:
         pretrained: the network.
-        output: the folder, which must not exist.
-        format: "huggingface", which transformers 4.57 and later load without code of this project.
+        output: the folder or file, which must not exist.
+        format: "huggingface", a folder that transformers 4.57 and later load without code of this
+            project; "gguf", a file for llama.cpp.
+        dtype: of a GGUF file's matrices.
         overwrite: replace an older export.
         evaluation: what the model card says about its quality.
 
@@ -50,12 +56,14 @@ def export(
         `output`.
 
     Raises:
-        UserError: there is something at `output`, or it cannot be written.
+        UserError: there is something at `output`, it cannot be written, or the format cannot hold
+            this network.
     """
-    if format not in get_args(Format):
-        raise UserError(f"--format is {format!r}; choose {' or '.join(get_args(Format))}")
     target = Path(output)
-    require_free(target, overwrite)
+    require_possible(target, format, dtype, overwrite)
+    if format == "gguf":
+        write_gguf(pretrained, target, dtype)
+        return target
     with writing(target, "--output"):
         target.absolute().parent.mkdir(parents=True, exist_ok=True)
         sweep_orphans(target.absolute().parent)
@@ -65,12 +73,27 @@ def export(
     return target
 
 
-def require_free(target: Path, overwrite: bool) -> None:
-    """Refuse to write over what is there, unless that is an older export and `overwrite` is set.
+def require_possible(target: Path, format: Format, dtype: Dtype, overwrite: bool) -> None:
+    """Refuse an export that cannot be, whatever the network.
 
     Raises:
-        UserError: what is in the way.
+        UserError: there is no such format or type, a package is missing, or something at `target`
+            would be lost: only an older export is replaced, and only if `overwrite` is set.
     """
+    if format not in get_args(Format):
+        raise UserError(f"--format is {format!r}; choose {' or '.join(get_args(Format))}")
+    if dtype not in get_args(Dtype):
+        raise UserError(f"--dtype is {dtype!r}; choose {', '.join(get_args(Dtype))}")
+    if format == "gguf":
+        import_gguf()
+        _require_free_file(target, overwrite)
+        return
+    if dtype != "F32":
+        raise UserError(f"--dtype {dtype} is for --format gguf; {format} is F32")
+    _require_free_folder(target, overwrite)
+
+
+def _require_free_folder(target: Path, overwrite: bool) -> None:
     if target.is_dir() and not any(target.iterdir()):
         return
     if not target.exists() and not target.is_symlink():
@@ -85,6 +108,18 @@ def require_free(target: Path, overwrite: bool) -> None:
             f"{target} holds {others[0]}, which no export wrote: it is not replaced, give another"
             " --output"
         )
+
+
+def _require_free_file(target: Path, overwrite: bool) -> None:
+    if not target.exists() and not target.is_symlink():
+        return
+    if target.is_dir():
+        raise UserError(f"{target} is a folder: give a file with --output, such as model.gguf")
+    if not overwrite:
+        raise UserError(f"{target} exists already: give another --output, or --overwrite")
+    with open(target, "rb") as file:
+        if file.read(4) != b"GGUF":
+            raise UserError(f"{target} is no GGUF file: it is not replaced, give another --output")
 
 
 def _write(pretrained: Pretrained, folder: Path, evaluation: HeldOut | None) -> None:

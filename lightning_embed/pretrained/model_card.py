@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from lightning_embed.data.prepared import TRAINED
 from lightning_embed.model.decoder import DecoderLM
 from lightning_embed.pretrained.held_out import HeldOut, run_settings
 from lightning_embed.pretrained.weights import Pretrained
@@ -165,7 +166,7 @@ def _flags(section: str, settings: dict[str, Any]) -> list[str]:
             value = f"[{','.join(map(str, value))}]"
         elif isinstance(value, bool):
             value = str(value).lower()
-        elif name == "tokenizer" and value not in ("bpe", "characters"):
+        elif name == "tokenizer" and value not in TRAINED:
             value = "tokenizer.json"
         words += [f"--{section}{name}", str(value)]
     return words

@@ -1,8 +1,11 @@
 """The `tokenizer` command: trained, shown, used by `fit`."""
 
+import json
 from pathlib import Path
 
 from workshop import Workshop, run
+
+from lightning_embed.data.tokenizer import PORTABLE
 
 
 def test_a_tokenizer_is_trained_shown_and_used(workshop: Workshop, tmp_path: Path) -> None:
@@ -18,3 +21,27 @@ def test_a_tokenizer_is_trained_shown_and_used(workshop: Workshop, tmp_path: Pat
     assert "exists already" in again.error_line()
     told = workshop.fit("run", "--data.tokenizer", path, "--data.vocab_size", "null", steps=2)
     assert "vocabulary 300" in told.line("tokens")
+
+
+def test_a_portable_one_is_the_same_for_both_commands(workshop: Workshop, tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    options = ("--files", workshop.files, "--vocab_size", "300", "--output", path)
+    assert run("tokenizer", *options, "--portable", "true").status == 0
+    cuts = json.loads(path.read_text(encoding="utf-8"))["pre_tokenizer"]["pretokenizers"]
+    assert [cut["pattern"]["Regex"] for cut in cuts[:-1]] == list(PORTABLE)
+    told = workshop.fit(
+        *("run", "--data.tokenizer", "bpe-portable", "--data.vocab_size", "300"), steps=1
+    )
+    assert told.status == 0, told.err
+    kept = [file.read_text(encoding="utf-8") for file in workshop.cache.glob("*/tokenizer.json")]
+    assert path.read_text(encoding="utf-8") in kept
+    characters = run(
+        "tokenizer",
+        *options[:-1],
+        tmp_path / "c.json",
+        "--characters",
+        "true",
+        "--portable",
+        "true",
+    )
+    assert "--portable True has no effect" in characters.out + characters.err

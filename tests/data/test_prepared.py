@@ -100,7 +100,7 @@ def test_a_report_of_version_0_1_is_read(tmp_path: Path) -> None:
 # -- in one pass -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("tokenizer", ["characters", "bpe"])
+@pytest.mark.parametrize("tokenizer", ["characters", "bpe", "bpe-portable"])
 def test_splits_may_come_in_any_order(tmp_path: Path, tokenizer: str) -> None:
     mixed = Made(documents())
     in_order = Made(sorted(mixed.all, key=lambda document: document.held_out))
@@ -162,9 +162,9 @@ def test_what_is_read_for_a_tokenizer_is_not_read_again(
     trained_on: list[str] = []
     train = TextTokenizer.train
 
-    def noting(texts: Iterator[str], vocab_size: int) -> TextTokenizer:
+    def noting(texts: Iterator[str], vocab_size: int, *, portable: bool) -> TextTokenizer:
         trained_on[:] = texts
-        return train(trained_on, vocab_size)
+        return train(trained_on, vocab_size, portable=portable)
 
     monkeypatch.setattr(TextTokenizer, "train", noting)
     results = []

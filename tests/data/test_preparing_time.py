@@ -19,7 +19,7 @@ def a_file(path: Path, size: int) -> FilesCorpus:
     return FilesCorpus((str(path),))
 
 
-@pytest.mark.parametrize("tokenizer", ["bpe", "characters"])
+@pytest.mark.parametrize("tokenizer", ["bpe", "bpe-portable", "characters"])
 def test_longer_texts_take_longer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: str
 ) -> None:

@@ -114,9 +114,20 @@ def test_a_vocabulary_takes_what_the_text_supports() -> None:
         TextTokenizer.train(TEXTS, 259)
 
 
-def test_names_of_special_tokens_are_text_behind_every_door(
-    trained: TextTokenizer, tmp_path: Path
-) -> None:
+def test_a_portable_one_has_the_same_tokens_and_merges_over_the_ends_of_pieces() -> None:
+    """Of "..b" the dots are a piece; ".b" was learned where there was one dot."""
+    taught = [".b .b .b"] * 9
+    usual, portable = (TextTokenizer.train(taught, 262, portable=p) for p in (False, True))
+    assert portable._tokenizer.get_vocab() == usual._tokenizer.get_vocab()
+    assert portable.fingerprint != usual.fingerprint
+    assert [usual.decode([i]) for i in usual.encode("..b")] == [".", ".", "b"]
+    assert [portable.decode([i]) for i in portable.encode("..b")] == [".", ".b"]
+    assert portable.decode(portable.encode("..b")) == "..b"
+
+
+@pytest.mark.parametrize("portable", [False, True])
+def test_names_of_special_tokens_are_text_behind_every_door(tmp_path: Path, portable: bool) -> None:
+    trained = TextTokenizer.train(TEXTS, 300, portable=portable)
     for tokenizer in through_every_door(trained, tmp_path):
         ids = tokenizer.encode(HOSTILE)
         assert min(ids) > 3 and tokenizer.decode(ids) == HOSTILE

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,7 @@ def test_a_scaled_embedding_is_folded_into_the_weights(
         torch.testing.assert_close(back.network(ids), given.network(ids), rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize("make", [bpe, characters])
+@pytest.mark.parametrize("make", [bpe, partial(bpe, portable=True), characters])
 def test_the_tokenizer_gives_our_ids_behind_its_first(
     tiny_lm: Build, tmp_path: Path, make: Callable[[], Any]
 ) -> None:
