@@ -26,6 +26,7 @@ COMMANDS = {
     "audit": "lightning_embed.commands.audit:audit",
     "consolidate": "lightning_embed.commands.consolidate:consolidate",
     "tokenizer": "lightning_embed.commands.tokenizer:tokenizer",
+    "runs": "lightning_embed.commands.runs:runs",
     "version": "lightning_embed.commands.version:version",
 }
 

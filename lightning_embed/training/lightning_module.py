@@ -132,6 +132,10 @@ class LanguageModel(L.LightningModule):
         if self.device_mesh is not None:
             shard(self.model, self.device_mesh["data_parallel"])
 
+    def parameter_count(self) -> int:
+        """Of the network, which need not be built yet; its vocabulary must be known."""
+        return DecoderLM.parameter_count(self.hparams["vocab_size"], self._network)
+
     def require_possible(self, data: Any) -> None:
         """Take vocabulary and window length from the data module `data`; build and write nothing.
 
