@@ -85,12 +85,13 @@ def _host() -> str:
 
 def _started(pid: int) -> str:
     """When a process began, as Linux counts, because numbers of processes are given again; "0"
-    where there is no such process, or no telling."""
+    where there is no such process, it is dead and waits for its parent, or there is no telling."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return "0"
-    return status.rpartition(")")[2].split()[19]
+    fields = status.rpartition(")")[2].split()
+    return "0" if fields[0] in "ZX" else fields[19]
 
 
 def _runs(pid: int, start: str) -> bool:

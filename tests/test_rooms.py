@@ -24,6 +24,7 @@ ROOMS = [
     "data",
     "training",
     "watching",
+    "comparing",
     "audit",
     "commands",
     DOOR,

@@ -41,7 +41,9 @@ class Run:
         name."""
         before = {"name": self.folder.name} | about(self.folder)
         before.pop("finished", None)
-        self._write(before | {"starts": [*before.get("starts", []), time.time()], **_process()})
+        self._write(
+            before | {"starts": [*before.get("starts", []), time.time()], "process": owner()}
+        )
 
     def note(self, **facts: Any) -> None:
         """Write down what `runs` tells of this run: its `parameters`, when it `finished`."""
@@ -90,16 +92,11 @@ def _claim(folder: Path, name: str) -> bool:
             raise
         try:
             with file:
-                json.dump({"name": name, "starts": [time.time()], **_process()}, file)
+                json.dump({"name": name, "starts": [time.time()], "process": owner()}, file)
         except OSError:
             Run(folder).release()
             raise
     return True
-
-
-def _process() -> dict[str, str]:
-    """By which `runs` tells whether a run is going on."""
-    return {"process": owner()}
 
 
 def require_plain_name(name: str) -> None:

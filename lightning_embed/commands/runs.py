@@ -18,6 +18,7 @@ from lightning_embed.comparing.table import COLUMNS, SETTINGS, is_column, lines,
 from lightning_embed.console import say
 from lightning_embed.errors import UserError, writing
 
+MOST_SKIPPED = 10  # folders that are named
 IN_A_FILE = 100  # columns of a table that goes to no terminal
 
 
@@ -38,8 +39,10 @@ def tell(
     if html is not None and (html.suffix not in (".html", ".htm") or html.is_dir()):
         raise UserError(f"--html {html} must be a file whose name ends with .html")
     found, skipped = read_runs(folders)
-    for folder, why in skipped:
+    for folder, why in skipped[:MOST_SKIPPED]:
         print(f"skipped  {printable(str(folder))}: {why}", file=sys.stderr)
+    if len(skipped) > MOST_SKIPPED:
+        print(f"skipped  {len(skipped) - MOST_SKIPPED} more folders", file=sys.stderr)
     if not found:
         raise UserError(
             f"no run in {', '.join(printable(str(x)) for x in folders)}; give the folder of a run"

@@ -5,13 +5,15 @@ the classes `run0`, `run1`, ...; so that a page can be light or dark, nothing he
 """
 
 import math
+from collections.abc import Callable
 from html import escape
 from typing import NamedTuple
 
 WIDTH, HEIGHT = 440, 280
-LEFT, RIGHT, TOP, BOTTOM = 44, 12, 10, 38  # margins around the curves
+LEFT, RIGHT, TOP, BOTTOM = 44, 18, 10, 38  # margins around the curves
 MOST_POINTS = 500  # of a curve; more would not be seen
-SETTLED = 0.05  # of the x axis: what lies before it may stand above the chart
+MOST_DOTS = 24  # of a curve; more would hide it
+SETTLED = 0.05  # of a curve: what lies before it may stand above the chart
 
 
 class Curve(NamedTuple):
@@ -21,18 +23,20 @@ class Curve(NamedTuple):
         run: the number of its colour.
         label: the run's name.
         points: (x, y), in the order of x; where y is not finite, the curve has a gap.
-        dots: mark each point, and draw the line boldly.
+        bold: draw a bold line, and mark its points where they are few.
     """
 
     run: int
     label: str
     points: list[tuple[float, float]]
-    dots: bool = False
+    bold: bool = False
 
 
 def chart(curves: list[Curve], title: str, x_label: str) -> str:
-    """An SVG element; one with a word in place of curves if there are none."""
+    """An SVG element; one with a word in place of curves if no value is finite."""
     finite = [(x, y) for curve in curves for x, y in curve.points if math.isfinite(y)]
+    starts = [(SETTLED * curve.points[-1][0], curve.points) for curve in curves if curve.points]
+    settled = [y for start, points in starts for x, y in points if x >= start and math.isfinite(y)]
     head = (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label='
         f'"{escape(title)} over {escape(x_label)}">'
@@ -40,12 +44,11 @@ def chart(curves: list[Curve], title: str, x_label: str) -> str:
     middle = (LEFT + WIDTH - RIGHT) / 2
     name = f'<text class="axis" x="{middle}" y="{HEIGHT - 4}">{escape(x_label)}</text>'
     if not finite:
-        empty = f'<text class="axis" x="{middle}" y="{HEIGHT / 2}">no figures</text>'
+        empty = f'<text class="axis" x="{middle}" y="{HEIGHT / 2}">no finite figures</text>'
         return f"{head}{name}{empty}</svg>"
     x_ticks = ticks(0.0, max(x for x, _ in finite) or 1.0)
     end = max(max(x for x, _ in finite), x_ticks[-1])
-    settled = [y for x, y in finite if x >= SETTLED * end] or [y for _, y in finite]
-    low, high = min(y for _, y in finite), max(settled)
+    low, high = min(y for _, y in finite), max(settled or [y for _, y in finite])
     room = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
     low, high = low - room, high + room
 
@@ -68,7 +71,7 @@ def chart(curves: list[Curve], title: str, x_label: str) -> str:
     return "".join([*parts, "</svg>"])
 
 
-def _drawn(curve: Curve, at) -> str:  # type: ignore[no-untyped-def]
+def _drawn(curve: Curve, at: Callable[[float, float], tuple[float, float]]) -> str:
     """A line and its dots; above the chart it is cut off by the element's own edge."""
     points = thinned(curve.points)
     path, pen = [], "M"
@@ -80,12 +83,13 @@ def _drawn(curve: Curve, at) -> str:  # type: ignore[no-untyped-def]
         path.append(f"{pen}{across:.1f} {down:.1f}")
         pen = "L"
     style = f"run{curve.run}"
-    kind = "bold" if curve.dots else "thin"
+    kind = "bold" if curve.bold else "thin"
+    dotted = (curve.bold and len(points) <= MOST_DOTS) or len(points) == 1
     parts = [
         f'<path class="curve {kind} {style}" d="{"".join(path)}">'
         f"<title>{escape(curve.label)}</title></path>"
     ]
-    for x, y in points if curve.dots or len(points) == 1 else []:
+    for x, y in points if dotted else []:
         if math.isfinite(y):
             across, down = at(x, y)
             told = f"{curve.label}: {y:.4f} at {in_short(x)}"

@@ -41,9 +41,17 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25em .7em; text-align: right; white-space: nowrap;
   border-bottom: 1px solid var(--line); }
 th { color: var(--soft); font-weight: 600; }
-.word { text-align: left; } th:first-child, td:first-child { padding-left: 0; }
+.word { text-align: left; }
+th:first-child, td:first-child { position: sticky; left: 0; padding-left: 0;
+  background: var(--page); }
+#settings td { max-width: 26ch; overflow: hidden; text-overflow: ellipsis; }
+@media (max-width: 700px) {
+  body { font-size: 13px; } th, td { padding: .25em .45em; }
+  #settings td { max-width: 14ch; }
+  #settings td:first-child { min-width: 14ch; white-space: normal; }
+}
 td.same { color: var(--soft); }
-.key { width: 26px; height: 10px; margin-right: .5em; }
+.key { width: 20px; height: 10px; margin-right: .4em; }
 .charts { display: grid; gap: 8px 20px;
   grid-template-columns: repeat(auto-fit, minmax(min(330px, 100%), 1fr)); }
 figure { margin: 0; min-width: 0; } figure svg { display: block; width: 100%; height: auto; }
@@ -85,20 +93,22 @@ def _colours(count: int) -> str:
 
 def _key(run: int) -> str:
     """A piece of the run's line, to stand before its name."""
-    line = f'<path class="curve bold run{run}" d="M0 5H26"/>'
-    return f'<svg class="key" viewBox="0 0 26 10" aria-hidden="true">{line}</svg>'
+    line = f'<path class="curve bold run{run}" d="M0 5H20"/>'
+    return f'<svg class="key" viewBox="0 0 20 10" aria-hidden="true">{line}</svg>'
 
 
 def _figures(runs: list[Record]) -> str:
-    kinds = {name: ' class="word"' if name in WORDS else "" for name in COLUMNS}
-    heads = [f"<th{kinds[name]}>{escape(COLUMNS[name].heading)}</th>" for name in COLUMNS]
+    """The table's columns, those first that a narrow page should show."""
+    names = sorted(COLUMNS, key=lambda name: COLUMNS[name].rank)
+    kinds = {name: ' class="word"' if name in WORDS else "" for name in names}
+    heads = [f"<th{kinds[name]}>{escape(COLUMNS[name].heading)}</th>" for name in names]
     rows = []
     for number, run in enumerate(runs):
-        texts = {name: escape(cell(run, name)) for name in COLUMNS}
+        texts = {name: escape(cell(run, name)) for name in names}
         texts["name"] = _key(number) + texts["name"]
         if run.problem is not None:
             texts["state"] += f": {escape(printable(run.problem))}"
-        rows.append("".join(f"<td{kinds[name]}>{texts[name]}</td>" for name in COLUMNS))
+        rows.append("".join(f"<td{kinds[name]}>{texts[name]}</td>" for name in names))
     return _table("figures", "".join(heads), rows)
 
 
@@ -111,10 +121,12 @@ def _settings(runs: list[Record]) -> str:
     for name in names:
         values = [printable(written(setting(run.settings, name))) for run in runs]
         texts = [
-            f"<td{SAME if number and value == values[0] else ''}>{escape(value)}</td>"
+            f'<td{SAME if number and value == values[0] else ""} title="{escape(value)}">'
+            f"{escape(value)}</td>"
             for number, value in enumerate(values)
         ]
-        rows.append(f'<td class="word">{escape(name)}</td>{"".join(texts)}')
+        label = escape(name).replace(".", ".<wbr>").replace("_", "_<wbr>")
+        rows.append(f'<td class="word">{label}</td>{"".join(texts)}')
     head = f'<th class="word">setting</th>{"".join(labels)}'
     return f"<h2>Settings that differ</h2>\n{_table('settings', head, rows)}"
 
@@ -125,8 +137,8 @@ def _table(name: str, head: str, rows: list[str]) -> str:
 
 
 def _curves(runs: list[Record], name: str, thin: str | None, bold: str) -> str:
-    """A measure over steps, tokens and minutes."""
-    figures = []
+    """A measure over steps, tokens and minutes; runs that have not logged one are named."""
+    figures, notes = [], []
     for label, x_of in _axes().items():
         curves, without = [], []
         for number, run in enumerate(runs):
@@ -136,14 +148,17 @@ def _curves(runs: list[Record], name: str, thin: str | None, bold: str) -> str:
                 if series and (points := _points(run, series, x_of))
             ]
             curves += found
-            if not found and run.history.series:
-                without.append(escape(run.label))
-        note = f"<p>Not known of {', '.join(without)}.</p>" if without else ""
-        figures.append(f"<figure>{chart(curves, name, label)}{note}</figure>")
+            if not found:
+                without.append(run.label)
+        if curves:
+            figures.append(f"<figure>{chart(curves, name, label)}</figure>")
+        if without:
+            which = "no run" if len(without) == len(runs) else "not " + ", ".join(without)
+            notes.append(f"<p>Over {label}: {escape(which)}, for want of figures.</p>")
     kinds = "Thin: training. Bold: validation. " if thin else "At validations. "
-    early = "The first twentieth may lie above the charts."
-    charts = "\n".join(figures)
-    return f'<h2>{name}</h2>\n<p>{kinds}{early}</p>\n<div class="charts">{charts}</div>'
+    kinds += "The first twentieth of a curve may lie above the chart."
+    told, charts = "\n".join([f"<p>{kinds}</p>", *notes]), "\n".join(figures)
+    return f'<h2>{name}</h2>\n{told}\n<div class="charts">{charts}</div>'
 
 
 def _axes() -> dict[str, Callable[[Record, Point], float | None]]:

@@ -87,6 +87,8 @@ def read_runs(folders: list[Path]) -> tuple[list[Record], list[Skipped]]:
             record: Record | Skipped = _read(folder)
         except OSError as error:
             record = Skipped(folder, _why(error))
+        except UnicodeEncodeError:  # TensorBoard opens no such file
+            record = Skipped(folder, "its name is not UTF-8")
         if isinstance(record, Skipped):
             skipped.append(record)
         else:

@@ -12,7 +12,7 @@ PLACES = {  # names and places, not how a run trains
     *("name", "config", "ckpt_path", "weights_only", "minutes"),
     *("trainer.default_root_dir", "trainer.logger", "data.cache_dir"),
 }
-OURS = {"model", "data", "trainer"}  # sections of every `config.yaml` of ours
+OURS = ("model", "data", "trainer")  # sections of every `config.yaml` of ours, shown first
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
@@ -38,12 +38,13 @@ def differing(all_settings: list[dict[str, Any]]) -> list[str]:
     names: dict[str, None] = {}
     for settings in all_settings[1:]:
         names |= dict.fromkeys(_differences(all_settings[0], settings))
-    return sorted(names)
+    return sorted(names, key=_place)
 
 
 def changed(first: dict[str, Any], settings: dict[str, Any]) -> dict[str, str]:
     """What a run has other than the first one, by dotted names."""
-    return {name: written(setting(settings, name)) for name in _differences(first, settings)}
+    names = sorted(_differences(first, settings), key=_place)
+    return {name: written(setting(settings, name)) for name in names}
 
 
 def setting(settings: dict[str, Any], name: str) -> Any:
@@ -76,4 +77,9 @@ def _differences(one: dict[str, Any], other: dict[str, Any], above: str = "") ->
             found += _differences(mine, theirs, f"{name}.")
         else:
             found.append(name)
-    return sorted(found)
+    return found
+
+
+def _place(name: str) -> tuple[int, str]:
+    section = name.partition(".")[0]
+    return OURS.index(section) if section in OURS else len(OURS), name

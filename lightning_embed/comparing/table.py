@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 from lightning_embed.comparing.record import Record, printable
 from lightning_embed.comparing.settings import changed, setting
 
-SHORTEST_NAME = 6  # letters; a longer name is cut before any column is left out below this
+SHORTEST_NAME = 16  # a longer name is cut to this before a column is left out
+WITH_FEW = 10  # or to this, before one of the `FEW` most important columns is
+FEW = 4
 GAP = "  "
 
 
@@ -118,7 +120,10 @@ def lines(runs: list[Record], width: int) -> list[str]:
 
     by_rank = sorted(COLUMNS, key=lambda name: COLUMNS[name].rank)
     longest = max(4, *(columns(text) for text in cells["name"]))
-    while len(shown) > 1 and needed() - longest + min(longest, SHORTEST_NAME + 6) > width:
+    while len(shown) > 1:
+        shortest = WITH_FEW if len(shown) <= FEW else SHORTEST_NAME
+        if needed() - longest + min(longest, shortest) <= width:
+            break
         shown.remove(by_rank[len(shown) - 1])
     sizes["name"] = max(1, min(longest, width - (needed() - sizes["name"])))
 
