@@ -92,7 +92,10 @@ def make_run(
         "progress/tokens": {step: 1000.0 * step for step in validated},
     }
     if ended:
-        points |= {"held_out/loss": {steps: loss}, "held_out/bits_per_byte": {steps: loss / 2}}
+        points |= {
+            "quality/held_out_loss": {steps: loss},
+            "quality/held_out_bits_per_byte": {steps: loss / 2},
+        }
     write_events(folder, points, began)
     return folder
 

@@ -109,41 +109,43 @@ def cell(run: Record, name: str) -> str:
 def lines(runs: list[Record], width: int) -> list[str]:
     """The table, no line longer than `width` columns of a terminal."""
     cells = {name: [cell(run, name) for run in runs] for name in COLUMNS}
+    sizes = _sizes(cells, width)
+    differences = [" ".join(_pairs(changed(runs[0].settings, run.settings))) for run in runs]
+    longest = max(columns(text) for text in [SETTINGS, *differences])
+    beside = sum(sizes.values()) + len(GAP) * len(sizes) + longest <= width
+    headings = [COLUMNS[name].heading for name in sizes]
+    found = [_row(headings, sizes, SETTINGS if beside and any(differences) else "")]
+    for index, (run, different) in enumerate(zip(runs, differences, strict=True)):
+        texts = [cells[name][index] for name in sizes]
+        found.append(_row(texts, sizes, different if beside else ""))
+        for below in ("" if beside else different, run.problem or ""):
+            found += _wrapped(below, width)
+    return found
+
+
+def _sizes(cells: dict[str, list[str]], width: int) -> dict[str, int]:
+    """How wide each column is, of those that fit, in their order."""
     sizes = {
         name: max(columns(text) for text in [COLUMNS[name].heading, *texts])
         for name, texts in cells.items()
     }
-    shown = list(COLUMNS)
-
-    def needed() -> int:
-        return sum(sizes[name] for name in shown) + len(GAP) * (len(shown) - 1)
-
-    by_rank = sorted(COLUMNS, key=lambda name: COLUMNS[name].rank)
-    longest = max(4, *(columns(text) for text in cells["name"]))
-    while len(shown) > 1:
-        shortest = WITH_FEW if len(shown) <= FEW else SHORTEST_NAME
-        if needed() - longest + min(longest, shortest) <= width:
+    longest = sizes["name"]
+    for name in sorted(COLUMNS, key=lambda name: COLUMNS[name].rank, reverse=True):
+        shortest = WITH_FEW if len(sizes) <= FEW else SHORTEST_NAME
+        left = width - (sum(sizes.values()) - longest) - len(GAP) * (len(sizes) - 1)
+        if left >= min(longest, shortest) or name == "name":
+            sizes["name"] = max(1, min(longest, left))
             break
-        shown.remove(by_rank[len(shown) - 1])
-    sizes["name"] = max(1, min(longest, width - (needed() - sizes["name"])))
+        del sizes[name]
+    return sizes
 
-    def line(texts: dict[str, str]) -> str:
-        parts = [_aligned(texts[name], sizes[name], name in WORDS) for name in shown]
-        return GAP.join(parts)
 
-    differences = [_pairs(changed(runs[0].settings, run.settings)) for run in runs]
-    beside = [len(GAP) + columns(" ".join(pairs)) for pairs in differences]
-    fits = needed() + max(beside) <= width and needed() + len(GAP + SETTINGS) <= width
-    headings = line({name: COLUMNS[name].heading for name in shown})
-    found = [f"{headings}{GAP}{SETTINGS}" if fits and any(differences) else headings]
-    for index, (run, pairs) in enumerate(zip(runs, differences, strict=True)):
-        texts = line({name: cells[name][index] for name in shown})
-        found.append(f"{texts}{GAP}{' '.join(pairs)}" if fits else texts)
-        below = [] if fits else _wrapped(" ".join(pairs), width)
-        if run.problem is not None:
-            below += _wrapped(run.problem, width)
-        found += below
-    return [line.rstrip() for line in found]
+def _row(texts: list[str], sizes: dict[str, int], settings: str) -> str:
+    aligned = [
+        _aligned(text, size, name in WORDS)
+        for text, (name, size) in zip(texts, sizes.items(), strict=True)
+    ]
+    return GAP.join([*aligned, settings]).rstrip()
 
 
 def _pairs(settings: dict[str, str]) -> list[str]:

@@ -8,7 +8,7 @@ from made_runs import NOW, write_events
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
-from lightning_embed.comparing.history import History, Point, read_history
+from lightning_embed.comparing.history import TAGS, History, Point, read_history
 
 
 def steps(history: History, name: str = "train") -> list[int]:
@@ -19,11 +19,11 @@ def numbered(steps: range, add: float = 0.0) -> dict[str, dict[int, float]]:
     return {"train/loss": {step: step + add for step in steps}}
 
 
-@pytest.mark.parametrize("tag", ["train/loss", "loss/train"])
-def test_both_spellings_are_read_and_other_tags_left(tmp_path: Path, tag: str) -> None:
+@pytest.mark.parametrize("tag", TAGS)
+def test_every_spelling_is_read_and_other_tags_left(tmp_path: Path, tag: str) -> None:
     write_events(tmp_path, {tag: {1: 4.0, 2: 3.5}, "train/lr": {1: 0.1}})
     history = read_history(tmp_path, [NOW])
-    assert history.series == {"train": [Point(1, 1.0, 4.0), Point(2, 2.0, 3.5)]}
+    assert history.series == {TAGS[tag]: [Point(1, 1.0, 4.0), Point(2, 2.0, 3.5)]}
     assert history.damaged is None
 
 
