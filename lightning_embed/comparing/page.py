@@ -53,7 +53,7 @@ th:first-child, td:first-child { position: sticky; left: 0; padding-left: 0;
 td.same { color: var(--soft); }
 .key { width: 20px; height: 10px; margin-right: .4em; }
 .charts { display: grid; gap: 8px 20px;
-  grid-template-columns: repeat(auto-fit, minmax(min(330px, 100%), 1fr)); }
+  grid-template-columns: repeat(auto-fill, minmax(min(400px, 100%), 1fr)); }
 figure { margin: 0; min-width: 0; } figure svg { display: block; width: 100%; height: auto; }
 svg text { fill: var(--soft); font-size: 12px; }
 .axis, .x { text-anchor: middle; } .y { text-anchor: end; }
