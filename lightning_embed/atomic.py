@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 TEMPORARY = ".tmp-"
-OWNED = re.compile(re.escape(TEMPORARY) + r"(?P<host>.+)-(?P<pid>\d+)-(?P<start>\d+)-[0-9a-f]{8}")
+OWNER = re.compile(r"(?P<host>.+)-(?P<pid>\d+)-(?P<start>\d+)")
+OWNED = re.compile(f"{re.escape(TEMPORARY)}(?P<owner>{OWNER.pattern})-[0-9a-f]{{8}}")
 
 
 @contextmanager
@@ -44,9 +45,7 @@ def work_folder(target: Path) -> Iterator[Path]:
     of another run finds it when this process was killed.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    pid = os.getpid()
-    owner = f"{_host()}-{pid}-{_started(pid)}-{secrets.token_hex(4)}"
-    work = target.with_name(f".{target.name}{TEMPORARY}{owner}")
+    work = target.with_name(f".{target.name}{TEMPORARY}{owner()}-{secrets.token_hex(4)}")
     work.mkdir()
     try:
         yield work
@@ -57,9 +56,23 @@ def work_folder(target: Path) -> Iterator[Path]:
 def sweep_orphans(folder: Path) -> None:
     """Remove the work folders of processes of this host that are no more."""
     for left in folder.glob(f".*{TEMPORARY}*"):
-        owner = OWNED.search(left.name)
-        if owner and owner["host"] == _host() and not _runs(int(owner["pid"]), owner["start"]):
+        owned = OWNED.search(left.name)
+        if owned and is_running(owned["owner"]) is False:
             remove(left)
+
+
+def owner() -> str:
+    """This process, told from every other one, those on other hosts and earlier ones too."""
+    pid = os.getpid()
+    return f"{_host()}-{pid}-{_started(pid)}"
+
+
+def is_running(owner: str) -> bool | None:
+    """Whether the process that called itself so is running; None on another host."""
+    found = OWNER.fullmatch(owner)
+    if found is None or found["host"] != _host():
+        return None
+    return _runs(int(found["pid"]), found["start"])
 
 
 def _host() -> str:
@@ -72,12 +85,13 @@ def _host() -> str:
 
 def _started(pid: int) -> str:
     """When a process began, as Linux counts, because numbers of processes are given again; "0"
-    where there is no such process, or no telling."""
+    where there is no such process, it is dead and waits for its parent, or there is no telling."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return "0"
-    return status.rpartition(")")[2].split()[19]
+    fields = status.rpartition(")")[2].split()
+    return "0" if fields[0] in "ZX" else fields[19]
 
 
 def _runs(pid: int, start: str) -> bool:

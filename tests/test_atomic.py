@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lightning_embed import atomic
-from lightning_embed.atomic import sweep_orphans, work_folder
+from lightning_embed.atomic import is_running, sweep_orphans, work_folder
 
 KILLED = """
 import os, signal, sys
@@ -70,3 +70,17 @@ def test_a_work_folder_is_gone_after_an_error(tmp_path: Path) -> None:
         (work / "half").write_text("written")
         raise OSError("no more")
     assert left_in(tmp_path / "x") == []
+
+
+def test_a_process_is_known_until_it_ends() -> None:
+    """Also where its parent has not asked for its end yet."""
+    with subprocess.Popen(["sleep", "60"]) as child:
+        host = atomic.owner().rpartition(f"-{os.getpid()}-")[0]
+        known = f"{host}-{child.pid}-{atomic._started(child.pid)}"
+        assert is_running(known) and is_running(atomic.owner())
+        assert is_running(f"{host}-{child.pid}-7") is False  # its number was given again
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert is_running(known) is False
+    assert is_running(known) is False
+    assert is_running(f"elsewhere-{known}") is is_running("None") is None

@@ -27,6 +27,7 @@ ROOMS = [
     "evaluation",
     "training",
     "watching",
+    "comparing",
     "audit",
     "commands",
     DOOR,

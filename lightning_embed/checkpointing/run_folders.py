@@ -18,13 +18,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from lightning_embed.atomic import remove, replacing
+from lightning_embed.atomic import owner, remove, replacing
 from lightning_embed.checkpointing.compatibility import Candidate, Purpose, check
+from lightning_embed.checkpointing.run_json import CLAIM, ROOT, about, run_name, starts
 from lightning_embed.console import say
 from lightning_embed.errors import UserError, writing
-
-CLAIM = "run.json"
-ROOT = Path("runs")  # of all runs, unless --trainer.default_root_dir says otherwise
 
 
 @dataclass(frozen=True)
@@ -39,12 +37,21 @@ class Run:
         return self.folder / "checkpoints"
 
     def note_start(self) -> None:
-        """Write down that the run is gone on with now: it is the latest of its name."""
-        about = _about(self.folder)
-        about.setdefault("name", self.folder.name)
-        about["starts"] = [*about.get("starts", []), time.time()]
+        """Write down that the run is gone on with now, by this process: it is the latest of its
+        name."""
+        before = {"name": self.folder.name} | about(self.folder)
+        before.pop("finished", None)
+        self._write(
+            before | {"starts": [*before.get("starts", []), time.time()], "process": owner()}
+        )
+
+    def note(self, **facts: Any) -> None:
+        """Write down what `runs` tells of this run: its `parameters`, when it `finished`."""
+        self._write(about(self.folder) | facts)
+
+    def _write(self, content: dict[str, Any]) -> None:
         with replacing(self.folder / CLAIM) as file:
-            file.write_text(json.dumps(about), encoding="utf-8")
+            file.write_text(json.dumps(content), encoding="utf-8")
 
     def release(self) -> None:
         """Give a claimed folder back if nothing was written into it."""
@@ -85,7 +92,7 @@ def _claim(folder: Path, name: str) -> bool:
             raise
         try:
             with file:
-                json.dump({"name": name, "starts": [time.time()]}, file)
+                json.dump({"name": name, "starts": [time.time()], "process": owner()}, file)
         except OSError:
             Run(folder).release()
             raise
@@ -104,33 +111,14 @@ def runs_named(root: Path, name: str | None) -> Iterator[Path]:
     return iter(sorted(found, key=_started, reverse=True))
 
 
-def run_name(folder: Path) -> str:
-    """The name a run was started under, whatever its folder is called."""
-    about = _about(folder)
-    if "name" in about:
-        return str(about["name"])
-    stem, _, number = folder.name.rpartition("-")  # of a version that wrote no run.json
-    return stem if stem and number.isdecimal() else folder.name
-
-
 def is_named(folder: Path, name: str) -> bool:
     """Whether a run goes by this name: it was started under it, or its folder is called so now."""
     return name in (run_name(folder), folder.name)
 
 
-def _about(folder: Path) -> dict[str, Any]:
-    try:
-        found = json.loads((folder / CLAIM).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # absent, or of another tool
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def _started(folder: Path) -> float:
-    starts = _about(folder).get("starts")
-    if isinstance(starts, list) and starts and isinstance(starts[-1], int | float):
-        return float(starts[-1])
-    return folder.stat().st_mtime
+    found = starts(about(folder))
+    return found[-1] if found else folder.stat().st_mtime
 
 
 # Checkpoints -------------------------------------------------------------------------------------

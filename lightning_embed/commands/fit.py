@@ -7,7 +7,8 @@ checkpoint it begins from, its callbacks.
 import gc
 import json
 import sys
-from contextlib import ExitStack, redirect_stdout
+import time
+from contextlib import ExitStack, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -364,6 +365,7 @@ class EmbedCLI(LightningCLI):
         if is_main_process():
             if self.run.checkpoint is not None:
                 self.run.note_start()
+            self.run.note(parameters=model.parameter_count())
             say_start(self.trainer, model, datamodule.prepared, self.precision_reason)
         with refusals_in_one_line(lambda: self.trainer.global_step == first_step):
             try:
@@ -390,6 +392,9 @@ class EmbedCLI(LightningCLI):
             samples=config["samples"],
             configs=[shown(file) for file in self.config_files],
         )
+        if is_main_process():
+            with suppress(OSError):  # a full disk, of which the run has told
+                self.run.note(finished=time.time())
 
     def validate(self, model: LanguageModel, datamodule: TextDataModule, **kwargs: Any) -> None:
         kwargs |= {"weights_only": True, "verbose": False}

@@ -151,6 +151,10 @@ class LanguageModel(L.LightningModule):
         if self.device_mesh is not None:
             shard(self.model, self.device_mesh["data_parallel"])
 
+    def parameter_count(self) -> int:
+        """Of the network, which need not be built yet; its vocabulary must be known."""
+        return DecoderLM.parameter_count(self.hparams["vocab_size"], self._network)
+
     def begin_with(self, weights: Mapping[str, Tensor]) -> None:
         """Have the network begin with these in place of random ones; by `DecoderLM`'s names."""
         self._initial = weights

@@ -1,0 +1,175 @@
+"""Runs as a table that fits a terminal of any width, and as JSON.
+
+Columns are left out, the least important first, until a row fits; the settings in which a run
+differs from the first one stand behind it, or in lines of their own below.
+"""
+
+import math
+import textwrap
+import unicodedata
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from lightning_embed.comparing.record import Record, printable
+from lightning_embed.comparing.settings import changed, setting
+
+SHORTEST_NAME = 16  # a longer name is cut to this before a column is left out
+WITH_FEW = 10  # or to this, before one of the `FEW` most important columns is
+FEW = 4
+GAP = "  "
+
+
+class Column(NamedTuple):
+    """A figure of a run.
+
+    Attributes:
+        of: its value, None where it is unknown.
+        written: a value in a few letters.
+        rank: columns with a higher one are left out first.
+    """
+
+    heading: str
+    of: Callable[[Record], Any]
+    written: Callable[[Any], str]
+    rank: int
+
+
+def _count(number: float) -> str:
+    """`950`, `8.7k`, `124M`: short enough for a column."""
+    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= size:
+            return f"{number / size:.3g}{unit}" if number < 1000 * size else f"{number:.0e}"
+    return f"{number:.0f}"
+
+
+def _when(began: float) -> str:
+    return f"{datetime.fromtimestamp(began):%Y-%m-%d %H:%M}"
+
+
+COLUMNS = {
+    "name": Column("name", lambda run: run.label, str, 0),
+    "when": Column("when", lambda run: run.began, _when, 6),
+    "state": Column("state", lambda run: run.state, str, 2),
+    "steps": Column("steps", lambda run: run.steps, str, 4),
+    "parameters": Column("params", lambda run: run.parameters, _count, 8),
+    "minutes": Column("minutes", lambda run: run.minutes, "{:.1f}".format, 5),
+    "loss": Column("loss", lambda run: run.loss, "{:.4f}".format, 1),
+    "bits_per_byte": Column("bits/byte", lambda run: run.bits_per_byte, "{:.4f}".format, 3),
+    "tokens_per_second": Column("tok/s", lambda run: run.tokens_per_second, _count, 7),
+}
+WORDS = ("name", "when", "state")  # are aligned left
+SETTINGS = "settings"  # the last column, by which can be sorted too
+
+
+def is_column(name: str, runs: list[Record]) -> bool:
+    """Whether runs can be sorted by this: a column, or the dotted name of a setting."""
+    return name in (*COLUMNS, SETTINGS) or any(
+        setting(run.settings, name) is not None for run in runs
+    )
+
+
+def sort_runs(runs: list[Record], column: str, reverse: bool) -> list[Record]:
+    """By a column or a setting, ascending, numbers before words; what is unknown comes last."""
+
+    def key(run: Record) -> tuple[bool, Any]:
+        if column == SETTINGS:
+            found: Any = " ".join(_pairs(changed(runs[0].settings, run.settings)))
+        else:
+            found = COLUMNS[column].of(run) if column in COLUMNS else setting(run.settings, column)
+        if isinstance(found, int | float) and not math.isnan(found):
+            return False, (0, found, "")
+        return found is None, (1, 0, str(found))
+
+    known = [run for run in runs if not key(run)[0]]
+    unknown = [run for run in runs if key(run)[0]]
+    return sorted(known, key=key, reverse=reverse) + unknown
+
+
+def row(run: Record, first: Record) -> dict[str, Any]:
+    """A run as JSON: every column, its folder, and what of its settings differs from the first.
+
+    Figures that are not finite are words, as JSON has no numbers for them.
+    """
+    found: dict[str, Any] = {name: column.of(run) for name, column in COLUMNS.items()}
+    for name, value in found.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            found[name] = str(value)
+    different = changed(first.settings, run.settings)
+    found |= {"folder": str(run.folder), "problem": run.problem}
+    return found | {SETTINGS: {name: setting(run.settings, name) for name in different}}
+
+
+def cell(run: Record, name: str) -> str:
+    """A column's value of a run in a few letters, `-` where it is unknown."""
+    value = COLUMNS[name].of(run)
+    return "-" if value is None else COLUMNS[name].written(value)
+
+
+def lines(runs: list[Record], width: int) -> list[str]:
+    """The table, no line longer than `width` columns of a terminal."""
+    cells = {name: [cell(run, name) for run in runs] for name in COLUMNS}
+    sizes = _sizes(cells, width)
+    differences = [" ".join(_pairs(changed(runs[0].settings, run.settings))) for run in runs]
+    longest = max(columns(text) for text in [SETTINGS, *differences])
+    beside = sum(sizes.values()) + len(GAP) * len(sizes) + longest <= width
+    headings = [COLUMNS[name].heading for name in sizes]
+    found = [_row(headings, sizes, SETTINGS if beside and any(differences) else "")]
+    for index, (run, different) in enumerate(zip(runs, differences, strict=True)):
+        texts = [cells[name][index] for name in sizes]
+        found.append(_row(texts, sizes, different if beside else ""))
+        for below in ("" if beside else different, run.problem or ""):
+            found += _wrapped(below, width)
+    return found
+
+
+def _sizes(cells: dict[str, list[str]], width: int) -> dict[str, int]:
+    """How wide each column is, of those that fit, in their order."""
+    sizes = {
+        name: max(columns(text) for text in [COLUMNS[name].heading, *texts])
+        for name, texts in cells.items()
+    }
+    longest = sizes["name"]
+    for name in sorted(COLUMNS, key=lambda name: COLUMNS[name].rank, reverse=True):
+        shortest = WITH_FEW if len(sizes) <= FEW else SHORTEST_NAME
+        left = width - (sum(sizes.values()) - longest) - len(GAP) * (len(sizes) - 1)
+        if left >= min(longest, shortest) or name == "name":
+            sizes["name"] = max(1, min(longest, left))
+            break
+        del sizes[name]
+    return sizes
+
+
+def _row(texts: list[str], sizes: dict[str, int], settings: str) -> str:
+    aligned = [
+        _aligned(text, size, name in WORDS)
+        for text, (name, size) in zip(texts, sizes.items(), strict=True)
+    ]
+    return GAP.join([*aligned, settings]).rstrip()
+
+
+def _pairs(settings: dict[str, str]) -> list[str]:
+    return [printable(f"{name}={value}") for name, value in settings.items()]
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    indent = " " * min(4, width // 4)
+    # A letter may take two columns, so what holds any is wrapped at half of them.
+    room = width if columns(text) == len(text) else width // 2
+    return textwrap.wrap(text, max(2, room), initial_indent=indent, subsequent_indent=indent)
+
+
+def _aligned(text: str, size: int, left: bool) -> str:
+    if columns(text) > size:
+        while columns(text) > size - 1:
+            text = text[:-1]
+        text += "…"
+    space = " " * (size - columns(text))
+    return text + space if left else space + text
+
+
+def columns(text: str) -> int:
+    """How many columns of a terminal a text takes: two for a Chinese letter, none for an accent
+    that stands on the one before it."""
+    wide = sum(unicodedata.east_asian_width(x) in "WF" for x in text)
+    return len(text) + wide - sum(unicodedata.combining(x) > 0 for x in text)
