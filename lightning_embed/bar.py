@@ -41,7 +41,7 @@ class State(NamedTuple):
     parts: Sequence[str]
 
 
-@dataclass
+@dataclass(eq=False)
 class _Line:
     """Work that is shown, drawn by `rich`."""
 
@@ -122,8 +122,8 @@ def bar(label: str, total: float | Callable[[], float] = 0.0) -> Iterator[Callab
         if not 0 < done <= whole:
             return State(None, (label, duration(passed)) + ((short(done),) if done else ()))
         share = done / whole
-        left = f"ETA {duration(passed / share - passed)}"
-        return State(share, (label, f"{share:.0%}", left, f"{short(done)} of {short(whole)}"))
+        left, of = duration(passed / share - passed), f"{short(done)} of {short(whole)}"
+        return State(share, (label, f"{100 * share:.0f} %", f"ETA {left}", of))
 
     with shown(state):
         yield advance
@@ -168,7 +168,9 @@ def _live(lines: list[_Line]) -> "Live":
 
     screen = Screen(
         file=_Unbreakable(sys.stdout),  # type: ignore[arg-type]
-        **{"markup": False, "highlight": False, "emoji": False},
+        markup=False,
+        highlight=False,
+        emoji=False,
     )
     return Live(
         console=screen,

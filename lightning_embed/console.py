@@ -1,7 +1,7 @@
 """Lines for the screen: an aligned line a fact, printed by one process only.
 
-A line that is too long goes on below its text: on a terminal at its width, in a pipe or a file at 100
-columns. `COLUMNS` in the environment says otherwise. Control characters are told by their numbers.
+A line that is too long goes on below its text: on a terminal at its width, in a pipe or a file at
+100 columns. `COLUMNS` in the environment says otherwise. Control characters are told by number.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import re
 import shlex
 import sys
 import time
+from itertools import pairwise
 
 from lightning_embed.processes import is_main_process
 
@@ -109,14 +110,23 @@ def wrapped(text: str, room: int) -> list[str]:
 
 
 def _command_lines(words: list[str], room: int) -> list[str]:
-    lines, line = list[str](), words[0]
-    for word in words[1:]:
-        if cells(f"{line} {word} \\") > max(room, LEAST):
-            lines.append(f"{line} \\")
-            line = word
+    """Lines that a shell joins; an option stays with its value where both fit."""
+    room, pieces = max(room, LEAST) - len(" \\"), list[str]()
+    for before, word in pairwise(["", *words]):
+        pair = f"{before} {word}"
+        if before.startswith("--") and not word.startswith("--") and cells(pair) <= room:
+            pieces[-1] = pair
         else:
-            line += f" {word}"
-    return [*lines, line]
+            pieces.append(word)
+    lines = [pieces[0]]
+    for piece in pieces[1:]:
+        longer = f"{lines[-1]} {piece}"
+        if cells(longer) <= room:
+            lines[-1] = longer
+        else:
+            lines[-1] += " \\"
+            lines.append(piece)
+    return lines
 
 
 def write(text: str) -> None:
