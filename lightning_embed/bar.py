@@ -20,7 +20,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
-from lightning_embed.console import cells, duration, mute, short
+from lightning_embed.console import cells, columns, duration, mute, short
 from lightning_embed.processes import is_main_process
 
 if TYPE_CHECKING:
@@ -153,11 +153,15 @@ def shown(state: Callable[[], State]) -> Iterator[None]:
 
 
 def _live(lines: list[_Line]) -> "Live":
-    from rich.console import Console
+    from rich.console import Console, ConsoleDimensions
     from rich.live import Live
     from rich.text import Text
 
     class Screen(Console):
+        @property
+        def size(self) -> ConsoleDimensions:
+            return ConsoleDimensions(columns(), 25)  # as wide as the other lines
+
         def show_cursor(self, show: bool = True) -> bool:
             return False  # a killed process could not show it again
 
