@@ -159,7 +159,7 @@ def _live(lines: list[_Line]) -> "Live":
 
     class Screen(Console):
         @property
-        def size(self) -> ConsoleDimensions:
+        def size(self) -> ConsoleDimensions:  # type: ignore[misc]
             return ConsoleDimensions(columns(), 25)  # as wide as the other lines
 
         def show_cursor(self, show: bool = True) -> bool:
