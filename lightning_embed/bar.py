@@ -158,8 +158,8 @@ def _live(lines: list[_Line]) -> "Live":
     from rich.text import Text
 
     class Screen(Console):
-        @property
-        def size(self) -> ConsoleDimensions:  # type: ignore[misc]
+        @property  # type: ignore[misc]
+        def size(self) -> ConsoleDimensions:
             return ConsoleDimensions(columns(), 25)  # as wide as the other lines
 
         def show_cursor(self, show: bool = True) -> bool:
