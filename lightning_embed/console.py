@@ -46,9 +46,9 @@ def mute() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def say(label: str, text: str) -> None:
-    """Print `label    text` at once, on the main process."""
-    if is_main_process():
+def say(label: str, text: str, anywhere: bool = False) -> None:
+    """Print `label    text` at once, on the main process, or on any."""
+    if anywhere or is_main_process():
         _print(label, wrapped(printable(text), columns() - LABEL))
 
 

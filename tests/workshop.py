@@ -20,7 +20,7 @@ from lightning_embed.cli import main
 from lightning_embed.data.files import FilesCorpus
 
 ROOT = Path(__file__).parent.parent
-WIDE = {"COLUMNS": "1000"}  # where lines are looked for, none is cut
+APART = {"OMP_NUM_THREADS": "1", "COLUMNS": "1000"}  # lines that are looked for are not cut
 TINY = (
     *("--model.d_model", "32", "--model.n_layers", "2", "--model.n_heads", "2"),
     *("--model.compile", "false", "--data.max_length", "32", "--data.tokens_per_batch", "256"),
@@ -56,7 +56,7 @@ def run(*args: str | Path) -> Outcome:
     """`python train.py ARGS...`, in this process."""
     out, err = io.StringIO(), io.StringIO()
     environment, deterministic = dict(os.environ), torch.are_deterministic_algorithms_enabled()
-    os.environ.update(WIDE)
+    os.environ["COLUMNS"] = APART["COLUMNS"]
     try:
         with redirect_stdout(out), redirect_stderr(err):
             try:
@@ -81,7 +81,7 @@ def run_apart(
         capture_output=True,
         text=True,
         timeout=seconds,
-        env=os.environ | WIDE | {"OMP_NUM_THREADS": "1"} | (environment or {}),
+        env=os.environ | APART | (environment or {}),
         cwd=ROOT,
     )
     return Outcome(found.returncode, found.stdout, found.stderr)
