@@ -63,7 +63,7 @@ def test_long_lines_are_cut_between_words(monkeypatch, capsys, columns) -> None:
     first, *rest = capsys.readouterr().out.splitlines()
     assert first.startswith("held out loss 3.195")
     assert all(line.startswith(" " * 9) and line[9] != " " for line in rest)
-    assert max(cells(line) for line in (first, *rest)) <= max(columns or 100, 9 + 26)
+    assert max(cells(line) for line in (first, *rest)) <= max(columns or 100, 9 + len(path))
     assert " ".join((first[9:] + "".join(rest)).split()) == " ".join(text.split())
     assert bool(rest) == (columns != 1000)
 
