@@ -1,12 +1,23 @@
-"""Lines for the screen: one aligned line a fact, printed by one process only."""
+"""Lines for the screen: an aligned line a fact, printed by one process only.
+
+A line that is too long goes on below its text: on a terminal at its width, in a pipe or a file at
+100 columns. `COLUMNS` in the environment says otherwise. Control characters are told by number.
+"""
 
 import contextlib
 import io
 import os
+import re
+import shlex
 import sys
 import time
+from itertools import pairwise
 
 from lightning_embed.processes import is_main_process
+
+LABEL = 9  # columns before the text
+PLAIN = 100  # columns of a line that goes to no terminal
+LEAST = 20  # of a text, however narrow the terminal
 
 BEGAN = time.perf_counter()  # when the program started: the first module of ours it imports
 
@@ -35,10 +46,87 @@ def mute() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def say(label: str, text: str) -> None:
-    """Print `label    text` at once, on the main process."""
+def say(label: str, text: str, anywhere: bool = False) -> None:
+    """Print `label    text` at once, on the main process, or on any."""
+    if anywhere or is_main_process():
+        _print(label, wrapped(printable(text), columns() - LABEL))
+
+
+def say_command(label: str, text: str) -> None:
+    """The same of a command line, which can be pasted also where it takes several lines."""
     if is_main_process():
-        write(f"{label:<9}{text}\n")
+        words = [shlex.quote(word) for word in shlex.split(text)]
+        _print(label, _command_lines(words, columns() - LABEL))
+
+
+def _print(label: str, lines: list[str]) -> None:
+    write("".join(f"{'' if n else label:<{LABEL}}{line}\n" for n, line in enumerate(lines)))
+
+
+def columns() -> int:
+    """How many a line may have."""
+    named = os.environ.get("COLUMNS", "")
+    if named.isdecimal() and int(named):
+        return int(named)
+    if not sys.stdout.isatty():
+        return PLAIN
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or 80  # some have 0
+    except (OSError, ValueError):
+        return 80
+
+
+def cells(text: str) -> int:
+    """Columns that a text takes: some letters take two, others none."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def printable(text: str) -> str:
+    """The text without control characters: white space is a space, others are told by number."""
+    text = re.sub(r"[\t\n\v\f\r\x85]", lambda found: " " * (4 if found[0] == "\t" else 1), text)
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+def wrapped(text: str, room: int) -> list[str]:
+    """Lines of `room` columns, cut between words, rather where there are several spaces; a longer
+    word stays whole."""
+    room, lines, line = max(room, LEAST), list[str](), ""
+    for word in re.findall(r"\s*\S+", text):
+        if line and cells(line + word) > room:
+            gap = line.rfind("  ")
+            if gap > len(line) // 2:
+                lines.append(line[:gap].rstrip())
+                line = line[gap:].lstrip() + word
+            else:
+                lines.append(line)
+                line = word.lstrip()
+        else:
+            line += word
+    return [*lines, line]
+
+
+def _command_lines(words: list[str], room: int) -> list[str]:
+    """Lines that a shell joins; an option stays with its value where both fit."""
+    room, pieces = max(room, LEAST) - len(" \\"), list[str]()
+    for before, word in pairwise(["", *words]):
+        pair = f"{before} {word}"
+        if before.startswith("--") and not word.startswith("--") and cells(pair) <= room:
+            pieces[-1] = pair
+        else:
+            pieces.append(word)
+    lines = [pieces[0]]
+    for piece in pieces[1:]:
+        longer = f"{lines[-1]} {piece}"
+        if cells(longer) <= room:
+            lines[-1] = longer
+        else:
+            lines[-1] += " \\"
+            lines.append(piece)
+    return lines
 
 
 def write(text: str) -> None:

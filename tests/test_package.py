@@ -16,7 +16,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from workshop import ROOT, Outcome, load, padding_is_zero
+from workshop import APART, ROOT, Outcome, load, padding_is_zero
 
 import lightning_embed
 
@@ -70,7 +70,7 @@ def installed(built: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
 def start(folder: Path, *words: str | Path) -> Outcome:
     """A program in a folder that knows nothing of this checkout."""
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    environment |= {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder / "cache")}
+    environment |= {**APART, "XDG_CACHE_HOME": str(folder / "cache")}
     command = list(map(str, words))
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment)
     return Outcome(done.returncode, done.stdout, done.stderr)

@@ -3,6 +3,7 @@
 import io
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from lightning_embed.cli import main
 from lightning_embed.data.files import FilesCorpus
 
 ROOT = Path(__file__).parent.parent
+APART = {"OMP_NUM_THREADS": "1", "COLUMNS": "1000"}  # lines that are looked for are not cut
 TINY = (
     *("--model.d_model", "32", "--model.n_layers", "2", "--model.n_heads", "2"),
     *("--model.compile", "false", "--data.max_length", "32", "--data.tokens_per_batch", "256"),
@@ -35,8 +37,8 @@ class Outcome(NamedTuple):
     err: str
 
     def line(self, start: str) -> str:
-        """The rest of the first line that begins so, spaces aside."""
-        for line in self.out.splitlines():
+        """The rest of the first line that begins so, spaces aside; of a command all its lines."""
+        for line in re.sub(r"\\\n +", "", self.out).splitlines():
             if line.strip().startswith(start):
                 return line.strip().removeprefix(start).strip()
         raise AssertionError(f"no line begins with {start!r} in:\n{self.out}{self.err}")
@@ -54,6 +56,7 @@ def run(*args: str | Path) -> Outcome:
     """`python train.py ARGS...`, in this process."""
     out, err = io.StringIO(), io.StringIO()
     environment, deterministic = dict(os.environ), torch.are_deterministic_algorithms_enabled()
+    os.environ["COLUMNS"] = APART["COLUMNS"]
     try:
         with redirect_stdout(out), redirect_stderr(err):
             try:
@@ -78,7 +81,7 @@ def run_apart(
         capture_output=True,
         text=True,
         timeout=seconds,
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | (environment or {}),
+        env=os.environ | APART | (environment or {}),
         cwd=ROOT,
     )
     return Outcome(found.returncode, found.stdout, found.stderr)

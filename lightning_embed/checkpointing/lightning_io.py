@@ -3,13 +3,15 @@
 import errno
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
 from lightning_embed.atomic import replacing
+from lightning_embed.bar import bar
 from lightning_embed.checkpointing.files import read_checkpoint
 
 FULL_BELOW = 2**20  # free bytes below which a failed write is taken for a full disk
@@ -28,8 +30,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         target = Path(path)
         with replacing(target) as temporary:
             try:
-                with open(temporary, "wb") as file:
-                    torch.save(checkpoint, file)
+                saving = bar(f"saving {target.name}", tensor_bytes(checkpoint))
+                with open(temporary, "wb") as file, saving as advance:
+                    torch.save(checkpoint, _Counted(file, advance))  # type: ignore[arg-type]
                     file.flush()
                     os.fsync(file.fileno())
             except RuntimeError:
@@ -43,6 +46,32 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     ) -> dict[str, Any]:
         """A file or a folder of shards; never anything but tensors and plain values."""
         return read_checkpoint(Path(path))
+
+
+class _Counted:
+    """A file that tells how many bytes are written to it."""
+
+    def __init__(self, file: BinaryIO, advance: Callable[[float], None]) -> None:
+        self.file, self.advance = file, advance
+
+    def write(self, data: bytes) -> int:
+        written = self.file.write(data)
+        self.advance(written)
+        return written
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def tensor_bytes(tree: Any) -> int:
+    """Of all tensors in dictionaries, lists and tuples."""
+    if isinstance(tree, torch.Tensor):
+        return tree.nbytes
+    if isinstance(tree, dict):
+        tree = tree.values()
+    elif not isinstance(tree, (list, tuple)):
+        return 0
+    return sum(map(tensor_bytes, tree))
 
 
 def is_disk_full(folder: Path) -> bool:

@@ -23,7 +23,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 
 from lightning_embed.atomic import remove, sweep
 from lightning_embed.checkpointing.resume import Resuming
-from lightning_embed.console import say
+from lightning_embed.console import say, say_command
 from lightning_embed.errors import TrainingStopped, UserError, one_line, require_range
 from lightning_embed.library_internals import dump_checkpoint, is_accumulating
 
@@ -183,7 +183,7 @@ class Checkpoints(Checkpoint):
             self._rotate()
             say("saved", f"{self.last_path} (step {trainer.global_step})")
             if not isinstance(exception, TrainingStopped):  # its own words say what to change
-                say("go on", self.resume)
+                say_command("go on", self.resume)
         except Exception as error:  # the exception that ends the run matters more
             say("warning", f"not saved: {one_line(error)}")
 

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from lightning.pytorch.callbacks import Checkpoint
 
 from lightning_embed.checkpointing.save import Checkpoints
-from lightning_embed.console import say
+from lightning_embed.console import say, say_command
 from lightning_embed.library_internals import is_accumulating, leave_signals_alone
 from lightning_embed.processes import stop_signals
 
@@ -97,7 +97,7 @@ class GracefulStop(Checkpoint):
         say("stopped", f"by {name} after step {trainer.global_step}")
         if saved:
             say("saved", str(self.checkpoints.last_path))
-        say("go on", self.checkpoints.resume)
+        say_command("go on", self.checkpoints.resume)
         raise Stopped(128 + received)
 
     def end_if_asked(self, trainer: L.Trainer) -> None:

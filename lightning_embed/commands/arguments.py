@@ -1,5 +1,7 @@
 """Options of `fit`, `validate`, `test` and `predict` beside those of Lightning, model and data."""
 
+from typing import Literal
+
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_embed.checkpointing.save import Checkpoints
@@ -28,6 +30,12 @@ def add_options(parser: LightningArgumentParser, command: str) -> None:
         type=str | None,
         default=None,
         help="fit: begin with the weights of a checkpoint, a run or a Hugging Face folder.",
+    )
+    parser.add_argument(
+        "--progress",
+        type=Literal["bar", "lines", "none"],
+        default="bar",
+        help="A bar where there is a terminal, else lines; or always lines; or no progress.",
     )
     if command == "fit":
         parser.add_argument(

@@ -17,6 +17,7 @@ import torch
 from lightning.pytorch import callbacks
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from lightning_embed.bar import no_bars
 from lightning_embed.checkpointing.compatibility import (
     DATA,
     Candidate,
@@ -76,6 +77,7 @@ from lightning_embed.training.run_length import RunLength
 from lightning_embed.training.seeding import Seeding
 from lightning_embed.watching.crowding import Crowding
 from lightning_embed.watching.curves import Curves, quiet_writer
+from lightning_embed.watching.evaluation_bar import EvaluationBar
 from lightning_embed.watching.predictions import predictions_name, write_predictions, write_tokens
 from lightning_embed.watching.progress import Progress
 from lightning_embed.watching.summary import say_end, say_evaluation, say_start
@@ -180,6 +182,8 @@ class EmbedCLI(LightningCLI):
         config = self.config[self.command]
         if config.get("json"):  # lines for a person do not belong into it
             self.shown.enter_context(redirect_stdout(sys.stderr))
+        if config.progress != "bar":
+            self.shown.enter_context(no_bars())
         take_files(config, args)
         if not config.get("files"):
             prefer_later_text(args, config.data)
@@ -306,13 +310,15 @@ class EmbedCLI(LightningCLI):
             accept(theirs, checkpoints.folder, given["max_time"])
         self.stop = GracefulStop(checkpoints)
         self.resuming = Resuming(trainer_settings(self.config[self.command].trainer))
-        bar = shows_a_bar(theirs, given["enable_progress_bar"])
+        if bar := shows_a_bar(theirs, given["enable_progress_bar"]):
+            self.shown.enter_context(no_bars())  # of ours
         given["callbacks"] = [
             *theirs,
             RunLength(given=limits != (-1, None)),
             Seeding(config["data"].seed),
             throughput,
-            Progress(throughput, lines=not bar, sized=self.sized),
+            Progress(throughput, "lightning" if bar else config["progress"], self.sized),
+            EvaluationBar(),
             Crowding(),
             self.stop,
             self.resuming,

@@ -5,10 +5,11 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from lightning_embed.bar import bar
 from lightning_embed.commands.no_effect import WithoutEffect, note_without_effect
 from lightning_embed.console import say
 from lightning_embed.data.corpus import choose_source
-from lightning_embed.data.source import About, read
+from lightning_embed.data.source import About, counted, read
 from lightning_embed.data.tokenizer import TextTokenizer
 from lightning_embed.errors import UserError, writing
 
@@ -97,10 +98,12 @@ def _trained(
     portable: bool,
 ) -> TextTokenizer:
     documents = read(choose_source(files, text_column=text_column), About())
-    texts = (document.text for document in documents if not document.held_out)
-    if characters:
-        return TextTokenizer.characters(texts)
-    made = TextTokenizer.train(texts, vocab_size, portable=portable)
+    with bar("training the tokenizer") as advance:
+        shown = counted(documents, advance)
+        texts = (document.text for document in shown if not document.held_out)
+        if characters:
+            return TextTokenizer.characters(texts)
+        made = TextTokenizer.train(texts, vocab_size, portable=portable)
     if made.vocab_size < vocab_size:
         say("note", f"the text supports {made.vocab_size:,} ids, not {vocab_size:,}")
     return made

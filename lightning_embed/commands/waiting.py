@@ -13,7 +13,7 @@ from typing import Any
 import lightning as L
 from torch.distributed import DistError
 
-from lightning_embed.console import write
+from lightning_embed.console import say
 from lightning_embed.errors import UserError
 from lightning_embed.library_internals import end_at_once, meeting_timeout
 from lightning_embed.processes import is_main_process, stop_signals
@@ -39,7 +39,7 @@ def wait_in_words(trainer: L.Trainer, tidy: Callable[[], None]) -> None:
         if strategy.launcher is not None:
             strategy.launcher.kill(number)  # processes that Lightning started on this host
         if is_main_process():
-            write(f"{'stopped':<9}by {signal.Signals(number).name} while waiting\n")
+            say("stopped", f"by {signal.Signals(number).name} while waiting")
         tidy()
 
     def meet_in_words() -> None:
@@ -97,7 +97,8 @@ def _say(trainer: L.Trainer) -> None:
         limit = meeting_timeout(trainer)
         flags = f"--trainer.strategy {type(strategy).__name__} --trainer.strategy.timeout"
         ends = f" and after {limit} ({flags})" if limit else ""
-        write(f"{'waiting':<9}for {_whom(trainer)}; {_remedy(trainer)}; ends on Ctrl-C{ends}\n")
+        text = f"for {_whom(trainer)}; {_remedy(trainer)}; ends on Ctrl-C{ends}"
+        say("waiting", text, anywhere=True)
 
 
 def _whom(trainer: L.Trainer) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from lightning_embed.bar import bar
 from lightning_embed.data.formats import Reader, csv_rows, jsonl_rows, parquet_rows, whole_text
 from lightning_embed.data.source import (
     About,
@@ -241,7 +242,11 @@ def relative_names(paths: list[Path]) -> list[str]:
 def digests(paths: list[Path]) -> list[tuple[str, str]]:
     """Relative name and digest of each file, read in pieces."""
     found = []
-    for name, path in zip(relative_names(paths) if paths else [], paths, strict=True):
-        with open(path, "rb") as file:
-            found.append((name, hashlib.file_digest(file, "sha256").hexdigest()))
+    names = relative_names(paths) if paths else []
+    sizes = [path.stat().st_size for path in paths]
+    with bar("looking through the text", sum(sizes)) as advance:
+        for name, path, size in zip(names, paths, sizes, strict=True):
+            with open(path, "rb") as file:
+                found.append((name, hashlib.file_digest(file, "sha256").hexdigest()))
+            advance(size)
     return found

@@ -21,7 +21,7 @@ import json
 import os
 import shutil
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -32,9 +32,10 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from lightning_embed.atomic import sweep_orphans, work_folder
+from lightning_embed.bar import bar
 from lightning_embed.console import say, short
 from lightning_embed.data import checksums
-from lightning_embed.data.source import About, Document, Source, drained, read, utf8_size
+from lightning_embed.data.source import About, Document, Source, counted, drained, read, utf8_size
 from lightning_embed.data.token_files import SPLITS, Report, Split, SplitWriter, fits_together
 from lightning_embed.data.tokenizer import TextTokenizer
 from lightning_embed.errors import UserError, one_line, writing
@@ -151,13 +152,18 @@ def damage(folder: Path) -> str:
 
 def _room(source: Source, cache_dir: Path, tokenizer: Named) -> str:
     """How much room the tokens need and there is, for who is told that the disk is full."""
-    text = getattr(source, "n_bytes", 0)
+    text = _size(source)()
     if not text:
         return ""
     tokens = text * 2 if tokenizer == "characters" else text // 2  # of two bytes, for four of text
     needed = tokens + (text if text <= KEEP_TEXT_UP_TO else 0)
     free = shutil.disk_usage(cache_dir).free
     return f", about {short(needed)}B are needed and {short(free)}B are free"
+
+
+def _size(source: Source) -> Callable[[], int]:
+    """Asks for the bytes of a text, which may take reading it; 0 where nobody knows."""
+    return lambda: getattr(source, "n_bytes", 0)
 
 
 def _given(tokenizer: Named) -> TextTokenizer | None:
@@ -180,8 +186,10 @@ def _write(
     with (
         SplitWriter(folder / "train", made.unk_id) as train,
         SplitWriter(folder / "validation", made.unk_id) as validation,
+        bar("encoding", about.counts["bytes"] if about.complete else _size(source)) as advance,
     ):
         for batch, ids in _encoded(documents, made):
+            advance(sum(utf8_size(document.text) for document in batch))
             for writer, held_out in ((train, False), (validation, True)):
                 chosen = [n for n, document in enumerate(batch) if document.held_out is held_out]
                 writer.write([batch[n] for n in chosen], [ids[n] for n in chosen])
@@ -210,13 +218,15 @@ def _with_tokenizer(
     about = About()
     documents = read(source, about)
     training = training_part(documents)
-    held = deque(_at_most(training, HELD_CHARACTERS))
-    beyond = list(islice(training, 1))
-    texts = (d.text for d in chain(held, beyond, training) if not d.held_out)
+    with bar("reading", _size(source)) as advance:
+        held = deque(counted(_at_most(training, HELD_CHARACTERS), advance))
+        beyond = list(islice(training, 1))
     # of a longer text the beginning suffices: the suggestion is as large as it can be
     size = sum(utf8_size(document.text) for document in held if not document.held_out)
     asked = vocab_size or suggested_vocabulary(size)
-    made = trained_on(texts, kind, asked)
+    with bar("training the tokenizer") as advance:
+        shown = counted(chain(held, beyond, training), advance)
+        made = trained_on((d.text for d in shown if not d.held_out), kind, asked)
     if beyond:  # too much to hold was read for the tokenizer alone, so it is all read again
         held.clear()
         about = About()

@@ -22,7 +22,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -53,13 +53,15 @@ class About:
 
     `counts` has plain words as keys: what a source sets aside ("exact copies"), and what `read`
     counts, "documents" and "bytes" (UTF-8), in all and for each split ("train bytes").
-    `notes` are finished lines for the screen. `whole` says that all is held out on purpose.
+    `notes` are finished lines for the screen. `whole` says that all is held out on purpose,
+    `complete` that the last document has been read.
     """
 
     title: str = ""
     counts: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
     whole: bool = False
+    complete: bool = False
 
     def note_set_aside(self) -> None:
         """One line on what was left out, if anything was."""
@@ -100,6 +102,7 @@ def read(source: Source, about: About) -> Iterator[Document]:
         counts[f"{split} documents"] += 1
         counts[f"{split} bytes"] += size
         yield document
+    about.complete = True
     for split in ("validation",) if about.whole else ("train", "validation"):
         if not counts[f"{split} bytes"]:
             raise UserError(
@@ -111,6 +114,13 @@ def read(source: Source, about: About) -> Iterator[Document]:
 def utf8_size(text: str) -> int:
     """Bytes of the text in UTF-8."""
     return len(text) if text.isascii() else len(text.encode())
+
+
+def counted(documents: Iterable[Document], advance: Callable[[float], None]) -> Iterator[Document]:
+    """The documents; `advance` is told the bytes of each as it is handed over."""
+    for document in documents:
+        advance(utf8_size(document.text))
+        yield document
 
 
 def drained(items: deque[Item]) -> Iterator[Item]:

@@ -1,21 +1,21 @@
-"""`Progress`: lines on the screen while a run trains, and its figures for the loggers.
+"""`Progress`: a bar or lines on the screen while a run trains, and its figures for the loggers.
 
 Lightning's `self.log` at every step costs more than a small model's arithmetic, so figures are
 taken at intervals, and only then is a GPU waited for.
 """
 
-import shutil
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from contextlib import ExitStack
+from typing import Any, Literal
 
 import lightning as L
 
 from lightning_embed import figures
-from lightning_embed.console import BEGAN, duration, say, short, write
+from lightning_embed.bar import State, fitting, possible, shown
+from lightning_embed.console import BEGAN, LABEL, columns, duration, say, short
 from lightning_embed.data.batch import Batch
-from lightning_embed.processes import is_main_process
 from lightning_embed.training.endings import why_stopped
 from lightning_embed.training.lightning_module import LanguageModel
 from lightning_embed.training.run_length import planned_steps
@@ -29,14 +29,14 @@ LONG = 600  # seconds of a run that is told how to be shorter
 
 
 class Progress(L.Callback):
-    """Prints lines as `Pace` says and logs figures every `log_every_n_steps`.
-
-    On a terminal a last line, rewritten at each look, shows where the run stands.
+    """Shows where the run stands and logs figures every `log_every_n_steps`; what is shown are the
+    figures that are logged, or those of the logged interval so far.
 
     Args:
         throughput: the callback that counts; it must come before this one.
-        lines: False where a progress bar of Lightning's shows where the run stands; the loss
-            stands in it then.
+        shows: "lines" as `Pace` says; "bar", a line at the bottom of the terminal, which are lines
+            where there is no terminal; "none"; or "lightning", a bar of Lightning's, which is told
+            the loss.
         sized: by `--minutes`, which a long run is then not told of.
         clock: seconds, from any beginning.
     """
@@ -44,12 +44,12 @@ class Progress(L.Callback):
     def __init__(
         self,
         throughput: Throughput,
-        lines: bool = True,
+        shows: Literal["bar", "lines", "none", "lightning"] = "lines",
         sized: bool = False,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.throughput = throughput
-        self.lines, self.sized = lines, sized
+        self.shows, self.sized = shows, sized
         self.clock = clock
         self.total_steps = 0
         self.every = 50
@@ -57,8 +57,13 @@ class Progress(L.Callback):
         self._seen_step = -1
         self._fit_began = clock()
         self._compile_began: float | None = None
+        self._compiling = False
         self._length_said = False
-        self._live = False
+        self._bar, self._bar_shown = ExitStack(), False
+        self._loss: float | None = None  # at the last look,
+        self._found: dict[str, float] = {}  # as these figures
+        self._left: tuple[float, float] | None = None  # seconds to the end, and when that was
+        self._validated: float | None = None  # the last validation's loss
         self.recompilations = 0  # graphs compiled after the second step, by any part
         self._graphs = 0
         self._validation_line = -sys.maxsize  # step of the last one shown
@@ -72,6 +77,9 @@ class Progress(L.Callback):
         self._first_step = self._seen_step = trainer.global_step
         self._fit_began = self.clock()
         self.pace = Pace(self.total_steps, self.every, self._first_step, self.clock)
+        self._bar_shown = self.shows == "bar" and possible()
+        if self._bar_shown:
+            self._bar.enter_context(shown(self._state))
         settled = pl_module.hparams["schedule_steps"]
         if settled < self.total_steps and pl_module.hparams["schedule"] != "constant":
             say(
@@ -87,6 +95,7 @@ class Progress(L.Callback):
             return
         self._compile_began = self.clock()  # it begins after this hook
         if pl_module.eager is None:
+            self._compiling = True
             say("compile", "begins; takes some 10 to 80 s, once")
         else:
             say("compile", f"off, training runs eager: {pl_module.eager}")
@@ -106,8 +115,10 @@ class Progress(L.Callback):
         done = step - self._first_step
         if done > 2:
             self.recompilations = graphs_compiled() - self._graphs
+        if self._bar_shown and (left := self.pace.left(step)) is not None:
+            self._left = left, self.clock()
         logs = step % self.every == 0 or step == self.total_steps
-        if not (logs or done <= 2 or (self.lines and self.pace.looks(step))):
+        if not (logs or done <= 2 or (self._looks and self.pace.looks(step))):
             return
         loss = pl_module.global_step_loss()  # waits for the device, so that times after it are true
         due = done > 1 and self.pace.due(step)
@@ -116,29 +127,33 @@ class Progress(L.Callback):
             self._first_steps(trainer, pl_module, done, loss)
         elif logs:
             found = self._log(trainer, loss)
-            if not self.lines:
+            if self.shows == "lightning":
                 pl_module.log("loss", loss, prog_bar=True, logger=False)
         else:
             found = self.throughput.so_far()
-        if self.lines and done > 1:
-            self._progress(step, loss, found, due)
+        self._loss, self._found = loss, found or self._found
+        if self._looks and done > 1 and due:
+            self._say_progress(step, loss, found)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         step = trainer.global_step
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
+        values = trainer.callback_metrics
+        if "val/loss" in values:
+            self._validated = float(values["val/loss"])
         if step - self._validation_line < self.total_steps // VALIDATION_LINES:
             return
         self._validation_line = step
-        values = trainer.callback_metrics
-        if "val/bits_per_byte" in values:
-            self._line(
+        if "val/bits_per_byte" in values and self._looks:
+            say(
+                "",
                 f"validation at step {step}: loss {values['val/loss']:.3f}"
-                f"  {values['val/bits_per_byte']:.3f} bits/byte"
+                f"  {values['val/bits_per_byte']:.3f} bits/byte",
             )
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._clear()
+        self._bar.close()
         if self.recompilations:
             say("note", f"{self.recompilations} graphs were compiled anew while training")
         if trainer.global_step < self.total_steps and trainer.should_stop:
@@ -148,6 +163,14 @@ class Progress(L.Callback):
             f"{trainer.global_step - self._first_step} steps in"
             f" {duration(self.clock() - self._fit_began)}",
         )
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        self._bar.close()
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self._bar.close()  # a signal is no exception to Lightning
 
     # Figures and lines -------------------------------------------------------------------------
 
@@ -166,6 +189,7 @@ class Progress(L.Callback):
             self._line(f"step {step}  loss {loss:.2f}  first loss {since} after start")
         compiled = self._compile_began is not None and pl_module.eager is None
         if compiled and step == max(2, self._first_step + 1):
+            self._compiling = False
             seconds = self.clock() - (self._compile_began or 0.0)
             say("compile", f"took {seconds:.0f} s; Ctrl-C stops, --ckpt_path last goes on")
             self.pace.settle(step)
@@ -187,16 +211,12 @@ class Progress(L.Callback):
         figures.log(trainer, values)
         return found
 
-    def _progress(self, step: int, loss: float, found: dict[str, float], due: bool) -> None:
+    def _say_progress(self, step: int, loss: float, found: dict[str, float]) -> None:
         left = self.pace.left(step) if step < self.total_steps else None
-        line = self._text(step, loss, left, found)
-        if due:
-            if left is not None and not self._length_said:
-                self._say_length(left)
-            self._line(line)
-        elif sys.stdout.isatty() and is_main_process():
-            write(f"\r\033[K{'':9}{line[: _room()]}")
-            self._live = True
+        if left is not None and not self._length_said:
+            self._say_length(left)
+        parts = [f"{100 * step // max(1, self.total_steps)} %", *self._parts(loss, left, found)]
+        self._line(fitting([self._place(step), *parts], columns() - LABEL))
 
     def _say_length(self, left: float) -> None:
         self._length_said = True
@@ -204,39 +224,51 @@ class Progress(L.Callback):
         if left > LONG and not self.sized:
             does = "stops after" if self._first_step else "sizes a run for"
             text += f"; --minutes {LONG // 60} {does} {LONG // 60} minutes"
-        self._clear()
         say("length", text)
 
-    def _text(self, step: int, loss: float, left: float | None, found: dict[str, float]) -> str:
-        """What matters most comes first; a terminal shows as much as fits into a line."""
-        parts = [f"step {step}/{self.total_steps}", f"{100 * step // max(1, self.total_steps)} %"]
-        parts.append(f"loss {loss:.3f}")
+    def _state(self) -> State:
+        """What the bar shows."""
+        now, left = self.clock(), None
+        if self._left is not None and self._seen_step < self.total_steps:
+            left = max(0.0, self._left[0] - (now - self._left[1]))
+        parts = self._parts(self._loss, left, self._found, self._validated)
+        if self._compiling:
+            parts.append(f"compiling {duration(now - (self._compile_began or now))}")
+        share = self._seen_step / max(1, self.total_steps)
+        return State(share, [self._place(self._seen_step), *parts])
+
+    def _place(self, step: int) -> str:
+        return f"step {step}/{self.total_steps}"
+
+    def _parts(
+        self,
+        loss: float | None,
+        left: float | None,
+        found: dict[str, float],
+        validated: float | None = None,
+    ) -> list[str]:
+        """What matters most comes first; a line has as much of it as fits."""
+        parts = [] if loss is None else [f"loss {loss:.3f}"]
         if left is not None:
             parts.append(f"ETA {duration(left)}")
         if found:
             parts.append(f"{short(found['tokens_per_s'])} real tok/s")
+        if validated is not None:
+            parts.append(f"val {validated:.3f}")
+        if found:
             parts.append(f"padding {100 * found['padding']:.1f} %")
-            parts.append(f"data wait {100 * found['data_wait']:.0f} %")
             if "mfu" in found:
                 parts.append(f"MFU {100 * found['mfu']:.0f} %")
+            parts.append(f"data wait {100 * found['data_wait']:.0f} %")
             if "peak_memory" in found:
                 parts.append(f"{found['peak_memory'] / 1e9:.1f} GB")
-        while sys.stdout.isatty() and len("  ".join(parts)) > _room() and len(parts) > 1:
-            parts.pop()
-        return "  ".join(parts)
+        return parts
+
+    @property
+    def _looks(self) -> bool:
+        """Whether there is somebody to look; the same on all processes."""
+        return self.shows in ("bar", "lines")
 
     def _line(self, text: str) -> None:
-        if not self.lines:
-            return
-        self._clear()
-        say("", text)
-
-    def _clear(self) -> None:
-        if self._live:
-            write("\r\033[K")
-            self._live = False
-
-
-def _room() -> int:
-    """Letters of a line's text on this terminal; one that wraps cannot be rewritten."""
-    return shutil.get_terminal_size().columns - 10
+        if self._looks and not self._bar_shown:
+            say("", text)

@@ -16,8 +16,9 @@ import lightning as L
 import torch
 
 from lightning_embed import figures
+from lightning_embed.bar import bar
 from lightning_embed.checkpointing.save import Checkpoints
-from lightning_embed.console import say, short
+from lightning_embed.console import say, say_command, short
 from lightning_embed.data.datamodule import TextDataModule
 from lightning_embed.data.prepared import Prepared
 from lightning_embed.evaluation.intervals import ratio_interval
@@ -28,6 +29,8 @@ from lightning_embed.processes import command, command_of_all
 from lightning_embed.training.lightning_module import LanguageModel
 from lightning_embed.watching.samples import Samples
 from lightning_embed.watching.throughput import Throughput
+
+XZ_AT_ONCE = 2**18  # bytes; how long a text takes to be pressed does not depend on it
 
 
 def say_start(
@@ -116,9 +119,17 @@ def xz_bits_per_byte(prepared: Prepared) -> tuple[float, float] | None:
     train, held_out = (file.read_bytes() for file in files)
 
     def size(text: bytes) -> int:
-        return len(lzma.compress(text, preset=9 | lzma.PRESET_EXTREME))
+        press, found = lzma.LZMACompressor(preset=9 | lzma.PRESET_EXTREME), 0
+        for at in range(0, len(text), XZ_AT_ONCE):
+            found += len(press.compress(text[at : at + XZ_AT_ONCE]))
+            advance(min(XZ_AT_ONCE, len(text) - at))
+        return found + len(press.flush())
 
-    with ThreadPoolExecutor() as pool:  # lzma lets other threads run
+    total = 2 * (len(held_out) + len(train))
+    with (
+        bar("comparing with xz", total) as advance,
+        ThreadPoolExecutor() as pool,  # lzma lets other threads run
+    ):
         alone, both, first = pool.map(size, (held_out, train + held_out, train))
     result = 8 * alone / len(held_out), 8 * (both - first) / len(held_out)
     with suppress(OSError):  # a full disk, or a folder of somebody else's
@@ -169,12 +180,13 @@ def say_end(
         _say_sample(samples.prompts[0] + samples.texts(model)[0])
     size = f"   {_megabytes(checkpoints.best_path):.0f} MB" if best else ""
     say("best", (best or "none, no validation ran; see last.ckpt beside") + size)
-    say("watch", shlex.join(["tensorboard", "--logdir", str(root)]))
-    say("go on", resume)
+    say_command("watch", shlex.join(["tensorboard", "--logdir", str(root)]))
+    say_command("go on", resume)
     if best:
-        say("more", command("generate", "--checkpoint", best, "--prompt", "def "))
+        say_command("more", command("generate", "--checkpoint", best, "--prompt", "def "))
     own = [word for file in configs for word in ("--config", file)]
-    say("own text", command_of_all("fit", *own, "--name", "mine", "--data.files", "notes/*.md"))
+    more = command_of_all("fit", *own, "--name", "mine", "--data.files", "notes/*.md")
+    say_command("own text", more)
 
 
 def _megabytes(path: Path) -> float:

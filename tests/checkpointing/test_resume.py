@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from workshop import (
+    APART,
     ROOT,
     TINY,
     Harm,
@@ -176,7 +177,7 @@ def test_a_signal_saves_and_tells_how_to_go_on(workshop: Workshop) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | APART,
         cwd=ROOT,
     ) as process:
         try:

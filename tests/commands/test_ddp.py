@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from workshop import ROOT, Outcome, Workshop, load, padding_is_zero, run_apart
+from workshop import APART, ROOT, Outcome, Workshop, load, padding_is_zero, run_apart
 
 STEPS = ("--trainer.max_epochs", "1", "--trainer.log_every_n_steps", "1")
 ADAMW = ("--model.optimizer", "adamw")
@@ -92,7 +92,7 @@ def test_a_signal_to_some_process_stops_all_and_saves(runs: Workshop, target: st
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | APART,
         cwd=ROOT,
         start_new_session=True,
     )
@@ -124,7 +124,7 @@ def test_torchrun_starts_the_processes_too(runs: Workshop, alone: Outcome) -> No
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc_per_node", "2", str(ROOT / "train.py")]
     command += runs.arguments("fit", "--name", "torchrun", *STEPS, *ADAMW, *DDP)
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | APART
     found = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
     told = Outcome(found.returncode, found.stdout, found.stderr)
     assert told.status == 0, told.out + told.err
@@ -143,7 +143,7 @@ def test_srun_starts_the_processes_too_seconds_apart(runs: Workshop, alone: Outc
     }
 
     def start(rank: str) -> subprocess.Popen[str]:
-        mine = {"SLURM_PROCID": rank, "SLURM_LOCALID": rank, "OMP_NUM_THREADS": "1"}
+        mine = {"SLURM_PROCID": rank, "SLURM_LOCALID": rank, **APART}
         pipe, environment = subprocess.PIPE, os.environ | job | mine
         return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment)
 

@@ -269,7 +269,8 @@ def test_a_whole_run_is_short_and_silent_about_libraries(corpus: str, tmp_path: 
     ):
         assert wanted in masked
     assert any(
-        re.fullmatch(r" +step N/N  N %  loss N  N.* real tok/s.*MFU N %  N GB", x) for x in masked
+        re.fullmatch(r" +step N/N  N %  loss N  N.* real tok/s.*MFU N %  data wait N %  N GB", x)
+        for x in masked
     )
     (speed,) = (line for line in masked if line.startswith("speed"))
     assert re.search(r"real tok/s .*FLOP/s of .* measured: MFU N %   peak N GB$", speed)

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from workshop import ROOT, Workshop, load, run
+from workshop import APART, ROOT, Workshop, load, run
 
 TWO = ("--trainer.max_steps", "2")
 
@@ -64,7 +64,7 @@ def test_two_runs_of_one_name_started_at_once_are_two(workshop: Workshop, tmp_pa
     """Neither finds prepared tokens."""
     more = ("--name", "a", *TWO, "--data.cache_dir", tmp_path / "cache")
     command = [sys.executable, str(ROOT / "train.py"), *workshop.arguments("fit", *more)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | APART
     both = [
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
         for _ in range(2)

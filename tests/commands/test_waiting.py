@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from workshop import ROOT, Workshop
+from workshop import APART, ROOT, Workshop
 
 from lightning_embed.commands.waiting import ended_by_signals
 
@@ -32,7 +32,7 @@ def test_a_run_that_waits_says_for_whom_and_ends_on_a_signal(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        env=os.environ | APART | {"PYTHONPATH": str(ROOT)},
     ) as process:
         try:
             assert process.stdout is not None

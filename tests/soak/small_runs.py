@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from workshop import ROOT, Outcome, Workshop, write_corpus
+from workshop import APART, ROOT, Outcome, Workshop, write_corpus
 
 
 def child_environment(more: Mapping[str, str] | None, threads: int) -> dict[str, str]:
@@ -40,7 +40,7 @@ class Process:
                 [sys.executable, str(ROOT / "train.py"), *args],
                 stdout=out,
                 stderr=err,
-                env=environment,
+                env=environment | {"COLUMNS": APART["COLUMNS"]},
                 cwd=ROOT,
                 start_new_session=True,  # so that processes it starts can be ended with it
             )

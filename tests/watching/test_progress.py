@@ -2,17 +2,20 @@
 
 import re
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 
+from lightning_embed.bar import drawing_width, fitting
 from lightning_embed.data.batch import Batch
-from lightning_embed.watching import progress, throughput
+from lightning_embed.watching import throughput
+from lightning_embed.watching.pace import Pace
 from lightning_embed.watching.progress import Progress
 from lightning_embed.watching.throughput import Throughput
 
 MOST_LINES = 40
+Shows = Literal["bar", "lines", "none", "lightning"]
 
 
 class Run:
@@ -34,7 +37,7 @@ class Run:
         compiling: float | None = None,
         first_step: int = 0,
         every: int = 50,
-        lines: bool = True,
+        shows: Shows = "lines",
         sized: bool = False,
         of_clock: float = 1.0,
     ) -> None:
@@ -43,7 +46,6 @@ class Run:
         monkeypatch.setattr(throughput, "time", SimpleNamespace(perf_counter=self.clock))
         monkeypatch.setattr(throughput, "matrix_rate", lambda device, dtype: 1e9)
         monkeypatch.setattr(throughput, "peak_memory", lambda device: 10**9)
-        monkeypatch.setattr(progress.sys.stdout, "isatty", lambda: False, raising=False)
         self.trainer: Any = SimpleNamespace(
             **{"global_step": first_step, "max_steps": total, "max_epochs": None},
             **{"log_every_n_steps": every, "accumulate_grad_batches": 1, "world_size": 1},
@@ -58,7 +60,7 @@ class Run:
             eager="no compiler" if compiling is None else None,
         )
         counter = Throughput()
-        callbacks = counter, Progress(counter, lines, sized, self.clock)
+        callbacks = counter, Progress(counter, shows, sized, self.clock)
         self.call(callbacks, "on_train_start")
         empty = torch.zeros(0)
         batch = Batch(empty, empty, empty, empty, 90, 100, 0)
@@ -124,8 +126,7 @@ def test_slow_steps_compiled(
         "compile took 70 s; Ctrl-C stops, --ckpt_path last goes on",
         "step 2/41 4 % loss 3.000",
         "length about 6:20 from now",
-        "step 3/41 7 % loss 3.000 ETA 6:20 9 real tok/s padding 10.0 % data wait 0 %"
-        " MFU 0 % 1.0 GB",
+        "step 3/41 7 % loss 3.000 ETA 6:20 9 real tok/s padding 10.0 % MFU 0 % data wait 0 %",
     ]
 
 
@@ -185,11 +186,13 @@ def test_the_loggers_get_the_same_whatever_is_on_the_screen(
     monkeypatch: pytest.MonkeyPatch, total: int, first_step: int
 ) -> None:
     """Looks between `log_every_n_steps` leave each interval whole."""
-    loud, quiet = (
-        Run(monkeypatch, total=total, seconds=3, first_step=first_step, every=20, lines=lines)
-        for lines in (True, False)
+    kinds: list[Shows] = ["bar", "lines", "none", "lightning"]
+    bar, loud, quiet, theirs = (
+        Run(monkeypatch, total=total, seconds=3, first_step=first_step, every=20, shows=shows)
+        for shows in kinds
     )
-    assert loud.logged == quiet.logged
+    assert bar.logged == loud.logged == quiet.logged == theirs.logged
+    assert bar.reduced == loud.reduced and quiet.reduced == theirs.reduced
     every = max(1, min(20, total // 10))
     steps = range(first_step + 1, total + 1)
     wanted = [step for step in steps if step % every == 0 or step == total]
@@ -197,15 +200,71 @@ def test_the_loggers_get_the_same_whatever_is_on_the_screen(
     assert len(loud.reduced) >= len(quiet.reduced)
 
 
-def test_a_narrow_terminal_shows_what_matters_most(
+FOUND = {"tokens_per_s": 35_700, "padding": 0.047, "data_wait": 0.01, "mfu": 0.33}
+
+
+@pytest.mark.parametrize(
+    ("columns", "line"),
+    [
+        (40, "step 1020/2047  loss 3.521  ETA 0:57"),
+        (60, "step 1020/2047  loss 3.521  ETA 0:57  35.7 k real tok/s"),
+        (80, "####....  step 1020/2047  loss 3.521  ETA 0:57  35.7 k real tok/s  val 3.239"),
+        (
+            120,
+            "############.............  step 1020/2047  loss 3.521  ETA 0:57  35.7 k real tok/s"
+            "  val 3.239  padding 4.7 %  MFU 33 %",
+        ),
+    ],
+)
+def test_the_bar_shows_what_matters_most(columns: int, line: str) -> None:
+    now = [100.0]
+    callback = Progress(Throughput(), "bar", clock=lambda: now[0])
+    callback.total_steps, callback._seen_step = 2047, 1020
+    callback._loss, callback._found, callback._validated = 3.521, FOUND, 3.239
+    callback._left = 59.0, 98.0  # seconds, two of which have passed
+    share, parts = callback._state()
+    assert share == 1020 / 2047
+    width = drawing_width(parts, columns - 1)
+    drawn = "#" * round(width * share) + "." * (width - round(width * share))
+    assert f"{drawn}  {fitting(parts, columns - 1 - len(drawn) - 2)}".strip() == line
+    assert len(line) < columns
+
+
+def test_a_line_in_a_pipe_has_100_columns_at_most(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(progress, "_room", lambda: 70)
+    """Of a run of a day, by a GPU."""
+    monkeypatch.delenv("COLUMNS", raising=False)
     callback = Progress(Throughput())
-    callback.total_steps = 2047
-    found = {"tokens_per_s": 35_700, "padding": 0.047, "data_wait": 0.01, "mfu": 0.33}
-    whole = callback._text(1020, 3.521, 57.0, found)
-    monkeypatch.setattr(progress.sys.stdout, "isatty", lambda: True, raising=False)
-    cut = callback._text(1020, 3.521, 57.0, found)
-    assert cut == "step 1020/2047  49 %  loss 3.521  ETA 0:57  35.7 k real tok/s"
-    assert whole == f"{cut}  padding 4.7 %  data wait 1 %  MFU 33 %"
+    callback.total_steps = 20_000_000
+    more = {"tokens_per_s": 350_700, "mfu": 1.33, "peak_memory": 99e9}
+    callback.pace = Pace(callback.total_steps, 50)
+    callback._say_progress(19_999_999, 3.5, FOUND | more)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert "loss 3.500" in lines[-1] and "350.7 k real tok/s" in lines[-1]
+
+
+def test_what_is_printed_is_what_is_logged(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Run(monkeypatch, total=100, seconds=20, every=5)
+    lines = [line for line in said(capsys) if "real tok/s" in line]
+    speed = "throughput/real_tokens_per_s"
+    logged = {step: values for step, values in run.logged if speed in values}
+    shown = 0
+    for line in lines:
+        step = int(line.split()[1].partition("/")[0])
+        if step in logged:
+            shown += 1
+            assert f" {logged[step][speed]:.0f} real tok/s" in line
+            assert f" loss {logged[step]['train/loss']:.3f}" in line
+            assert f" padding {100 * logged[step]['padding/share']:.1f} %" in line
+    assert shown > 10
+
+
+def test_none_prints_notes_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Run(monkeypatch, total=100, seconds=20, shows="none")
+    assert [line.split()[0] for line in said(capsys)] == ["compile", "finished"]
