@@ -228,22 +228,21 @@ class EmbedCLI(LightningCLI):
         else:
             self.precision_reason = choose_formats(config, {})
         self.sized = self.command == "fit" and config.minutes is not None
+        settled = set() if config.init_from is None else self._begin_from(config)
         if self.command == "fit":
-            named = named_in(self.args)
-            if config.init_from is not None:
-                named |= self._begin_from(config)
+            named = named_in(self.args) | settled
             spent = time_spent(self.checkpoint)
             minutes.set_minutes(config, named, default, self._build_data, spent)
 
     def _begin_from(self, config: Any) -> set[str]:
-        """Take weights and settings of `--init_from` for a new run; one that goes on has its own.
+        """Take weights and settings of `--init_from` for a new run; a checkpoint has its own.
         Returns the settings that are decided by it."""
         if self.run.checkpoint is not None:
             if "init_from" in named_in(settings_on_command_line(self.args)):
                 say(
                     "note",
-                    f"--init_from {config.init_from} has no effect: the run goes on with the"
-                    " weights of its checkpoint",
+                    f"--init_from {config.init_from} has no effect: the weights are those of"
+                    f" {self.run.checkpoint}",
                 )
             return set()
         self.start, settled = begin_from(config, self.args, self.run.folder)

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning_embed.checkpointing.run_folders import find_checkpoint
+from lightning_embed.commands.options import named_in
+from lightning_embed.commands.parser import settings_on_command_line
 from lightning_embed.data.datamodule import TextDataModule
 from lightning_embed.data.files import FilesCorpus
 from lightning_embed.data.tokenizer import TextTokenizer
@@ -16,7 +18,7 @@ from lightning_embed.pretrained.opening import open_pretrained
 from lightning_embed.processes import is_main_process
 from lightning_embed.training.lightning_module import LanguageModel
 
-OTHER_TEXT = ("files", "hub", "source", "tokenizer")
+OTHER_TEXT = ("data.files", "data.hub", "data.source", "data.tokenizer")
 
 
 def take_files(config: Any, args: list[str]) -> None:
@@ -27,11 +29,11 @@ def take_files(config: Any, args: list[str]) -> None:
     """
     if not config.get("files"):
         return
-    for arg in args:
-        flag = arg.partition("=")[0].removesuffix("+")
-        if flag in [f"--data.{name}" for name in OTHER_TEXT]:
+    typed = named_in(settings_on_command_line(args))
+    for name in OTHER_TEXT:
+        if name in typed:
             raise UserError(
-                f"--files names the text, in the tokens of the checkpoint: leave out {flag}"
+                f"--files names the text, in the tokens of the checkpoint: leave out --{name}"
             )
     if isinstance(config.files, str):
         config.files = [config.files]

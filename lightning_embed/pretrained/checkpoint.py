@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from lightning_embed.checkpointing.compatibility import DATA, Candidate, check
-from lightning_embed.checkpointing.files import read_checkpoint as read_tensors
+from lightning_embed.checkpointing.files import read_checkpoint
 from lightning_embed.checkpointing.run_folders import find_checkpoint
 from lightning_embed.data.tokenizer import TextTokenizer
 from lightning_embed.model.decoder import DecoderLM
@@ -17,7 +17,7 @@ from lightning_embed.pretrained.weights import Pretrained
 PREFIX = "model."  # of the network's names in `LanguageModel`
 
 
-def read_checkpoint(wanted: str) -> Pretrained:
+def read_trained(wanted: str) -> Pretrained:
     """The network of a run's folder (its best), a .ckpt, a folder of shards, `best` or `last`.
 
     Raises:
@@ -31,7 +31,7 @@ def read_checkpoint(wanted: str) -> Pretrained:
     settings = DecoderLM.settings(**{k: hyper[k] for k in DecoderLM.settings() if k in hyper})
     network = DecoderLM.outline(hyper["vocab_size"], settings, n_layers=settings["n_layers"])
     if not candidate.checkpoint["state_dict"]:  # shards, of which only the header was read
-        candidate.checkpoint = read_tensors(path)
+        candidate.checkpoint = read_checkpoint(path)
     candidate.state_dict = {PREFIX + name: x for name, x in network.state_dict().items()}
     check(candidate, "tensors")
     theirs = candidate.checkpoint["state_dict"]

@@ -43,7 +43,7 @@ def find_held_out(about: dict[str, Any]) -> tuple[Prepared, int] | None:
     not at hand.
 
     Args:
-        about: of the network, see `read_checkpoint`.
+        about: of the network, see `read_trained`.
     """
     key = about.get("data", {}).get("data")
     if not key:

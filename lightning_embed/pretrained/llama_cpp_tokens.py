@@ -12,6 +12,7 @@ from typing import Any
 
 from tokenizers import Regex, Tokenizer, pre_tokenizers
 
+from lightning_embed.data.held_out_again import HeldOutAgain
 from lightning_embed.data.source import About
 from lightning_embed.data.stdlib import StdlibCorpus
 from lightning_embed.data.tokenizer import PORTABLE
@@ -92,12 +93,8 @@ def _is_byte_level_bpe(data: dict[str, Any]) -> bool:
 def _texts(pretrained: Pretrained) -> Iterable[str]:
     """Held-out documents of the network's run, else the standard library's."""
     if found := find_held_out(pretrained.about):
-        split = found[0].validation
-        for first, end in zip(split.offsets[:-1], split.offsets[1:], strict=True):
-            yield pretrained.tokenizer.decode(split.tokens[first:end])
-        return
-    for document in StdlibCorpus().documents(About()):
-        yield document.text
+        return HeldOutAgain(found[0]).texts()
+    return (document.text for document in StdlibCorpus().documents(About()))
 
 
 def _as_in_llama_cpp(data: dict[str, Any], name: str) -> Tokenizer:

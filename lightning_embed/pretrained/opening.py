@@ -3,17 +3,17 @@
 import os
 from pathlib import Path
 
-from lightning_embed.pretrained.checkpoint import read_checkpoint
+from lightning_embed.pretrained.checkpoint import read_trained
 from lightning_embed.pretrained.huggingface import is_folder, read_folder
 from lightning_embed.pretrained.weights import Pretrained
 
 
 def open_pretrained(path: str | os.PathLike[str]) -> Pretrained:
-    """The network of a Hugging Face folder, or what `read_checkpoint` takes: a run's folder, a
+    """The network of a Hugging Face folder, or what `read_trained` takes: a run's folder, a
     .ckpt, a folder of shards, `best` or `last`.
 
     Raises:
-        UserError: it cannot be used; see `read_folder` and `read_checkpoint`.
+        UserError: it cannot be used; see `read_folder` and `read_trained`.
     """
     folder = Path(path)
-    return read_folder(folder) if is_folder(folder) else read_checkpoint(os.fspath(path))
+    return read_folder(folder) if is_folder(folder) else read_trained(os.fspath(path))
