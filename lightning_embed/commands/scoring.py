@@ -27,8 +27,6 @@ def take_files(config: Any, args: list[str]) -> None:
     Raises:
         UserError: the command line, `args`, names another text or a tokenizer as well.
     """
-    if not config.get("files"):
-        return
     typed = named_in(settings_on_command_line(args))
     for name in OTHER_TEXT:
         if name in typed:
