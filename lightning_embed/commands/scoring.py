@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_embed.checkpointing.run_folders import find_checkpoint
 from lightning_embed.commands.options import named_in
 from lightning_embed.commands.parser import settings_on_command_line
 from lightning_embed.data.datamodule import TextDataModule
@@ -13,7 +12,6 @@ from lightning_embed.data.tokenizer import TextTokenizer
 from lightning_embed.errors import UserError
 from lightning_embed.evaluation.breakdown import Scored
 from lightning_embed.evaluation.report import Tested
-from lightning_embed.pretrained.huggingface import is_folder
 from lightning_embed.pretrained.opening import open_pretrained
 from lightning_embed.processes import is_main_process
 from lightning_embed.training.lightning_module import LanguageModel
@@ -70,13 +68,12 @@ def contestant(wanted: str, root: Path, first: TextDataModule) -> Contestant:
     Raises:
         UserError: there is none, it cannot be used, or it carries no tokenizer.
     """
-    path = Path(wanted)
-    if not is_folder(path):
-        path = find_checkpoint(wanted, "generate", root)
-    found = open_pretrained(path)
+    found = open_pretrained(wanted, root)
     model = LanguageModel(found.tokenizer.vocab_size, found.max_length, **found.settings)
     model.network.load_state_dict(found.network.state_dict())
-    return Contestant(path, model, _again(first, found.tokenizer, found.max_length))
+    return Contestant(
+        Path(found.about["path"]), model, _again(first, found.tokenizer, found.max_length)
+    )
 
 
 def _again(first: TextDataModule, tokenizer: TextTokenizer, max_length: int) -> TextDataModule:

@@ -58,7 +58,7 @@ def find_held_out(about: dict[str, Any]) -> tuple[Prepared, int] | None:
 def run_settings(about: dict[str, Any]) -> dict[str, Any]:
     """The configuration of a network's run, which lies beside its checkpoints; empty where it does
     not."""
-    folder = run_of(Path(about.get("checkpoint", "")))
+    folder = run_of(Path(about.get("path", "")))
     if folder is None or not (folder / "config.yaml").is_file():
         return {}
     settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))

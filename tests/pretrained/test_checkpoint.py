@@ -20,7 +20,7 @@ def test_the_network_is_the_one_that_was_trained(finished, plus_zero) -> None:
     assert not found.network.training and found.network.embedding.weight.requires_grad
     assert found.max_length == 32 and found.settings["d_model"] == 32
     assert found.tokenizer.vocab_size == found.network.embedding.num_embeddings
-    assert found.about["checkpoint"] == str(best) and found.about["steps"] > 0
+    assert found.about["path"] == str(best) and found.about["steps"] > 0
 
 
 def test_another_number_format_becomes_float32(finished, tmp_path) -> None:
