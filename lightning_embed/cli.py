@@ -19,9 +19,9 @@ from lightning_embed.errors import TrainingStopped, UserError, one_line
 # command line, where Lightning's parser reads that. The first line of its docstring is its help.
 COMMANDS = {
     "fit": "lightning_embed.commands.fit:fit",
-    "validate": "lightning_embed.commands.fit:validate",
-    "test": "lightning_embed.commands.fit:test",
-    "predict": "lightning_embed.commands.fit:predict",
+    "validate": "lightning_embed.commands.evaluate:validate",
+    "test": "lightning_embed.commands.evaluate:test",
+    "predict": "lightning_embed.commands.evaluate:predict",
     "generate": "lightning_embed.commands.generate:generate",
     "audit": "lightning_embed.commands.audit:audit",
     "export": "lightning_embed.commands.export:export",

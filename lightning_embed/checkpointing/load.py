@@ -21,10 +21,11 @@ def opened(place: Any) -> Any:
         UserError: it is damaged, holds code, or is not a checkpoint of ours.
     """
     is_path = isinstance(place, str | Path)
-    if is_path and "://" not in str(place):
+    is_local = is_path and "://" not in str(place)
+    if is_local:
         place = find_checkpoint(str(place), "evaluate")
     candidate = Candidate(Path(place if is_path else "the checkpoint"), "evaluate")
-    if is_path and "://" not in str(place):
+    if is_local:
         check(candidate, "file")
     content = None
     if not candidate.path.is_file():

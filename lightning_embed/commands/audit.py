@@ -7,7 +7,6 @@ import os
 import sys
 from contextlib import redirect_stdout
 from json import dumps
-from pathlib import Path
 
 from lightning_embed.audit.foreign import examine
 from lightning_embed.audit.judge import judge
@@ -29,7 +28,7 @@ def audit(path: str, json: bool = False, padding_idx: int | None = None) -> int:
         if "://" in path:
             raise UserError(f"{path} is an address; download it and give the folder or file")
         with redirect_stdout(sys.stderr):  # which has room for notes
-            found = find_checkpoint(path and str(Path(path).expanduser()), "evaluate")
+            found = find_checkpoint(path, "evaluate")
         subject = examine(found, padding_idx)
         facts = list(judge(subject))
     except (UserError, OSError) as error:

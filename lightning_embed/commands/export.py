@@ -31,14 +31,11 @@ def export(
     # before anything is read or measured
     require_possible(Path(output), format, dtype, overwrite)
     pretrained = open_pretrained(checkpoint)
-    if format == "gguf":
-        write(pretrained, output, format=format, dtype=dtype, overwrite=overwrite)
-        size = Path(output).stat().st_size
-        say("written", f"{output}   {short(size)}B; to use it: llama-cli -m {shlex.quote(output)}")
-        return
-    held_out = measure(pretrained)
-    _say_quality(held_out)
-    write(
+    held_out: HeldOut | None = None
+    if format == "huggingface":  # whose model card says it
+        held_out = measure(pretrained)
+        _say_quality(held_out)
+    written = write(
         pretrained,
         output,
         format=format,
@@ -46,8 +43,13 @@ def export(
         overwrite=overwrite,
         evaluation=held_out,
     )
-    size = sum(file.stat().st_size for file in Path(output).iterdir())
-    say("written", f"{output}   {short(size)}B; its README.md says how to use it")
+    files = written.iterdir() if written.is_dir() else [written]
+    usage = {
+        "huggingface": "its README.md says how to use it",
+        "gguf": f"to use it: llama-cli -m {shlex.quote(output)}",
+    }
+    size = short(sum(file.stat().st_size for file in files))
+    say("written", f"{output}   {size}B; {usage[format]}")
 
 
 def _say_quality(held_out: HeldOut | None) -> None:

@@ -1,14 +1,12 @@
-"""The commands that run Lightning's Trainer: `fit`, `validate`, `test`, `predict`.
+"""The `fit` command, and what every command that runs Lightning's Trainer needs.
 
 `EmbedCLI` is LightningCLI with a run's parts put together in plain sight: its folder, the
-checkpoint it begins from, its callbacks.
+checkpoint it begins from, its callbacks. `evaluate.py` has the commands that evaluate.
 """
 
 import gc
-import json
-import sys
 import time
-from contextlib import ExitStack, redirect_stdout, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +47,6 @@ from lightning_embed.commands.parser import (
 )
 from lightning_embed.commands.quiet import quiet_libraries
 from lightning_embed.commands.saved_config import SaveConfig
-from lightning_embed.commands.scoring import (
-    Contestant,
-    contestant,
-    score_files,
-    take_files,
-    tested,
-    text_of,
-)
 from lightning_embed.commands.settling import choose_formats, settle
 from lightning_embed.commands.shipped_configs import shown, with_shipped_configs
 from lightning_embed.commands.splitting import FLAG, BeginAnew, settled_accumulation, used_up
@@ -65,8 +55,6 @@ from lightning_embed.commands.unsupported import several
 from lightning_embed.commands.waiting import wait_in_words
 from lightning_embed.console import say
 from lightning_embed.data.datamodule import TextDataModule
-from lightning_embed.errors import UserError, writing
-from lightning_embed.evaluation.report import as_json, say_difference
 from lightning_embed.library_internals import command_parser
 from lightning_embed.pretrained.weights import Pretrained
 from lightning_embed.processes import command as command_line
@@ -78,9 +66,8 @@ from lightning_embed.training.seeding import Seeding
 from lightning_embed.watching.crowding import Crowding
 from lightning_embed.watching.curves import Curves, quiet_writer
 from lightning_embed.watching.evaluation_bar import EvaluationBar
-from lightning_embed.watching.predictions import predictions_name, write_predictions, write_tokens
 from lightning_embed.watching.progress import Progress
-from lightning_embed.watching.summary import say_end, say_evaluation, say_start
+from lightning_embed.watching.summary import say_end, say_start
 from lightning_embed.watching.throughput import Throughput
 
 
@@ -96,27 +83,12 @@ def fit(args: list[str]) -> None:
         gc.collect()  # the model that did not fit
 
 
-def validate(args: list[str]) -> None:
-    """Evaluate a checkpoint on the held-out text."""
-    EmbedCLI("validate", args)
-
-
-def test(args: list[str]) -> None:
-    """Evaluate a checkpoint on the held-out text, logged as `test/` figures."""
-    EmbedCLI("test", args)
-
-
-def predict(args: list[str]) -> None:
-    """Write bits per byte of each held-out file, as a table."""
-    EmbedCLI("predict", args)
-
-
 class _Parser(OneLineParser, LightningArgumentParser):
     """Lightning's parser, telling of mistakes as ours does."""
 
 
 class EmbedCLI(LightningCLI):
-    """One command (`fit`, `validate`, `test` or `predict`) with its options.
+    """One command with its options: `fit`, or, as `EvaluationCLI`, one that evaluates.
 
     Args:
         command: which.
@@ -127,11 +99,11 @@ class EmbedCLI(LightningCLI):
         self.command, self.args = command, with_shipped_configs(args)
         self.checkpoint: dict[str, Any] = {}  # what a command begins from, tensors aside
         self.start: Pretrained | None = None  # the weights that a new run begins with
-        self.out, self.shown = sys.stdout, ExitStack()  # where JSON goes, and lines beside it
         quiet_libraries()
         quiet_writer()
         try:
-            self._start()
+            with ExitStack() as self.shown:  # what is shown, and where, until the command ends
+                self._start()
         except BeginAnew:
             self.run.discard()
             raise
@@ -140,7 +112,6 @@ class EmbedCLI(LightningCLI):
             raise
         finally:
             minutes.forget()
-            self.shown.close()
 
     def _release(self) -> None:
         """Give the run's folder back if nothing was written there."""
@@ -179,14 +150,13 @@ class EmbedCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         require_settings_files(args)
         self.config = parser.parse_args(with_values(add_up_lists(args), {"--json"}))
-        config = self.config[self.command]
-        if config.get("json"):  # lines for a person do not belong into it
-            self.shown.enter_context(redirect_stdout(sys.stderr))
-        if config.progress != "bar":
+        if self.config[self.command].progress != "bar":
             self.shown.enter_context(no_bars())
-        take_files(config, args)
-        if not config.get("files"):
-            prefer_later_text(args, config.data)
+        self.choose_text(self.config[self.command], args)
+
+    def choose_text(self, config: Any, args: list[str]) -> None:
+        """Of the texts that the parsed settings name; `args` is the command line."""
+        prefer_later_text(args, config.data)
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         # Only the one asked for: building all four parsers takes seconds.
@@ -233,22 +203,21 @@ class EmbedCLI(LightningCLI):
         else:
             self.precision_reason = choose_formats(config, {})
         self.sized = self.command == "fit" and config.minutes is not None
+        settled = set() if config.init_from is None else self._begin_from(config)
         if self.command == "fit":
-            named = named_in(self.args)
-            if config.init_from is not None:
-                named |= self._begin_from(config)
+            named = named_in(self.args) | settled
             spent = time_spent(self.checkpoint)
             minutes.set_minutes(config, named, default, self._build_data, spent)
 
     def _begin_from(self, config: Any) -> set[str]:
-        """Take weights and settings of `--init_from` for a new run; one that goes on has its own.
+        """Take weights and settings of `--init_from` for a new run; a checkpoint has its own.
         Returns the settings that are decided by it."""
         if self.run.checkpoint is not None:
             if "init_from" in named_in(settings_on_command_line(self.args)):
                 say(
                     "note",
-                    f"--init_from {config.init_from} has no effect: the run goes on with the"
-                    " weights of its checkpoint",
+                    f"--init_from {config.init_from} has no effect: the weights are those of"
+                    f" {self.run.checkpoint}",
                 )
             return set()
         self.start, settled = begin_from(config, self.args, self.run.folder)
@@ -340,23 +309,13 @@ class EmbedCLI(LightningCLI):
     def before_fit(self) -> None:
         """Refuse what cannot be before anything is loaded or written: on the main process, which
         prepares the text; others learn of it in `TextDataModule.setup`."""
-        if self.command == "fit":
-            require_monitors(self.trainer.callbacks)  # type: ignore[attr-defined]
+        require_monitors(self.trainer.callbacks)  # type: ignore[attr-defined]
         if not is_main_process():
             return
-        data = self.checkpoint.get(DATA)
-        config = self.config[self.command]
-        if config.get("files"):
-            score_files(self.datamodule, config, self.checkpoint.get("tokenizer"))
-        if data is not None:
-            if self.command != "fit" and not config.get("files"):
-                self.datamodule.score_with(data, self.checkpoint.get("tokenizer"))
-            self.datamodule.go_on_with(data, training=self.command == "fit")
+        if (data := self.checkpoint.get(DATA)) is not None:
+            self.datamodule.go_on_with(data, training=True)
         self.model.require_possible(self.datamodule)
-        if self.command == "fit":
-            self._split(settled_accumulation(self.trainer, self.model, self.datamodule))
-
-    before_validate = before_test = before_predict = before_fit
+        self._split(settled_accumulation(self.trainer, self.model, self.datamodule))
 
     def _split(self, accumulate: int) -> None:
         """Have the run, its saved configuration and its checkpoints know how a step is split; the
@@ -401,47 +360,3 @@ class EmbedCLI(LightningCLI):
         if is_main_process():
             with suppress(OSError):  # a full disk, of which the run has told
                 self.run.note(finished=time.time())
-
-    def validate(self, model: LanguageModel, datamodule: TextDataModule, **kwargs: Any) -> None:
-        kwargs |= {"weights_only": True, "verbose": False}
-        with refusals_in_one_line():
-            self.trainer.validate(model, datamodule, **kwargs)
-        say_evaluation(model.evaluation, datamodule)
-
-    def test(self, model: LanguageModel, datamodule: TextDataModule, **kwargs: Any) -> None:
-        kwargs |= {"weights_only": True, "verbose": False}
-        config = self.config_init[self.command]
-        other: Contestant | None = None
-        if config.against is not None:
-            limit = self.trainer.limit_test_batches  # in which 1 is one batch and 1.0 is all
-            if isinstance(limit, int) or limit < 1:
-                raise UserError("--against needs all of the text: no --trainer.limit_test_batches")
-            other = contestant(config.against, self.run.folder.parent, datamodule)
-        with refusals_in_one_line():
-            self.trainer.test(model, datamodule, **kwargs)
-            if other is not None:
-                self.trainer.test(other.model, other.data, verbose=False)
-        its = tested(self.run.checkpoint, model, datamodule)
-        others = tested(other.path, other.model, other.data) if other is not None else None
-        say_evaluation(model.evaluation, datamodule, "test", details=its)
-        if its is not None and others is not None:
-            say_difference(its, others)
-        if config.json and is_main_process():
-            found = its and {**text_of(datamodule), **as_json(its, others)}
-            print(json.dumps(found, indent=2, allow_nan=False), file=self.out)
-
-    def predict(self, model: LanguageModel, datamodule: TextDataModule, **kwargs: Any) -> None:
-        if self.trainer.world_size > 1:
-            raise UserError("predict runs in one process; give --trainer.devices 1")
-        kwargs |= {"weights_only": True, "return_predictions": True}
-        files = self.config[self.command].files
-        model.keeps_tokens = bool(files)
-        with refusals_in_one_line():
-            rows: Any = self.trainer.predict(model, datamodule, **kwargs)
-        prepared = datamodule.prepared
-        path = self.run.folder / predictions_name(prepared, own=not datamodule.is_other)
-        whole = prepared.report.splits["validation"].bytes
-        with writing(self.run.folder, "--trainer.default_root_dir"):
-            write_predictions(rows, prepared.report.sources, path, whole)
-            if files:
-                write_tokens(rows, prepared, datamodule.eval_windows(), path)

@@ -31,7 +31,8 @@ def generate(
     """Continue a prompt with a trained checkpoint.
 
     Args:
-        checkpoint: a run's folder, whose best is taken; a .ckpt; or best or last of the latest run.
+        checkpoint: a run's folder, whose best is taken; a .ckpt or a folder of shards; best or last
+            of the latest run; or a Hugging Face folder.
         prompt: text to continue; empty begins a document.
         prompts: a file with a prompt on each line, in place of --prompt; - for standard input.
         max_new_tokens: tokens at most.

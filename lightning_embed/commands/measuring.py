@@ -15,7 +15,7 @@ from lightning_embed.data.datamodule import TextDataModule
 from lightning_embed.errors import UserError, one_line
 from lightning_embed.hardware import free_memory
 from lightning_embed.inference.sampling import Sampling
-from lightning_embed.inference.texts import continue_texts
+from lightning_embed.inference.texts import stream_texts
 from lightning_embed.model.decoder import DecoderLM
 from lightning_embed.training.memory import training_memory
 from lightning_embed.training.rehearsal import Rehearsal, full_rows
@@ -167,7 +167,7 @@ class Measuring:
         samples = self.config.samples
         began = time.perf_counter()
         if samples.max_new_tokens:
-            continue_texts(
+            pieces = stream_texts(
                 rehearsal.network,
                 self.data.prepared.tokenizer,
                 samples.prompts or [""],
@@ -175,6 +175,7 @@ class Measuring:
                 max_new_tokens=samples.max_new_tokens,
                 max_length=self.data.max_length,
             )
+            list(pieces)
         sample = time.perf_counter() - began
         rehearsal.module.train()
         size = 12 * sum(p.numel() for p in rehearsal.network.parameters())

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from lightning_embed.console import say
 from lightning_embed.data.files import READERS, find_files
+from lightning_embed.data.plan import eighths
 from lightning_embed.data.prepared import TRAINED
 from lightning_embed.errors import UserError
 
@@ -52,7 +53,7 @@ def _has_no_columns(options: Any) -> bool:
 def _rows_never_reached(options: Any) -> bool:
     """Whether a batch holds fewer rows than allowed even where they are narrowest."""
     longest = options["data.max_length"]
-    narrowest = min(options["data.widths"] or [max(1, longest // 8)])
+    narrowest = min(options["data.widths"] or eighths(longest))
     if options["data.layout"] == "packed":
         narrowest = longest
     rows: int = options["data.rows_per_batch"]

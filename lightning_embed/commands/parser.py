@@ -49,8 +49,18 @@ LISTS = ("--data.files", "--files", "--model.freeze", "--stop")
 def settings_files_first(args: list[str]) -> list[str]:
     """The same arguments with every `--config FILE` moved to the front, so that a setting on the
     command line wins over a file wherever it stands: the parser applies them in order."""
-    files: list[str] = []
-    others: list[str] = []
+    files, others = _parted(args)
+    return files + others
+
+
+def settings_on_command_line(args: list[str]) -> list[str]:
+    """The same arguments without `--config FILE`."""
+    return _parted(args)[1]
+
+
+def _parted(args: list[str]) -> tuple[list[str], list[str]]:
+    """Every `--config FILE`, and all else."""
+    files, others = list[str](), list[str]()
     rest = iter(args)
     for arg in rest:
         name, joined, _ = arg.partition("=")
@@ -58,20 +68,7 @@ def settings_files_first(args: list[str]) -> list[str]:
             files += [arg] if joined else [arg, *islice(rest, 1)]
         else:
             others.append(arg)
-    return files + others
-
-
-def settings_on_command_line(args: list[str]) -> list[str]:
-    """The same arguments without `--config FILE`."""
-    files, others = settings_files_first(args), list[str]()
-    rest = iter(files)
-    for arg in rest:
-        name, joined, _ = arg.partition("=")
-        if name in ("--config", "-c"):
-            list(islice(rest, 0 if joined else 1))
-        else:
-            others.append(arg)
-    return others
+    return files, others
 
 
 def require_settings_files(args: list[str]) -> None:

@@ -4,19 +4,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_embed.checkpointing.run_folders import find_checkpoint
+from lightning_embed.commands.options import named_in
+from lightning_embed.commands.parser import settings_on_command_line
 from lightning_embed.data.datamodule import TextDataModule
 from lightning_embed.data.files import FilesCorpus
 from lightning_embed.data.tokenizer import TextTokenizer
 from lightning_embed.errors import UserError
 from lightning_embed.evaluation.breakdown import Scored
 from lightning_embed.evaluation.report import Tested
-from lightning_embed.pretrained.huggingface import is_folder
 from lightning_embed.pretrained.opening import open_pretrained
 from lightning_embed.processes import is_main_process
 from lightning_embed.training.lightning_module import LanguageModel
 
-OTHER_TEXT = ("files", "hub", "source", "tokenizer")
+OTHER_TEXT = ("data.files", "data.hub", "data.source", "data.tokenizer")
 
 
 def take_files(config: Any, args: list[str]) -> None:
@@ -25,13 +25,11 @@ def take_files(config: Any, args: list[str]) -> None:
     Raises:
         UserError: the command line, `args`, names another text or a tokenizer as well.
     """
-    if not config.get("files"):
-        return
-    for arg in args:
-        flag = arg.partition("=")[0].removesuffix("+")
-        if flag in [f"--data.{name}" for name in OTHER_TEXT]:
+    typed = named_in(settings_on_command_line(args))
+    for name in OTHER_TEXT:
+        if name in typed:
             raise UserError(
-                f"--files names the text, in the tokens of the checkpoint: leave out {flag}"
+                f"--files names the text, in the tokens of the checkpoint: leave out --{name}"
             )
     if isinstance(config.files, str):
         config.files = [config.files]
@@ -70,13 +68,12 @@ def contestant(wanted: str, root: Path, first: TextDataModule) -> Contestant:
     Raises:
         UserError: there is none, it cannot be used, or it carries no tokenizer.
     """
-    path = Path(wanted)
-    if not is_folder(path):
-        path = find_checkpoint(wanted, "generate", root)
-    found = open_pretrained(path)
+    found = open_pretrained(wanted, root)
     model = LanguageModel(found.tokenizer.vocab_size, found.max_length, **found.settings)
     model.network.load_state_dict(found.network.state_dict())
-    return Contestant(path, model, _again(first, found.tokenizer, found.max_length))
+    return Contestant(
+        Path(found.about["path"]), model, _again(first, found.tokenizer, found.max_length)
+    )
 
 
 def _again(first: TextDataModule, tokenizer: TextTokenizer, max_length: int) -> TextDataModule:

@@ -21,7 +21,14 @@ from lightning_embed.console import say
 from lightning_embed.data.batch import PaddedRows, PlanLoader
 from lightning_embed.data.corpus import choose_source, to_score
 from lightning_embed.data.held_out_again import HeldOutAgain
-from lightning_embed.data.plan import BatchSettings, Layout, Windows, cut_windows, plan_epoch
+from lightning_embed.data.plan import (
+    BatchSettings,
+    Layout,
+    Windows,
+    cut_windows,
+    eighths,
+    plan_epoch,
+)
 from lightning_embed.data.prepared import (
     TRAINED,
     Named,
@@ -102,9 +109,7 @@ class TextDataModule(L.LightningDataModule):
         require_range("--data.seed", seed, at_least=0)
         self.source = choose_source(files, hub, hub_config, text_column, source)
         cut_windows(np.zeros(1, np.int64), max_length, eval_overlap)  # refuses bad lengths now
-        if widths is None:
-            step = max(1, max_length // 8)
-            widths = sorted({*range(step, max_length, step), max_length})
+        widths = eighths(max_length) if widths is None else widths
         if not widths or widths[-1] != max_length:
             raise UserError(
                 f"the last of --data.widths {widths} must be --data.max_length {max_length}"
@@ -203,12 +208,7 @@ class TextDataModule(L.LightningDataModule):
         split = self.prepared.validation
         windows = cut_windows(split.offsets, self.max_length, self.eval_overlap)
         draw = self.quick_eval_tokens if quick else self.final_eval_tokens
-        if draw is not None:
-            order = np.random.default_rng(0).permutation(len(windows))
-            taken = np.cumsum(windows.targets[order]) <= draw
-            taken[0] = True
-            windows = Windows(*(column[order[taken]] for column in windows))
-        return windows
+        return windows if draw is None else windows.draw(draw)
 
     def eval_dataloader(self, quick: bool = False) -> PlanLoader:
         """Batches of `eval_windows`, one window a row."""

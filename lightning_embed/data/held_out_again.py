@@ -29,7 +29,7 @@ class HeldOutAgain:
     def documents(self, about: About) -> Iterator[Document]:
         about.title, about.whole = self.scored.report.title, True
         names, split = self.scored.report.sources, self.scored.validation
-        for number, text in enumerate(self._texts()):
+        for number, text in enumerate(self.texts()):
             if utf8_size(text) != split.n_bytes[number]:
                 raise UserError(
                     f"the text of {about.title} is not kept and its tokens do not give it back:"
@@ -37,7 +37,8 @@ class HeldOutAgain:
                 )
             yield Document(text, names[split.source[number]], held_out=True)
 
-    def _texts(self) -> Iterator[str]:
+    def texts(self) -> Iterator[str]:
+        """As they are kept, or as their tokens say, unchecked."""
         split, tokenizer = self.scored.validation, self.scored.tokenizer
         if split.text_file.is_file():
             with open(split.text_file, "rb") as file:

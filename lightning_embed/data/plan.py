@@ -49,6 +49,19 @@ class Windows(NamedTuple):
         """(N,) real targets of each window."""
         return self.length - self.context
 
+    def draw(self, targets: float) -> "Windows":
+        """A draw of about so many targets, always the same; at least one window."""
+        order = np.random.default_rng(0).permutation(len(self))
+        taken = np.cumsum(self.targets[order]) <= targets
+        taken[0] = True
+        return Windows(*(column[order[taken]] for column in self))
+
+
+def eighths(max_length: int) -> list[int]:
+    """The widths of rows where nobody names any."""
+    step = max(1, max_length // 8)
+    return sorted({*range(step, max_length, step), max_length})
+
 
 def cut_windows(offsets: np.ndarray, max_length: int, overlap: int = 0) -> Windows:
     """Cut documents into windows of at most `max_length` positions, every token a target once.

@@ -55,9 +55,9 @@ PATTERN = "|".join(
 PORTABLE = (r"\p{N}+", r"(?=([0-9]{3})+(?![0-9]))")
 
 
-def portable_pre_tokenizer() -> pre_tokenizers.PreTokenizer:
-    """Of a tokenizer that llama.cpp knows."""
-    cuts = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in PORTABLE]
+def cut_by(*patterns: str) -> pre_tokenizers.PreTokenizer:
+    """Cuts text by each pattern in turn; the pieces are then bytes."""
+    cuts = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in patterns]
     to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     return pre_tokenizers.Sequence([*cuts, to_bytes])
 
@@ -98,12 +98,7 @@ class TextTokenizer:
                 f"({len(SPECIAL_TOKENS)} special tokens and 256 bytes)"
             )
         tokenizer = Tokenizer(models.BPE())
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Split(Regex(PATTERN), "isolated"),
-                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-            ]
-        )
+        tokenizer.pre_tokenizer = cut_by(PATTERN)
         tokenizer.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
             vocab_size=vocab_size,
@@ -113,7 +108,7 @@ class TextTokenizer:
         )
         tokenizer.train_from_iterator(texts, trainer)
         if portable:
-            tokenizer.pre_tokenizer = portable_pre_tokenizer()
+            tokenizer.pre_tokenizer = cut_by(*PORTABLE)
         return cls(tokenizer)
 
     @classmethod

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from lightning_embed.evaluation.intervals import FEWEST, Interval, ratio_interval
-from lightning_embed.evaluation.metrics import WindowScores, position_starts
+from lightning_embed.evaluation.metrics import WindowScores, position_ranges
 
 Unit = Literal["files", "documents", "windows"]
 
@@ -60,12 +60,18 @@ class Part:
 
 def units_of(scored: Scored) -> tuple[Unit, np.ndarray]:
     """What intervals are over, and the number `(N,)` of each window's unit."""
-    files, documents = (len(np.unique(x[scored.seen])) for x in (scored.source, scored.document))
+    files, documents = _counts(scored)
     if files >= FEWEST:
         return "files", scored.source
     if documents > 1:
         return "documents", scored.document
     return "windows", np.arange(len(scored.document))
+
+
+def _counts(scored: Scored) -> tuple[int, int]:
+    """Files and documents that were evaluated."""
+    files, documents = (len(np.unique(x[scored.seen])) for x in (scored.source, scored.document))
+    return files, documents
 
 
 def whole(scored: Scored) -> Part:
@@ -76,7 +82,7 @@ def whole(scored: Scored) -> Part:
 def by_source(scored: Scored) -> tuple[Unit, list[Part]]:
     """Each source, the hardest first; intervals over its documents, or over its windows where every
     source is one document."""
-    files, documents = (len(np.unique(x[scored.seen])) for x in (scored.source, scored.document))
+    files, documents = _counts(scored)
     over: Unit = "documents" if documents > files else "windows"
     units = scored.document if over == "documents" else np.arange(len(scored.document))
     order = np.flatnonzero(scored.seen)
@@ -92,10 +98,7 @@ def by_source(scored: Scored) -> tuple[Unit, list[Part]]:
 def by_position(scored: Scored) -> list[Part]:
     """Each range of positions in the window that has targets."""
     units, parts = units_of(scored)[1], []
-    starts = position_starts(scored.max_length)
-    for column, (start, end) in enumerate(
-        zip(starts, [*starts[1:], scored.max_length], strict=True)
-    ):
+    for column, (start, end) in enumerate(position_ranges(scored.max_length)):
         nll, correct, tokens = (x[:, column : column + 1] for x in scored.scores[:3])
         scores = WindowScores(nll, correct, tokens, np.zeros_like(scored.scores.n_bytes))
         there = replace(scored, scores=scores)
@@ -111,9 +114,10 @@ def difference(one: Scored, other: Scored) -> tuple[Unit, Interval]:
     nats, theirs = (x.scores.nll.sum(axis=1) for x in (one, other))
     n_bytes = one.scores.n_bytes
     if over != "windows" or not np.array_equal(n_bytes, other.scores.n_bytes):
+        if over == "windows":
+            over, units = "documents", one.document
         unit_of_document = np.zeros(int(one.document.max()) + 1, np.int64)
-        unit_of_document[one.document] = one.document if over == "windows" else units
-        over = "documents" if over == "windows" else over
+        unit_of_document[one.document] = units
         mine, its = unit_of_document[one.document], unit_of_document[other.document]
         count = int(mine.max()) + 1
         nats, theirs = _sums(mine, nats, count), _sums(its, theirs, count)

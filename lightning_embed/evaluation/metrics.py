@@ -7,6 +7,7 @@ keeps them for each window and by position in it (`WindowSums`).
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -111,9 +112,10 @@ class WindowScores(NamedTuple):
     n_bytes: np.ndarray  # (N,) UTF-8 bytes of the targets
 
 
-def position_starts(max_length: int) -> list[int]:
-    """Where ranges of positions begin: 0, 8, 16, 32, ..., below `max_length`."""
-    return [0, *(2**power for power in range(3, (max_length - 1).bit_length()))]
+def position_ranges(max_length: int) -> list[tuple[int, int]]:
+    """Ranges of positions, begin and end: (0, 8), (8, 16), (16, 32), ..., to `max_length`."""
+    begins = [0, *(2**power for power in range(3, (max_length - 1).bit_length()))]
+    return list(pairwise([*begins, max_length]))
 
 
 class WindowSums(_Sums):
@@ -131,9 +133,8 @@ class WindowSums(_Sums):
 
     def __init__(self, windows: int, max_length: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        starts = position_starts(max_length)
-        self.ranges = list(zip(starts, [*starts[1:], max_length], strict=True))
-        zeros = torch.zeros(windows, len(starts), dtype=torch.float64)
+        self.ranges = position_ranges(max_length)
+        zeros = torch.zeros(windows, len(self.ranges), dtype=torch.float64)
         for name in ("nll", "correct", "tokens"):
             self.add_state(name, zeros.clone(), dist_reduce_fx="sum")
         self.add_state("n_bytes", zeros[:, 0].clone(), dist_reduce_fx="sum")

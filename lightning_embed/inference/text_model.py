@@ -8,6 +8,7 @@ print(model.score("def read(path):").bits_per_byte)
 import os
 import warnings
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -15,9 +16,9 @@ import torch
 from lightning_embed.errors import UserError, require_range
 from lightning_embed.inference.sampling import Sampling
 from lightning_embed.inference.score import TextScore, score_text
-from lightning_embed.inference.texts import Piece, stream_texts
+from lightning_embed.inference.texts import Piece, joined, stream_texts
 from lightning_embed.model.decoder import DecoderLM
-from lightning_embed.pretrained.export import Format, export
+from lightning_embed.pretrained.export import Format, export, require_possible
 from lightning_embed.pretrained.gguf import Dtype
 from lightning_embed.pretrained.held_out import measure
 from lightning_embed.pretrained.opening import open_pretrained
@@ -92,9 +93,8 @@ class TextModel:
             for note in self.unread(each):
                 warnings.warn(note, stacklevel=2)
         sampling = Sampling(temperature, top_k, top_p, repetition_penalty, seed)
-        texts = [""] * len(prompts)
-        for piece in self.stream(prompts, sampling, max_new_tokens=max_new_tokens, stop=stop):
-            texts[piece.row] += piece.text
+        pieces = self.stream(prompts, sampling, max_new_tokens=max_new_tokens, stop=stop)
+        texts = joined(pieces, len(prompts))
         return texts[0] if isinstance(prompt, str) else texts
 
     def stream(
@@ -170,6 +170,7 @@ class TextModel:
             UserError: there is something at `output`, it cannot be written, or the format cannot
                 hold this network.
         """
+        require_possible(Path(output), format, dtype, overwrite)  # before anything is measured
         evaluation = measure(self.pretrained) if format == "huggingface" else None
         export(
             self.pretrained,

@@ -1,7 +1,7 @@
 """Continues texts: prompts to ids, new ids to text as it comes, a few rows at a time."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from lightning_embed.data.tokenizer import TextTokenizer
@@ -11,7 +11,6 @@ from lightning_embed.inference.sampling import Sampling
 from lightning_embed.model.decoder import DecoderLM
 
 ROWS_AT_ONCE = 16
-
 
 Reason = Literal["end", "stop", "length"]
 
@@ -73,26 +72,9 @@ def stream_texts(
                 yield Piece(begin + row, piece, reason, counts[row])
 
 
-def continue_texts(
-    network: DecoderLM,
-    tokenizer: TextTokenizer,
-    prompts: Sequence[str],
-    sampling: Sampling,
-    *,
-    max_new_tokens: int,
-    max_length: int,
-    stop: Sequence[str] = (),
-) -> list[str]:
-    """Each prompt's continuation; see `stream_texts`."""
-    texts = [""] * len(prompts)
-    for piece in stream_texts(
-        network,
-        tokenizer,
-        prompts,
-        sampling,
-        max_new_tokens=max_new_tokens,
-        max_length=max_length,
-        stop=stop,
-    ):
+def joined(pieces: Iterable[Piece], count: int) -> list[str]:
+    """The text of each of `count` prompts, once all pieces have come."""
+    texts = [""] * count
+    for piece in pieces:
         texts[piece.row] += piece.text
     return texts

@@ -3,13 +3,14 @@
 A run's folder, `best` and `last` are understood here as everywhere (`find_checkpoint`).
 """
 
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from lightning_embed.checkpointing.compatibility import DATA, Candidate, check
-from lightning_embed.checkpointing.files import read_checkpoint as read_tensors
-from lightning_embed.checkpointing.run_folders import find_checkpoint
+from lightning_embed.checkpointing.files import read_checkpoint
+from lightning_embed.checkpointing.run_folders import ROOT, find_checkpoint
 from lightning_embed.data.tokenizer import TextTokenizer
 from lightning_embed.model.decoder import DecoderLM
 from lightning_embed.pretrained.weights import Pretrained
@@ -17,21 +18,22 @@ from lightning_embed.pretrained.weights import Pretrained
 PREFIX = "model."  # of the network's names in `LanguageModel`
 
 
-def read_checkpoint(wanted: str) -> Pretrained:
-    """The network of a run's folder (its best), a .ckpt, a folder of shards, `best` or `last`.
+def read_trained(wanted: str, root: Path = ROOT) -> Pretrained:
+    """The network of a run's folder (its best), a .ckpt, a folder of shards, or `best` or `last` of
+    the latest run in `root`.
 
     Raises:
         UserError: there is none, it is damaged, holds code, is of another program, version or
             shape, or carries no tokenizer.
     """
-    path = find_checkpoint(wanted, "generate")
+    path = find_checkpoint(wanted, "generate", root)
     candidate = Candidate(path, "generate")
     check(candidate, "file", "content")
     hyper = candidate.checkpoint["hyper_parameters"]
     settings = DecoderLM.settings(**{k: hyper[k] for k in DecoderLM.settings() if k in hyper})
     network = DecoderLM.outline(hyper["vocab_size"], settings, n_layers=settings["n_layers"])
     if not candidate.checkpoint["state_dict"]:  # shards, of which only the header was read
-        candidate.checkpoint = read_tensors(path)
+        candidate.checkpoint = read_checkpoint(path)
     candidate.state_dict = {PREFIX + name: x for name, x in network.state_dict().items()}
     check(candidate, "tensors")
     theirs = candidate.checkpoint["state_dict"]
@@ -50,7 +52,7 @@ def _about(candidate: Candidate) -> dict[str, Any]:
     found = candidate.checkpoint
     callbacks = found.get("callbacks", {})
     return {
-        "checkpoint": str(candidate.path),
+        "path": str(candidate.path),
         "steps": found.get("global_step", 0),
         "epoch": found.get("epoch", 0),
         "hyper_parameters": dict(found["hyper_parameters"]),

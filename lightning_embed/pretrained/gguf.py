@@ -21,6 +21,7 @@ from lightning_embed.errors import UserError, writing
 from lightning_embed.pretrained.huggingface import config_of, tensors_of
 from lightning_embed.pretrained.llama_cpp_tokens import llama_cpp_name
 from lightning_embed.pretrained.weights import Pretrained
+from lightning_embed.processes import install_command
 
 Dtype = Literal["F32", "F16", "Q8_0"]
 
@@ -87,9 +88,7 @@ def import_gguf() -> Any:
     try:
         import gguf
     except ImportError:
-        raise UserError(
-            "--format gguf needs the package gguf: python -m pip install gguf"
-        ) from None
+        raise UserError(f"--format gguf needs gguf: {install_command('gguf')}") from None
     return gguf
 
 

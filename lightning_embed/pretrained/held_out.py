@@ -9,14 +9,13 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 import yaml
 
 from lightning_embed.checkpointing.run_folders import run_of
 from lightning_embed.data.batch import PaddedRows
-from lightning_embed.data.plan import BatchSettings, Windows, cut_windows, plan_epoch
+from lightning_embed.data.plan import BatchSettings, cut_windows, eighths, plan_epoch
 from lightning_embed.data.prepared import Prepared, damage, default_cache_dir, open_prepared
 from lightning_embed.data.token_files import is_prepared
 from lightning_embed.pretrained.weights import Pretrained
@@ -44,7 +43,7 @@ def find_held_out(about: dict[str, Any]) -> tuple[Prepared, int] | None:
     not at hand.
 
     Args:
-        about: of the network, see `read_checkpoint`.
+        about: of the network, see `read_trained`.
     """
     key = about.get("data", {}).get("data")
     if not key:
@@ -59,7 +58,7 @@ def find_held_out(about: dict[str, Any]) -> tuple[Prepared, int] | None:
 def run_settings(about: dict[str, Any]) -> dict[str, Any]:
     """The configuration of a network's run, which lies beside its checkpoints; empty where it does
     not."""
-    folder = run_of(Path(about.get("checkpoint", "")))
+    folder = run_of(Path(about.get("path", "")))
     if folder is None or not (folder / "config.yaml").is_file():
         return {}
     settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
@@ -77,16 +76,12 @@ def measure(pretrained: Pretrained) -> HeldOut | None:
     split, longest = prepared.validation, pretrained.max_length
     windows = cut_windows(split.offsets, longest, min(overlap, longest - 1))
     each = 2 * sum(p.numel() for p in network.parameters())
-    order = np.random.default_rng(0).permutation(len(windows))
-    taken = np.cumsum(windows.targets[order]) <= max(4096, WORK / each)
-    taken[0] = True
-    windows = Windows(*(column[order[taken]] for column in windows))
+    windows = windows.draw(max(4096, WORK / each))
     vocabulary = pretrained.tokenizer.vocab_size
     device = network.embedding.weight.device
     rows = PaddedRows(split.tokens, windows, split.source, split.n_bytes, split.offsets, vocabulary)
-    step = max(1, longest // 8)
-    widths = tuple(sorted({*range(step, longest, step), longest}))
-    plan = plan_epoch(windows, BatchSettings(8 * longest, widths), seed=0, epoch=0, shuffle=False)
+    batches = BatchSettings(8 * longest, tuple(eighths(longest)))
+    plan = plan_epoch(windows, batches, seed=0, epoch=0, shuffle=False)
     nll = shift = 0.0
     correct = n_bytes = 0
     for number in range(len(plan)):

@@ -169,7 +169,7 @@ def read_folder(path: Path) -> Pretrained:
     }
     row = weights["embedding.weight"][PAD_ID]
     about = {
-        "folder": str(path),
+        "path": str(path),
         "padding_norm": float(row.norm()),
         "ids_left_out": found[theirs["embedding.weight"]].shape[0] - tokenizer.vocab_size,
     }

@@ -10,11 +10,12 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
-from tokenizers import Regex, Tokenizer, pre_tokenizers
+from tokenizers import Tokenizer, pre_tokenizers
 
+from lightning_embed.data.held_out_again import HeldOutAgain
 from lightning_embed.data.source import About
 from lightning_embed.data.stdlib import StdlibCorpus
-from lightning_embed.data.tokenizer import PORTABLE
+from lightning_embed.data.tokenizer import PORTABLE, cut_by
 from lightning_embed.errors import UserError
 from lightning_embed.pretrained.held_out import find_held_out
 from lightning_embed.pretrained.weights import Pretrained
@@ -92,24 +93,15 @@ def _is_byte_level_bpe(data: dict[str, Any]) -> bool:
 def _texts(pretrained: Pretrained) -> Iterable[str]:
     """Held-out documents of the network's run, else the standard library's."""
     if found := find_held_out(pretrained.about):
-        split = found[0].validation
-        for first, end in zip(split.offsets[:-1], split.offsets[1:], strict=True):
-            yield pretrained.tokenizer.decode(split.tokens[first:end])
-        return
-    for document in StdlibCorpus().documents(About()):
-        yield document.text
+        return HeldOutAgain(found[0]).texts()
+    return (document.text for document in StdlibCorpus().documents(About()))
 
 
 def _as_in_llama_cpp(data: dict[str, Any], name: str) -> Tokenizer:
     """The merges of a tokenizer (its parsed tokenizer.json) in pieces of one of `KNOWN`."""
     model = data["model"] | {"ignore_merges": name in IGNORE_MERGES, "dropout": None}
     tokenizer = Tokenizer.from_str(json.dumps(data | {"model": model, "normalizer": None}))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            *(pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in KNOWN[name]),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    tokenizer.pre_tokenizer = cut_by(*KNOWN[name])
     tokenizer.encode_special_tokens = True
     tokenizer.no_truncation()
     tokenizer.no_padding()

@@ -16,7 +16,8 @@ class Pretrained:
         settings: every setting of its architecture, as `DecoderLM.settings` gives them.
         tokenizer: whose ids it was trained with.
         max_length: positions of a training window; it has not seen later ones.
-        about: what its training says of itself, such as steps, data and seed; may be empty.
+        about: where it was read (`path`), and what its training says of itself, such as steps, data
+            and seed; may be empty.
     """
 
     network: DecoderLM

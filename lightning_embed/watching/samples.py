@@ -9,7 +9,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning_embed.data.tokenizer import TextTokenizer
 from lightning_embed.errors import UserError, require_range
 from lightning_embed.inference.sampling import Sampling
-from lightning_embed.inference.texts import continue_texts
+from lightning_embed.inference.texts import joined, stream_texts
 from lightning_embed.training.lightning_module import LanguageModel
 
 
@@ -61,7 +61,7 @@ class Samples(L.Callback):
     def texts(self, module: LanguageModel) -> list[str]:
         """A continuation of each prompt."""
         assert module.tokenizer_json is not None, "a model that was not trained on text"
-        return continue_texts(
+        pieces = stream_texts(
             module.network,
             TextTokenizer.from_json(module.tokenizer_json),
             self.prompts,
@@ -69,3 +69,4 @@ class Samples(L.Callback):
             max_new_tokens=self.max_new_tokens,
             max_length=module.hparams["max_length"],
         )
+        return joined(pieces, len(self.prompts))

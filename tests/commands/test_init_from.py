@@ -76,8 +76,10 @@ def test_a_run_begins_with_the_weights_and_the_tokenizer_of_another(
     assert written["init_from"] == str(source)
     assert written["model"]["d_model"] == 32 and written["model"]["n_layers"] == 2
     assert written["data"]["tokenizer"] == str(other_text.root / "new" / "tokenizer.json")
-    scored = run("validate", "--config", other_text.root / "new" / "config.yaml")
-    assert scored.status == 0, scored.err
+    config = ("--config", other_text.root / "new" / "config.yaml")
+    scored = run("validate", *config)
+    assert scored.status == 0 and "no effect" not in scored.out, scored.out + scored.err
+    assert "has no effect" in run("validate", *config, "--init_from", source).line("note")
 
 
 def test_a_resume_does_not_read_it_again(
@@ -92,7 +94,7 @@ def test_a_resume_does_not_read_it_again(
     on = ("--config", folder / "config.yaml", "--ckpt_path", folder, "--trainer.max_steps", "6")
     told = run("fit", *on, "--init_from", source)
     assert told.status == 0, told.out + told.err
-    assert "has no effect: the run goes on" in told.line("note")
+    assert "has no effect: the weights are those of" in told.line("note")
     assert_same_weights(other_text.checkpoint("new"), other_text.checkpoint("whole"))
 
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from workshop import ROOT, Outcome, Workshop, run
 
-from lightning_embed.pretrained.checkpoint import read_checkpoint
+from lightning_embed.pretrained.checkpoint import read_trained
 from lightning_embed.pretrained.weights import Pretrained
 
 pytestmark = [
@@ -54,7 +54,7 @@ def test_bits_per_byte_are_ours_but_for_the_end(
     documents = map(json.loads, path.read_text(encoding="utf-8").splitlines())
     # lm-eval predicts no </s>
     ours = -math.fsum(x for document in documents for x in document["log_probs"][:-1])
-    pretrained = read_checkpoint(str(shop.root / "done"))
+    pretrained = read_trained(str(shop.root / "done"))
     assert nats(pretrained, exported=False) == pytest.approx(ours, rel=1e-5)
     n_bytes = sum(len(text.encode()) for text in TEXTS)
     as_exported = nats(pretrained, exported=True) / math.log(2) / n_bytes

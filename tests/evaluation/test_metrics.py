@@ -11,7 +11,7 @@ from lightning_embed.evaluation.metrics import (
     GROUPS,
     LanguageModelMetrics,
     WindowSums,
-    position_starts,
+    position_ranges,
 )
 from lightning_embed.model.loss import Scores
 from lightning_embed.special_tokens import IGNORE_INDEX
@@ -125,8 +125,8 @@ def test_sums_keep_their_digits_when_the_model_is_converted(convert) -> None:
 
 
 def test_positions_are_told_apart_in_doubling_ranges() -> None:
-    assert position_starts(256) == [0, 8, 16, 32, 64, 128]
-    assert position_starts(8) == [0] and position_starts(9) == [0, 8]
+    assert position_ranges(64) == [(0, 8), (8, 16), (16, 32), (32, 64)]
+    assert position_ranges(8) == [(0, 8)] and position_ranges(9) == [(0, 8), (8, 9)]
 
 
 def test_windows_are_summed_apart_and_by_position() -> None:

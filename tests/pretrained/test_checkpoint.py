@@ -5,13 +5,13 @@ import torch
 
 from lightning_embed import LanguageModel, load
 from lightning_embed.errors import UserError
-from lightning_embed.pretrained.checkpoint import read_checkpoint
+from lightning_embed.pretrained.checkpoint import read_trained
 
 
 def test_the_network_is_the_one_that_was_trained(finished, plus_zero) -> None:
     shop, _ = finished
     best = shop.checkpoint("done", "best")
-    found = read_checkpoint(str(shop.root / "done"))
+    found = read_trained(str(shop.root / "done"))
     theirs = LanguageModel.load_from_checkpoint(shop.root / "done").network  # its best, too
     assert theirs.state_dict().keys() == found.network.state_dict().keys()
     for name, weight in theirs.state_dict().items():
@@ -20,7 +20,7 @@ def test_the_network_is_the_one_that_was_trained(finished, plus_zero) -> None:
     assert not found.network.training and found.network.embedding.weight.requires_grad
     assert found.max_length == 32 and found.settings["d_model"] == 32
     assert found.tokenizer.vocab_size == found.network.embedding.num_embeddings
-    assert found.about["checkpoint"] == str(best) and found.about["steps"] > 0
+    assert found.about["path"] == str(best) and found.about["steps"] > 0
 
 
 def test_another_number_format_becomes_float32(finished, tmp_path) -> None:
@@ -28,7 +28,7 @@ def test_another_number_format_becomes_float32(finished, tmp_path) -> None:
     checkpoint = torch.load(shop.checkpoint("done"), weights_only=True)
     weights = {name: x.bfloat16() for name, x in checkpoint["state_dict"].items()}
     torch.save(checkpoint | {"state_dict": weights}, tmp_path / "half.ckpt")
-    found = read_checkpoint(str(tmp_path / "half.ckpt"))
+    found = read_trained(str(tmp_path / "half.ckpt"))
     for name, weight in found.network.state_dict().items():
         assert weight.dtype == torch.float32
         assert torch.equal(weight, weights[f"model.{name}"].float())
@@ -37,7 +37,7 @@ def test_another_number_format_becomes_float32(finished, tmp_path) -> None:
 def test_the_draws_of_others_are_left_alone(finished) -> None:
     shop, _ = finished
     before = torch.get_rng_state()
-    read_checkpoint(str(shop.checkpoint("done")))
+    read_trained(str(shop.checkpoint("done")))
     assert torch.equal(torch.get_rng_state(), before)
 
 

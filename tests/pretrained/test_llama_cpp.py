@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import torch
 from exported_shapes import AWKWARD, SHAPES, bpe, pretrained
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from lightning_embed.data.source import About
 from lightning_embed.data.stdlib import StdlibCorpus
-from lightning_embed.data.tokenizer import TextTokenizer
+from lightning_embed.data.tokenizer import TextTokenizer, cut_by
 from lightning_embed.model.decoder import DecoderLM
 from lightning_embed.pretrained.export import export
 from lightning_embed.pretrained.gguf import Dtype
@@ -145,11 +145,8 @@ def test_texts_get_the_ids_that_are_expected_of_it(
     ]
     signs = "".join(code)[::9] + "".join((*AWKWARD, *numbers)) + "\u0301\u0085\u2028\u3000'' " * 50
     strings = ["".join(draw.choices(signs, k=draw.randint(1, 60))) for _ in range(500)]
-    cuts = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in KNOWN[name]]
     foreign = Tokenizer(models.BPE())
-    foreign.pre_tokenizer = pre_tokenizers.Sequence(
-        [*cuts, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
+    foreign.pre_tokenizer = cut_by(*KNOWN[name])
     foreign.decoder = decoders.ByteLevel()
     special = ["<s>", "<pad>", "</s>", "<unk>"]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
