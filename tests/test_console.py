@@ -54,11 +54,8 @@ def test_long_lines_are_cut_between_words(monkeypatch, capsys, columns) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
     if columns is not None:
         monkeypatch.setenv("COLUMNS", str(columns))
-    text = (
-        "loss 3.195   perplexity 24.4   "
-        + "ein Text über 日本 " * 20
-        + "runs/an/der/Elbe/best.ckpt"
-    )
+    path = "runs/an/der/Elbe/best.ckpt"
+    text = "loss 3.195   perplexity 24.4   " + "ein Text über 日本 " * 20 + path
     say("held out", text)
     first, *rest = capsys.readouterr().out.splitlines()
     assert first.startswith("held out loss 3.195")
