@@ -11,6 +11,12 @@ from lightning_embed.processes import is_main_process
 
 
 @pytest.fixture(autouse=True)
+def uncut_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here they are cut."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
+@pytest.fixture(autouse=True)
 def one_process(monkeypatch) -> None:
     for name in ("LOCAL_RANK", "NODE_RANK", "GROUP_RANK"):
         monkeypatch.delenv(name, raising=False)
