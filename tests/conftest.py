@@ -11,9 +11,17 @@ import torch
 from torch import Tensor, nn
 from workshop import Outcome, Workshop, write_corpus
 
+from lightning_embed import console
 from lightning_embed.data.batch import PaddedRows
 from lightning_embed.data.plan import cut_windows
 from lightning_embed.model.decoder import DecoderLM
+
+
+@pytest.fixture(autouse=True)
+def uncut_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines that are looked for are not cut; tests of the cutting have a fixture of this name."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setattr(console, "PLAIN", 1000)
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,12 @@ from lightning_embed.processes import is_main_process
 
 
 @pytest.fixture(autouse=True)
+def uncut_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here they are cut."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
+@pytest.fixture(autouse=True)
 def one_process(monkeypatch) -> None:
     for name in ("LOCAL_RANK", "NODE_RANK", "GROUP_RANK"):
         monkeypatch.delenv(name, raising=False)
@@ -54,11 +60,8 @@ def test_long_lines_are_cut_between_words(monkeypatch, capsys, columns) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
     if columns is not None:
         monkeypatch.setenv("COLUMNS", str(columns))
-    text = (
-        "loss 3.195   perplexity 24.4   "
-        + "ein Text über 日本 " * 20
-        + "runs/an/der/Elbe/best.ckpt"
-    )
+    path = "runs/an/der/Elbe/best.ckpt"
+    text = "loss 3.195   perplexity 24.4   " + "ein Text über 日本 " * 20 + path
     say("held out", text)
     first, *rest = capsys.readouterr().out.splitlines()
     assert first.startswith("held out loss 3.195")

@@ -56,7 +56,6 @@ def run(*args: str | Path) -> Outcome:
     """`python train.py ARGS...`, in this process."""
     out, err = io.StringIO(), io.StringIO()
     environment, deterministic = dict(os.environ), torch.are_deterministic_algorithms_enabled()
-    os.environ["COLUMNS"] = APART["COLUMNS"]
     try:
         with redirect_stdout(out), redirect_stderr(err):
             try:

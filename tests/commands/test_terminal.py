@@ -43,6 +43,12 @@ watch    tensorboard --logdir runs
 """
 
 
+@pytest.fixture(autouse=True)
+def uncut_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here they are cut."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture
 def bench(workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workshop:
     """Runs in a folder that is the working one, bars at once."""
@@ -104,7 +110,6 @@ def shown(screen: Screen) -> list[str]:
 def test_in_a_pipe(bench: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     out = io.StringIO()
     with monkeypatch.context() as pipe:
-        pipe.delenv("COLUMNS", raising=False)
         pipe.setattr(sys, "stdout", out)
         assert fit(bench, name=NAME) == 0
     text = out.getvalue()

@@ -29,7 +29,7 @@ def test_sources_add_up_over_batches_and_the_hardest_is_first(tmp_path, capsys) 
         ["hard, really.py", "1", "2", "4.5000"],
         ["easy.py", "2", "8", "1.0000"],
     ]
-    told = capsys.readouterr().out
+    told = " ".join(capsys.readouterr().out.split())
     assert "2 sources, hardest hard, really.py at 4.500" in told and " of " not in told
     write_predictions(batches, ["easy.py", "unused.py", "hard, really.py"], path, whole=30)
     assert "of 10 of 30 bytes" in capsys.readouterr().out

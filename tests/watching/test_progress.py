@@ -18,6 +18,12 @@ MOST_LINES = 40
 Shows = Literal["bar", "lines", "none", "lightning"]
 
 
+@pytest.fixture(autouse=True)
+def uncut_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here they are cut."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 class Run:
     """A run of made-up steps.
 
@@ -234,7 +240,6 @@ def test_a_line_in_a_pipe_has_100_columns_at_most(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Of a run of a day, by a GPU."""
-    monkeypatch.delenv("COLUMNS", raising=False)
     callback = Progress(Throughput())
     callback.total_steps = 20_000_000
     more = {"tokens_per_s": 350_700, "mfu": 1.33, "peak_memory": 99e9}
