@@ -34,7 +34,7 @@ def validate(args: list[str]) -> None:
 
 
 def test(args: list[str]) -> None:
-    """Evaluate a checkpoint on the held-out text, logged as `test/` figures."""
+    """Evaluate a checkpoint with confidence intervals, on any text; or compare two."""
     EvaluationCLI("test", args)
 
 

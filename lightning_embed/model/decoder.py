@@ -152,17 +152,18 @@ class DecoderLM(nn.Module):
         return {k: v for k, v in bound.arguments.items() if k not in ("vocab_size", "padding_idx")}
 
     @classmethod
-    def outline(cls, vocab_size: int, settings: dict[str, Any], n_layers: int = 1) -> Self:
-        """The network with its first `n_layers` layers, without memory: its shapes are known,
-        impossible settings refused, and nothing is drawn."""
-        n_layers = min(n_layers, cls.settings(**settings)["n_layers"])
+    def outline(cls, vocab_size: int, settings: dict[str, Any], one_layer: bool = False) -> Self:
+        """The network, or its first layer alone, without memory: its shapes are known, impossible
+        settings refused, and nothing is drawn."""
+        if one_layer:
+            settings = settings | {"n_layers": min(1, cls.settings(**settings)["n_layers"])}
         with torch.device("meta"), _NothingDrawn():
-            return cls(vocab_size, **settings | {"n_layers": n_layers})
+            return cls(vocab_size, **settings)
 
     @classmethod
     def parameter_count(cls, vocab_size: int, settings: dict[str, Any]) -> int:
         """How many parameters the network would have."""
-        model = cls.outline(vocab_size, settings)
+        model = cls.outline(vocab_size, settings, one_layer=True)
         count = sum(p.numel() for p in model.parameters())
         more = cls.settings(**settings)["n_layers"] - 1
         return count + more * sum(p.numel() for p in model.blocks.parameters())

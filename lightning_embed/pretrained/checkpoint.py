@@ -31,7 +31,7 @@ def read_trained(wanted: str, root: Path = ROOT) -> Pretrained:
     check(candidate, "file", "content")
     hyper = candidate.checkpoint["hyper_parameters"]
     settings = DecoderLM.settings(**{k: hyper[k] for k in DecoderLM.settings() if k in hyper})
-    network = DecoderLM.outline(hyper["vocab_size"], settings, n_layers=settings["n_layers"])
+    network = DecoderLM.outline(hyper["vocab_size"], settings)
     if not candidate.checkpoint["state_dict"]:  # shards, of which only the header was read
         candidate.checkpoint = read_checkpoint(path)
     candidate.state_dict = {PREFIX + name: x for name, x in network.state_dict().items()}

@@ -159,7 +159,7 @@ def read_folder(path: Path) -> Pretrained:
                 " remove the one that is wrong"
             )
         del theirs["head.weight"]
-    network = DecoderLM.outline(tokenizer.vocab_size, settings, settings["n_layers"])
+    network = DecoderLM.outline(tokenizer.vocab_size, settings)
     shapes = {name: tuple(x.shape) for name, x in network.state_dict().items()}
     _require_tensors(path, shapes, {name: found[n].shape for name, n in theirs.items()})
     weights = {

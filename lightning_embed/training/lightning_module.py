@@ -116,8 +116,7 @@ class LanguageModel(L.LightningModule):
         require_range("--model.max_length", max_length, at_least=2)
         DecoderLM.parameter_count(PAD_ID + 1, network)  # refuses impossible shapes now
         if freeze:  # and parts that are not there
-            layers = DecoderLM.settings(**network)["n_layers"]
-            freeze_parts(DecoderLM.outline(PAD_ID + 1, network, layers), freeze)
+            freeze_parts(DecoderLM.outline(PAD_ID + 1, network), freeze)
         self.save_hyperparameters()
         self.hparams.update(DecoderLM.settings(**network))  # defaults too: the whole shape
         self._network = network  # used by name below: jsonargparse finds the options that way

@@ -131,7 +131,7 @@ def training_memory(
             twice: DDP sends copies.
     """
     chosen = DecoderLM.settings(**settings)
-    outline = DecoderLM.outline(vocab_size, settings)
+    outline = DecoderLM.outline(vocab_size, settings, one_layer=True)
     layer = next(outline.layers())
     layers, heads, d = chosen["n_layers"], chosen["n_heads"], chosen["d_model"]
     stored, computed = _bytes(precision)

@@ -295,6 +295,14 @@ def test_from_python(exported: tuple[Path, Outcome], tmp_path: Path) -> None:
         assert (tmp_path / "again" / name).read_bytes() == (exported[0] / name).read_bytes(), name
 
 
+def test_what_is_refused_is_not_measured(
+    exported: tuple[Path, Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lightning_embed.inference.text_model.measure", None)
+    with pytest.raises(UserError, match="exists already"):
+        load(exported[0]).export(exported[0])
+
+
 def test_mistakes_are_told_in_one_line(exported: tuple[Path, Outcome], tmp_path: Path) -> None:
     there = ("--output", exported[0])
     assert "exists already" in run("export", "--checkpoint", "best", *there).error_line()
