@@ -152,13 +152,13 @@ def say_end(
     best = trainer.strategy.broadcast(best)  # all evaluate the same weights
     if trainer.limit_val_batches:  # which was for the validations in between
         trainer.limit_val_batches = 1.0
-    loggers, trainer.loggers = trainer.loggers, []  # val/ tags are those of validations in between
+    loggers, trainer.loggers = trainer.loggers, []  # its figures have tags of their own
     chosen: dict[str, Any] = {"ckpt_path": best, "weights_only": True} if best else {}
     trainer.validate(model, data, verbose=False, **chosen)
     trainer.loggers = loggers
     found = model.evaluation
     if found is not None:
-        figures.log(trainer, {f"held_out/{k}": v for k, v in found.scalars.items()}, steps)
+        figures.log(trainer, figures.of_validation(found.scalars, held_out=True), steps)
     xz = xz_bits_per_byte(data.prepared) if found and trainer.is_global_zero else None
     say_evaluation(found, data, xz=xz)
     embedding = model.network.embedding
