@@ -13,11 +13,10 @@ if TYPE_CHECKING:  # importing Lightning takes seconds
     import lightning as L
 
 TRAIN_LOSS = "loss/train"  # of one global batch, nats a token
-EPOCH_LOSS = "loss/epoch"  # mean over an epoch
 VALIDATION_LOSS = "loss/validation"
-HELD_OUT_LOSS = "loss/held_out"  # of the best weights, on all of the held-out text
 
 BITS_PER_BYTE = "quality/bits_per_byte"
+HELD_OUT_LOSS = "quality/held_out_loss"  # of the best weights, on all of the held-out text
 HELD_OUT_BITS_PER_BYTE = "quality/held_out_bits_per_byte"
 
 TOKENS_PER_SECOND = "speed/tokens_per_second"  # real ones, over all processes
@@ -28,6 +27,7 @@ MEMORY = "speed/memory_gib"
 RECOMPILATIONS = "speed/recompilations"
 
 TOKENS = "progress/tokens"  # real ones seen so far, by all processes
+EPOCH_LOSS = "progress/epoch_loss"  # training loss, mean over an epoch
 MINUTES = "progress/minutes"  # of training so far, the parts of a resumed run together
 
 PADDING = "padding/fraction"  # of positions
@@ -79,9 +79,10 @@ def of_validation(values: Mapping[str, float], held_out: bool = False) -> dict[s
         values: by their plain names, `"loss"` among them.
         held_out: of the evaluation at the end, not of those while a run trains.
     """
-    before = "held_out_" if held_out else ""
-    loss = HELD_OUT_LOSS if held_out else VALIDATION_LOSS
-    return {loss if k == "loss" else f"quality/{before}{k}": v for k, v in values.items()}
+    if held_out:
+        return {f"quality/held_out_{name}": value for name, value in values.items()}
+    tags = {"loss": VALIDATION_LOSS}
+    return {tags.get(name, f"quality/{name}"): value for name, value in values.items()}
 
 
 def log(trainer: L.Trainer, values: Mapping[str, float], step: int | None = None) -> None:

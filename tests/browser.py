@@ -17,7 +17,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FOUND = next((path for path in map(shutil.which, NAMES) if path), None)
 WITHOUT_BROWSER = "no chromium on PATH"
 ROOM = 256 * 2**20  # bytes of an answer, at most
-# All text of a page, also inside of elements with a tree of their own; what is not shown is left out.
+# All text that a page shows, also inside of elements with a tree of their own.
 TEXT = """(() => {
   const words = [];
   const walk = node => {
@@ -121,9 +121,7 @@ async def _session() -> aiohttp.ClientSession:
     return aiohttp.ClientSession()
 
 
-async def _first_page(
-    session: aiohttp.ClientSession, port: int
-) -> aiohttp.ClientWebSocketResponse:
+async def _first_page(session: aiohttp.ClientSession, port: int) -> aiohttp.ClientWebSocketResponse:
     async with session.get(f"http://127.0.0.1:{port}/json/list") as answer:
         pages = [x for x in await answer.json() if x["type"] == "page"]
     return await session.ws_connect(pages[0]["webSocketDebuggerUrl"], max_msg_size=ROOM)
