@@ -70,7 +70,7 @@ from lightning_embed.library_internals import command_parser
 from lightning_embed.pretrained.weights import Pretrained
 from lightning_embed.processes import command as command_line
 from lightning_embed.processes import command_of_all, is_main_process
-from lightning_embed.recording.curves import Curves, quiet_writer
+from lightning_embed.recording.curves import Curves, quiet_writer, require_writable
 from lightning_embed.training.endings import flags_to_go_on, time_spent
 from lightning_embed.training.lightning_module import LanguageModel
 from lightning_embed.training.run_length import RunLength
@@ -343,6 +343,7 @@ class EmbedCLI(LightningCLI):
             require_monitors(self.trainer.callbacks)  # type: ignore[attr-defined]
         if not is_main_process():
             return
+        require_writable(self.trainer.loggers)
         data = self.checkpoint.get(DATA)
         config = self.config[self.command]
         if config.get("files"):

@@ -47,21 +47,29 @@ def histogram(tensors: Sequence[Tensor]) -> Histogram:
     )
 
 
-def of_network(network: DecoderLM) -> Iterator[tuple[str, Histogram]]:
-    """Histograms by their tags: groups that TensorBoard sorts behind all figures."""
-    parts: dict[str, list[Tensor]] = {
-        f"block {n}": list(b.parameters()) for n, b in enumerate(network.layers())
-    }
-    head = [] if network.head is None else [network.head.weight]
-    parts |= {"embedding": [network.embedding.weight]} | ({"head": head} if head else {})
-    for name, parameters in parts.items():
+def of_weights(network: DecoderLM) -> Iterator[tuple[str, Histogram]]:
+    """By their tags: groups that TensorBoard sorts behind all figures."""
+    for name, parameters in _parts(network):
         yield f"weights/{name}", histogram(parameters)
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        if gradients:  # none before the first step of a run that goes on
-            yield f"weights_gradient/{name}", histogram(gradients)
     tokens, padding = row_norms(network)
     yield "weights_row_norm/tokens", histogram([tokens])
     yield "weights_row_norm/padding", histogram([padding])
+
+
+def of_gradients(network: DecoderLM) -> Iterator[tuple[str, Histogram]]:
+    """By their tags; of parts that have gradients, as all that are trained do after a step."""
+    for name, parameters in _parts(network):
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        if gradients:
+            yield f"weights_gradient/{name}", histogram(gradients)
+
+
+def _parts(network: DecoderLM) -> Iterator[tuple[str, list[Tensor]]]:
+    for number, block in enumerate(network.layers()):
+        yield f"block {number}", list(block.parameters())
+    yield "embedding", [network.embedding.weight]
+    if network.head is not None:
+        yield "head", [network.head.weight]
 
 
 @torch.no_grad()

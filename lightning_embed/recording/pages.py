@@ -23,6 +23,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import ModelParallelStrategy
 
 from lightning_embed.atomic import replacing
+from lightning_embed.checkpointing.resume import Resuming
 from lightning_embed.console import say
 from lightning_embed.data.datamodule import TextDataModule
 from lightning_embed.data.plan import Layout, Windows, cut_windows, plan_epoch
@@ -32,7 +33,7 @@ from lightning_embed.evaluation.metrics import WindowSums
 from lightning_embed.library_internals import add_summary
 from lightning_embed.processes import install_command
 from lightning_embed.recording import drawings, projector, summaries, words
-from lightning_embed.recording.histograms import of_network
+from lightning_embed.recording.histograms import Histogram, of_gradients, of_weights
 from lightning_embed.special_tokens import PAD_ID
 from lightning_embed.training.lightning_module import LanguageModel
 
@@ -87,27 +88,37 @@ class Pages(L.Callback):
                 for tag, text in texts.items():
                     writer.add_text(tag, text, step)
 
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: L.Trainer, pl_module: LanguageModel, *args: Any
+    ) -> None:
+        if self.histograms and Resuming.validates_now(trainer):  # after it gradients are gone
+            self._write_histograms(trainer, of_gradients(pl_module.network))
+
     def on_validation_end(self, trainer: L.Trainer, pl_module: LanguageModel) -> None:  # type: ignore[override]
-        if trainer.state.fn != "fit" or trainer.sanity_checking or not _can_look(trainer):
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
-        step, writers = trainer.global_step, _writers(trainer)
-        if self.histograms and writers:
-            for tag, found in of_network(pl_module.network):
-                for writer in writers:
-                    with suppress(OSError):
-                        writer.add_histogram_raw(
-                            tag,
-                            min=found.edges[0],
-                            max=found.edges[-1],
-                            num=found.n,
-                            sum=found.total,
-                            sum_squares=found.squares,
-                            bucket_limits=found.edges[1:],
-                            bucket_counts=found.counts,
-                            global_step=step,
-                        )
+        if self.histograms:
+            self._write_histograms(trainer, of_weights(pl_module.network))
         if self.projector == "validation":
             self._write_vectors(trainer, pl_module)
+
+    @staticmethod
+    def _write_histograms(trainer: L.Trainer, found: Iterator[tuple[str, Histogram]]) -> None:
+        writers = _writers(trainer) if _can_look(trainer) else []
+        for tag, histogram in found if writers else ():
+            for writer in writers:
+                with suppress(OSError):
+                    writer.add_histogram_raw(
+                        tag,
+                        min=histogram.edges[0],
+                        max=histogram.edges[-1],
+                        num=histogram.n,
+                        sum=histogram.total,
+                        sum_squares=histogram.squares,
+                        bucket_limits=histogram.edges[1:],
+                        bucket_counts=histogram.counts,
+                        global_step=trainer.global_step,
+                    )
 
     # After training ----------------------------------------------------------------------------
 

@@ -19,6 +19,14 @@ from lightning_embed import figures
 
 Flat = Mapping[str, bool | int | float | str]
 
+# Settings whose columns come first.
+FIRST = (
+    "data.max_length",
+    "data.tokens_per_batch",
+    "model.d_model",
+    "model.n_layers",
+    "parameters",
+)
 # The columns of figures in HPARAMS, by their titles.
 RESULTS = {
     "held-out loss": figures.HELD_OUT_LOSS,
@@ -59,7 +67,9 @@ def session(settings: Flat) -> list[Summary]:
     """A row of HPARAMS: the columns there are, and this run's settings."""
     columns = api_pb2.Experiment(
         hparam_infos=[
-            api_pb2.HParamInfo(name=name, type=_type(value)) for name, value in settings.items()
+            # TensorBoard shows five columns at first, those before others that are said to differ.
+            api_pb2.HParamInfo(name=name, type=_type(value), differs=name in FIRST)
+            for name, value in settings.items()
         ],
         metric_infos=[
             api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag), display_name=title)

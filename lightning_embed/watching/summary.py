@@ -163,6 +163,8 @@ def say_end(
     found = model.evaluation
     if found is not None:
         figures.log(trainer, figures.of_validation(found.scalars, held_out=True), steps)
+        for logger in loggers:
+            logger.save()  # some write when training ends, which it has
     xz = xz_bits_per_byte(data.prepared) if found and trainer.is_global_zero else None
     say_evaluation(found, data, xz=xz)
     embedding = model.network.embedding
