@@ -21,6 +21,7 @@ ROOM = 256 * 2**20  # bytes of an answer, at most
 TEXT = """(() => {
   const words = [];
   const walk = node => {
+    if (node === null) return;  // nothing was loaded yet
     if (node.nodeType === Node.TEXT_NODE) {
       if (node.data.trim()) words.push(node.data.trim());
     } else if (!["SCRIPT", "STYLE", "TEMPLATE"].includes(node.nodeName)) {
@@ -28,6 +29,7 @@ TEXT = """(() => {
           && getComputedStyle(node).display === "none") return;
       if (node.value && node.nodeName === "INPUT") words.push(node.value);
       if (node.shadowRoot) walk(node.shadowRoot);
+      if (node.nodeName === "IFRAME" && node.contentDocument) walk(node.contentDocument.body);
       node.childNodes.forEach(walk);
     }
   };
@@ -86,6 +88,13 @@ class Page:
                 return text
             assert time.monotonic() < end, f"the page never showed {missing}:\n{text}"
             time.sleep(0.3)
+
+    def type(self, words: str) -> None:
+        """Into what has the focus."""
+        for letter in words:
+            for kind in ("keyDown", "keyUp"):
+                text = {"text": letter} if kind == "keyDown" else {}
+                self.call("Input.dispatchKeyEvent", type=kind, key=letter, **text)
 
     def picture(self) -> bytes:
         """As a PNG."""
