@@ -74,8 +74,9 @@ class Throughput(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: LanguageModel) -> None:  # type: ignore[override]
         self._training_began = time.perf_counter()
-        if trainer.global_step and not self.tokens:  # a checkpoint of a version that did not count
-            self.tokens = trainer.global_step * trainer.datamodule.targets_per_step  # type: ignore[attr-defined]
+        data = getattr(trainer, "datamodule", None)
+        if data is not None and not self.tokens:  # a checkpoint of a version that did not count
+            self.tokens = trainer.global_step * data.targets_per_step
         device = pl_module.device
         dtype = training_dtype(str(trainer.precision), device)
         self.matrix_rate = matrix_rate(device, dtype) * trainer.world_size
