@@ -23,10 +23,12 @@ if TYPE_CHECKING:  # torch alone must do for whoever imports this
     from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
     from lightning.pytorch.loggers import TensorBoardLogger
     from lightning.pytorch.strategies import ModelParallelStrategy
+    from tensorboard.compat.proto.summary_pb2 import Summary
     from torch import Tensor
     from torch.distributed.checkpoint import LoadPlanner, StorageReader
     from torch.distributed.checkpoint.planner import ReadItem
     from torch.distributed.tensor import Shard
+    from torch.utils.tensorboard import SummaryWriter
     from torchmetrics import Metric
 
 OVERRIDES = {
@@ -91,6 +93,12 @@ def begin_new_event_file(logger: TensorBoardLogger, first_step: int | None) -> N
     logger._experiment = None
     if first_step is not None:
         logger._kwargs["purge_step"] = first_step
+
+
+def add_summary(writer: SummaryWriter, summary: Summary) -> None:
+    """Write an entry that the writer has no method for; once it was closed, as it is when training
+    ends, its methods open a file again, and nothing public does."""
+    writer._get_file_writer().add_summary(summary)
 
 
 def command_parser(cli: LightningCLI, command: str) -> LightningArgumentParser:

@@ -49,6 +49,7 @@ def finished(
     """A run called `done` of 4 epochs, to look at and not to touch."""
     shop = Workshop(corpus, cache, tmp_path_factory.mktemp("finished"))
     often = ("--trainer.log_every_n_steps", "5", "--padding_guard.every_n_steps", "5")
+    often += ("--loss_watch.every_n_steps", "5")
     return shop, shop.fit("done", "--trainer.max_epochs", "4", *often)
 
 

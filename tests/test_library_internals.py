@@ -20,10 +20,12 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 from torch.distributed.tensor import Shard
+from torch.utils.tensorboard import SummaryWriter
 from torchmetrics import SumMetric
 
 import lightning_embed
 from lightning_embed import library_internals as internals
+from lightning_embed.recording.summaries import layout
 
 ROOT = Path(lightning_embed.__file__).parent
 FILES = [p for p in sorted(ROOT.rglob("*.py")) if p.name != "library_internals.py"]
@@ -226,6 +228,14 @@ def test_a_new_event_file_takes_back_from_a_step_on(tmp_path: Path) -> None:
     found = EventAccumulator(str(tmp_path / "run")).Reload().Scalars("a")
     assert [event.step for event in found] == [1, 2, 3, 4, 5, 6, 7]
     assert len(list((tmp_path / "run").glob("events.*"))) == 2
+
+
+def test_an_entry_reaches_a_writer_that_was_closed(tmp_path: Path) -> None:
+    writer = SummaryWriter(str(tmp_path))
+    writer.close()
+    internals.add_summary(writer, layout())
+    writer.close()
+    assert "custom_scalars__config__" in EventAccumulator(str(tmp_path)).Reload().Tags()["tensors"]
 
 
 def test_options_of_a_commands_parser() -> None:

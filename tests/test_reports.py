@@ -430,13 +430,14 @@ def events_of(shop: Workshop, name: str, tag: str) -> list[tuple[int, float]]:
 
 
 def learning_rate_of_a_resumed_run(pieces: Workshop, told: list[Outcome]) -> None:
-    straight, resumed = (dict(events_of(pieces, name, "train/lr")) for name in ("straight", "r"))
+    tag = "optim/lr_adamw"
+    straight, resumed = (dict(events_of(pieces, name, tag)) for name in ("straight", "r"))
     assert {7, 8, 9, 12} <= resumed.keys() and len({resumed[step] for step in (8, 9, 12)}) == 3
     assert resumed == {step: straight[step] for step in resumed}
 
 
 def curves_of_a_resumed_run(pieces: Workshop, told: list[Outcome]) -> None:
-    straight, resumed = (events_of(pieces, name, "train/loss") for name in ("straight", "r"))
+    straight, resumed = (events_of(pieces, name, "loss/train") for name in ("straight", "r"))
     assert resumed == straight and [step for step, _ in resumed] == list(range(1, 13))
 
 

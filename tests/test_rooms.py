@@ -26,6 +26,7 @@ ROOMS = [
     "inference",
     "evaluation",
     "training",
+    "recording",
     "watching",
     "comparing",
     "audit",

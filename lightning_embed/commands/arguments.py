@@ -8,6 +8,7 @@ from lightning_embed.checkpointing.save import Checkpoints
 from lightning_embed.errors import UserError, require_range
 from lightning_embed.library_internals import take_whole_numbers
 from lightning_embed.padding.guard import PaddingGuard
+from lightning_embed.recording.pages import Pages
 from lightning_embed.training.endings import ResumableEarlyStopping
 from lightning_embed.training.loss_watch import LossWatch
 from lightning_embed.watching.samples import Samples
@@ -67,6 +68,7 @@ def add_options(parser: LightningArgumentParser, command: str) -> None:
     parser.add_lightning_class_args(LossWatch, "loss_watch")
     parser.add_lightning_class_args(PaddingGuard, "padding_guard")
     parser.add_lightning_class_args(Samples, "samples")
+    parser.add_lightning_class_args(Pages, "pages")
     parser.add_lightning_class_args(Checkpoints, "checkpoints")
     # By hand, because a user's own takes its place.
     parser.add_class_arguments(ResumableEarlyStopping, "early_stopping", fail_untyped=False)

@@ -23,6 +23,7 @@ from lightning_embed.data.datamodule import TextDataModule
 from lightning_embed.errors import UserError, writing
 from lightning_embed.evaluation.report import as_json, say_difference
 from lightning_embed.processes import is_main_process
+from lightning_embed.recording.curves import require_writable
 from lightning_embed.training.lightning_module import LanguageModel
 from lightning_embed.watching.predictions import predictions_name, write_predictions, write_tokens
 from lightning_embed.watching.summary import say_evaluation
@@ -67,6 +68,7 @@ class EvaluationCLI(EmbedCLI):
         """Find the text on the main process, as `before_fit` does."""
         if not is_main_process():
             return
+        require_writable(self.trainer.loggers)
         config, tokenizer = self.config[self.command], self.checkpoint.get("tokenizer")
         data = self.checkpoint.get(DATA)
         if config.get("files"):

@@ -52,6 +52,7 @@ from lightning_embed.commands.shipped_configs import shown, with_shipped_configs
 from lightning_embed.commands.splitting import FLAG, BeginAnew, settled_accumulation, used_up
 from lightning_embed.commands.text_choice import prefer_later_text
 from lightning_embed.commands.unsupported import several
+from lightning_embed.commands.version import facts
 from lightning_embed.commands.waiting import wait_in_words
 from lightning_embed.console import say
 from lightning_embed.data.datamodule import TextDataModule
@@ -59,12 +60,12 @@ from lightning_embed.library_internals import command_parser
 from lightning_embed.pretrained.weights import Pretrained
 from lightning_embed.processes import command as command_line
 from lightning_embed.processes import command_of_all, is_main_process
+from lightning_embed.recording.curves import Curves, quiet_writer, require_writable
 from lightning_embed.training.endings import flags_to_go_on, time_spent
 from lightning_embed.training.lightning_module import LanguageModel
 from lightning_embed.training.run_length import RunLength
 from lightning_embed.training.seeding import Seeding
 from lightning_embed.watching.crowding import Crowding
-from lightning_embed.watching.curves import Curves, quiet_writer
 from lightning_embed.watching.evaluation_bar import EvaluationBar
 from lightning_embed.watching.progress import Progress
 from lightning_embed.watching.summary import say_end, say_start
@@ -273,6 +274,11 @@ class EmbedCLI(LightningCLI):
         checkpoints = config["checkpoints"]
         checkpoints.folder = self.run.checkpoints
         checkpoints.resume = command_of_all(*self.resume)
+        pages, versions = config["pages"], facts()
+        pages.folder, pages.config, pages.versions = self.run.folder, saved, versions
+        pages.command = command_of_all(self.command, *self.args)
+        gpu = versions["gpu"]
+        pages.machine = versions["processor"] if gpu == "none" else gpu
         theirs: list[L.Callback] = several(given["callbacks"])
         fit = self.command == "fit"
         if fit:
@@ -312,6 +318,7 @@ class EmbedCLI(LightningCLI):
         require_monitors(self.trainer.callbacks)  # type: ignore[attr-defined]
         if not is_main_process():
             return
+        require_writable(self.trainer.loggers)
         if (data := self.checkpoint.get(DATA)) is not None:
             self.datamodule.go_on_with(data, training=True)
         self.model.require_possible(self.datamodule)
@@ -355,6 +362,7 @@ class EmbedCLI(LightningCLI):
             resume=command_of_all(*self.resume, *flags_to_go_on(self.trainer, given)),
             checkpoints=config["checkpoints"],
             samples=config["samples"],
+            pages=config["pages"],
             configs=[shown(file) for file in self.config_files],
         )
         if is_main_process():

@@ -10,27 +10,27 @@ PACKAGES = ("torch", "lightning", "torchmetrics", "tokenizers", "datasets", "ten
 
 def version() -> None:
     """Show the versions of this program, its libraries and Python, and the class of the machine."""
-    print("\n".join(lines()))
+    print("\n".join(f"{name:<16}{value}" for name, value in facts().items()))
 
 
-def lines() -> list[str]:
-    """One `name value` a line."""
+def facts() -> dict[str, str]:
+    """Versions and the machine, by name."""
     import torch
 
     import lightning_embed
     from lightning_embed.library_internals import fast_bfloat16
 
-    facts = {"lightning_embed": lightning_embed.__version__, "python": platform.python_version()}
+    found = {"lightning_embed": lightning_embed.__version__, "python": platform.python_version()}
     for name in PACKAGES:
         try:
-            facts[name] = installed(name)
+            found[name] = installed(name)
         except PackageNotFoundError:
-            facts[name] = "not installed"
-    facts["system"] = f"{platform.system()} {platform.release()} {platform.machine()}"
-    facts["processor"] = (
+            found[name] = "not installed"
+    found["system"] = f"{platform.system()} {platform.release()} {platform.machine()}"
+    found["processor"] = (
         f"{torch.backends.cpu.get_cpu_capability()}, {fast_bfloat16() or 'no fast bfloat16'},"
         f" {os.cpu_count()} cores, {torch.get_num_threads()} threads"
     )
     gpus = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
-    facts["gpu"] = ", ".join(gpus) or "none"
-    return [f"{name:<16}{value}" for name, value in facts.items()]
+    found["gpu"] = ", ".join(gpus) or "none"
+    return found

@@ -191,6 +191,10 @@ class TextTokenizer:
         )
         return text
 
+    def piece(self, number: int) -> str:
+        """How the vocabulary spells an id: a part of a character has no text of its own."""
+        return self._tokenizer.id_to_token(number) or ""
+
     def _check_text_stays_text(self, vocabulary: dict[str, int], name: str) -> None:
         for token in (*SPECIAL_TOKENS, *BOS_NAMES, *EOS_NAMES, *PAD_NAMES):
             own = vocabulary.get(token)

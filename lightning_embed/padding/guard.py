@@ -189,6 +189,6 @@ class PaddingGuard(L.Callback):
             row = watch.embedding.row()
             if row is not None:
                 suffix = "" if len(self.watches) == 1 else f"/{watch.embedding.name}"
-                values[f"padding/norm{suffix}"] = float(row.float().norm())
-                values[f"padding/gradient{suffix}"] = float(watch.gradient)
+                values[figures.PADDING_NORM + suffix] = float(row.float().norm())
+                values[figures.PADDING_GRADIENT + suffix] = float(watch.gradient)
         figures.log(trainer, values, step)

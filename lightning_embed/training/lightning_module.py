@@ -262,7 +262,8 @@ class LanguageModel(L.LightningModule):
         self.log_dict(values, logger=False)  # its step would be one behind that of the weights
         if self.trainer.sanity_checking:
             return
-        figures.log(self.trainer, values)
+        found = self.evaluation.scalars
+        figures.log(self.trainer, values if self.trainer.testing else figures.of_validation(found))
 
     def on_test_epoch_end(self) -> None:
         self.on_validation_epoch_end()

@@ -24,6 +24,7 @@ from lightning_embed.errors import TrainingStopped, UserError, require_range
 from lightning_embed.library_internals import is_accumulating
 from lightning_embed.special_tokens import PAD_ID
 from lightning_embed.training.lightning_module import LanguageModel
+from lightning_embed.training.optim import MuonAdamW, whole_norm
 
 MEMORY = 0.95  # decay of the loss' running mean and variance
 SPIKE = 6.0  # standard deviations above the mean that make a loss a spike
@@ -61,6 +62,7 @@ class LossWatch(L.Callback):
         self._epoch_loss = self._epoch_targets = 0.0
         self._losses = self._norms = torch.zeros(0)
         self._norm: Tensor | None = None
+        self._group_norms: dict[str, Tensor] = {}
         self._pending: list[tuple[int, int]] = []  # step and real targets of each unread entry
         self._together = True
         self._trainer: L.Trainer | None = None
@@ -96,6 +98,7 @@ class LossWatch(L.Callback):
             return
         parameters = precision.main_params(optimizer)
         norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+        self._measure(optimizer, (trainer.global_step + 1) % self.every_n_steps == 0)
         pl_module.gradient_norm = norm  # for clipping, which follows
         self._norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         if pl_module.device.type == "cuda":
@@ -105,6 +108,16 @@ class LossWatch(L.Callback):
         optimizer.found_inf = torch.tensor(1.0) if bad else None  # type: ignore[attr-defined]
         if bad and self.on_non_finite == "error":
             raise self._diverged(trainer, trainer.global_step + 1)
+
+    def _measure(self, optimizer: Optimizer, now: bool) -> None:
+        """Have norms of each group's gradients and updates taken in this step, or not."""
+        if isinstance(optimizer, MuonAdamW):
+            optimizer.measures = now
+            if now:
+                self._group_norms = {
+                    group["name"]: whole_norm(p.grad for p in group["params"] if p.grad is not None)
+                    for group in optimizer.param_groups
+                }
 
     def on_train_batch_end(  # type: ignore[override]
         self,
@@ -122,7 +135,8 @@ class LossWatch(L.Callback):
         self._losses[index] = pl_module.step_loss
         self._norms[index] = 0.0 if self._norm is None else self._norm
         self._pending.append((trainer.global_step, batch.global_targets))
-        if len(self._pending) == self.every_n_steps:
+        full = len(self._pending) == self.every_n_steps
+        if full or trainer.global_step % self.every_n_steps == 0:  # as if it was never interrupted
             self.read(trainer)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -132,7 +146,7 @@ class LossWatch(L.Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.read(trainer)
         if self._epoch_targets:
-            figures.log(trainer, {"train/epoch_loss": self._epoch_loss / self._epoch_targets})
+            figures.log(trainer, {figures.EPOCH_LOSS: self._epoch_loss / self._epoch_targets})
         self._epoch_loss = self._epoch_targets = 0.0
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -180,11 +194,21 @@ class LossWatch(L.Callback):
             self._epoch_loss += loss * targets
             self._epoch_targets += targets
             self._add(step, loss)
-        values = {"train/loss_spikes": float(len(self.spikes))}
+        values = {figures.SPIKES: float(len(self.spikes))}
         if self._norm is not None:  # with a gradient scaler no norm is taken
-            values["train/gradient_norm"] = norms[-1]
-        figures.log(trainer, values, pending[-1][0])
+            values[figures.GRADIENT_NORM] = norms[-1]
+        figures.log(trainer, values | self._by_group(trainer), pending[-1][0])
         self._require_finite_weights(trainer)
+
+    def _by_group(self, trainer: L.Trainer) -> dict[str, float]:
+        """Norms of gradients and updates that were measured and not read yet, by their tags."""
+        found = {f"{figures.GRADIENT_NORM}_{k}": float(v) for k, v in self._group_norms.items()}
+        self._group_norms = {}
+        for optimizer in trainer.optimizers:
+            if isinstance(optimizer, MuonAdamW):
+                norms, optimizer.update_norms = optimizer.update_norms, {}
+                found |= {f"{figures.UPDATE_NORM}_{k}": float(v) for k, v in norms.items()}
+        return found
 
     def _add(self, step: int, loss: float) -> None:
         """Count a spike, then update the running mean and variance."""

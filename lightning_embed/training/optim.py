@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 from torch.optim.adamw import adamw
 from torch.optim.lr_scheduler import LambdaLR
@@ -100,6 +101,9 @@ class MuonAdamW(Optimizer):
     With `turns` k > 1 each step moves one in k of a muon group's matrices, k times as far; every
     step updates all momenta. They change little within a few steps, so that this trains nearly as
     well and takes 1/k of the products. `turn` counts the steps.
+
+    While `measures` is set, a step leaves in `update_norms` how far it moved each named group: the
+    norm of the difference, weight decay included, for which it copies one group at a time.
     """
 
     def __init__(self, groups: list[dict[str, Any]], *, fused: bool | None = None) -> None:
@@ -109,6 +113,8 @@ class MuonAdamW(Optimizer):
         # before each step. On a GPU it is never read here, so that a step is skipped without
         # waiting for the device.
         self.found_inf: Tensor | None = None
+        self.measures = False
+        self.update_norms: dict[str, Tensor] = {}
         for group in self.param_groups:
             if group["rule"] not in ("muon", "adamw"):
                 raise UserError(f"rule is {group['rule']!r}; choose muon or adamw")
@@ -126,7 +132,11 @@ class MuonAdamW(Optimizer):
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
             if params:
+                before = [p.clone() for p in params] if self.measures else []
                 (self._muon if group["rule"] == "muon" else self._adamw)(group, params)
+                if before:
+                    foreach_add_(before, params, alpha=-1)
+                    self.update_norms[group.get("name", group["rule"])] = whole_norm(before)
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -245,6 +255,17 @@ def parameter_groups(
         {"params": vectors, "rule": "adamw", "lr": lr, "name": "vectors"} | common,
     ]
     return [group for group in groups if group["params"]]
+
+
+def whole_norm(tensors: Iterable[Tensor]) -> Tensor:
+    """The norm of all of them together; a collective call where they are sharded."""
+    norm = get_total_norm(tensors)
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+
+def learning_rates(optimizer: Optimizer) -> dict[str, float]:
+    """Today's, by the tag of each rule."""
+    return {f"optim/lr_{group['rule']}": group["lr"] for group in optimizer.param_groups}
 
 
 def take_settings(

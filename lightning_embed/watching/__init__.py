@@ -1,1 +1,1 @@
-"""What a person sees of a run: figures, lines, samples, summary."""
+"""What a person sees of a run: figures, lines, pages, summary."""

@@ -18,6 +18,7 @@ from lightning_embed.console import BEGAN, LABEL, columns, duration, say, short
 from lightning_embed.data.batch import Batch
 from lightning_embed.training.endings import why_stopped
 from lightning_embed.training.lightning_module import LanguageModel
+from lightning_embed.training.optim import learning_rates
 from lightning_embed.training.run_length import planned_steps
 from lightning_embed.watching.meters import graphs_compiled
 from lightning_embed.watching.pace import Pace
@@ -126,7 +127,8 @@ class Progress(L.Callback):
         if done <= 2:
             self._first_steps(trainer, pl_module, done, loss)
         elif logs:
-            found = self._log(trainer, loss)
+            found = self.throughput.close_interval()
+            self._log(trainer, loss, found)
             if self.shows == "lightning":
                 pl_module.log("loss", loss, prog_bar=True, logger=False)
         else:
@@ -181,7 +183,7 @@ class Progress(L.Callback):
         nothing."""
         step = trainer.global_step
         if step == 1 or step % self.every == 0:  # as in a run that was not interrupted
-            figures.log(trainer, {"train/loss": loss})
+            self._log(trainer, loss, {})
         self.throughput.skip()
         self._graphs = graphs_compiled()
         if done == 1:
@@ -196,20 +198,15 @@ class Progress(L.Callback):
         elif done == 1:
             self.pace.settle(step)
 
-    def _log(self, trainer: L.Trainer, loss: float) -> dict[str, float]:
-        """Hand the figures of an interval to the loggers."""
-        found = self.throughput.close_interval()
-        values = {"train/loss": loss, "train/lr": trainer.optimizers[0].param_groups[-1]["lr"]}
-        if found:
-            values["throughput/real_tokens_per_s"] = found["tokens_per_s"]
-            values["throughput/data_wait"] = found["data_wait"]
-            values["padding/share"] = found["padding"]
-            for name in ("flops_per_s", "mfu", "peak_memory"):
-                if name in found:
-                    values[f"throughput/{name}"] = found[name]
-        values["compile/recompilations"] = self.recompilations
+    def _log(self, trainer: L.Trainer, loss: float, found: dict[str, float]) -> None:
+        """Hand the loggers the figures of an interval, which may say nothing of the speed."""
+        values = {
+            figures.TRAIN_LOSS: loss,
+            figures.RECOMPILATIONS: self.recompilations,
+            **learning_rates(trainer.optimizers[0]),
+            **self.throughput.tagged(found),
+        }
         figures.log(trainer, values)
-        return found
 
     def _say_progress(self, step: int, loss: float, found: dict[str, float]) -> None:
         left = self.pace.left(step) if step < self.total_steps else None

@@ -4,12 +4,14 @@ from contextlib import suppress
 
 import lightning as L
 import torch
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import ModelParallelStrategy
 
 from lightning_embed.data.tokenizer import TextTokenizer
 from lightning_embed.errors import UserError, require_range
 from lightning_embed.inference.sampling import Sampling
 from lightning_embed.inference.texts import joined, stream_texts
+from lightning_embed.recording.words import sample
 from lightning_embed.training.lightning_module import LanguageModel
 
 
@@ -47,11 +49,11 @@ class Samples(L.Callback):
             texts = self.texts(pl_module)
         for number, (prompt, text) in enumerate(zip(self.prompts, texts, strict=True)):
             for logger in trainer.loggers:
-                write = getattr(getattr(logger, "experiment", None), "add_text", None)
-                if write is not None:
-                    code = "\n".join("    " + line for line in (prompt + text).splitlines())
+                if isinstance(logger, TensorBoardLogger):
                     with suppress(OSError):  # a full disk; the next figure's entry warns
-                        write(f"samples/{number}", code, trainer.global_step)
+                        logger.experiment.add_text(
+                            f"samples/{number}", sample(prompt, text), trainer.global_step
+                        )
 
     @staticmethod
     def can_run(trainer: L.Trainer) -> bool:

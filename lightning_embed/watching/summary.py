@@ -26,6 +26,7 @@ from lightning_embed.evaluation.metrics import Evaluation
 from lightning_embed.evaluation.report import PERCENT, Tested, say_details
 from lightning_embed.padding.padded import row_of
 from lightning_embed.processes import command, command_of_all
+from lightning_embed.recording.pages import Pages
 from lightning_embed.training.lightning_module import LanguageModel
 from lightning_embed.watching.samples import Samples
 from lightning_embed.watching.throughput import Throughput
@@ -146,6 +147,7 @@ def say_end(
     resume: str,
     checkpoints: Checkpoints,
     samples: Samples,
+    pages: Pages,
     configs: list[str],
 ) -> None:
     """Evaluate the best weights on everything held out, show a sample, and tell what to do next.
@@ -155,6 +157,7 @@ def say_end(
         resume: the command line that goes on.
         checkpoints: knows the best one, if any validation ran.
         samples: shows its first prompt.
+        pages: writes what is made once, of the best weights.
         configs: the configuration files the run was started with.
     """
     _say_speed(trainer)
@@ -163,13 +166,16 @@ def say_end(
     best = trainer.strategy.broadcast(best)  # all evaluate the same weights
     if trainer.limit_val_batches:  # which was for the validations in between
         trainer.limit_val_batches = 1.0
-    loggers, trainer.loggers = trainer.loggers, []  # val/ tags are those of validations in between
+    loggers, trainer.loggers = trainer.loggers, []  # its figures have tags of their own
     chosen: dict[str, Any] = {"ckpt_path": best, "weights_only": True} if best else {}
-    trainer.validate(model, data, verbose=False, **chosen)
-    trainer.loggers = loggers
+    with pages.last_evaluation(trainer, model, data):
+        trainer.validate(model, data, verbose=False, **chosen)
+        trainer.loggers = loggers
     found = model.evaluation
     if found is not None:
-        figures.log(trainer, {f"held_out/{k}": v for k, v in found.scalars.items()}, steps)
+        figures.log(trainer, figures.of_validation(found.scalars, held_out=True), steps)
+        for logger in loggers:
+            logger.save()  # some write when training ends, which it has
     xz = xz_bits_per_byte(data.prepared) if found and trainer.is_global_zero else None
     say_evaluation(found, data, xz=xz)
     embedding = model.network.embedding

@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning as L
 
+from lightning_embed import figures
 from lightning_embed.data.batch import Batch
 from lightning_embed.training.lightning_module import LanguageModel
 from lightning_embed.watching.meters import matrix_rate, peak_memory, training_dtype
@@ -46,6 +47,9 @@ class Throughput(L.Callback):
 
     def __init__(self) -> None:
         self.total = Tally()
+        self.tokens = 0.0  # real targets since the run began
+        self._before = 0.0  # seconds, by earlier processes
+        self._training_began = time.perf_counter()
         self.matrix_rate = 0.0
         self._flops: Callable[[float, float], float] | None = None
         self._peak: Callable[[], int | None] = lambda: None
@@ -57,7 +61,22 @@ class Throughput(L.Callback):
         self._began: float | None = None
         self._ended: float | None = None
 
+    def state_dict(self) -> dict[str, float]:
+        return {"tokens": self.tokens, "seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        self.tokens, self._before = state_dict["tokens"], state_dict["seconds"]
+
+    @property
+    def seconds(self) -> float:
+        """Of training so far, by every process that had a part in the run."""
+        return self._before + time.perf_counter() - self._training_began
+
     def on_train_start(self, trainer: L.Trainer, pl_module: LanguageModel) -> None:  # type: ignore[override]
+        self._training_began = time.perf_counter()
+        data = getattr(trainer, "datamodule", None)
+        if data is not None and not self.tokens:  # a checkpoint of a version that did not count
+            self.tokens = trainer.global_step * data.targets_per_step
         device = pl_module.device
         dtype = training_dtype(str(trainer.precision), device)
         self.matrix_rate = matrix_rate(device, dtype) * trainer.world_size
@@ -83,6 +102,7 @@ class Throughput(L.Callback):
         batch_idx: int,
     ) -> None:
         each = 1 / trainer.accumulate_grad_batches  # each micro-batch has the global counts
+        self.tokens += batch.global_targets * each
         self._now.tokens += batch.global_targets * each
         self._now.positions += batch.global_positions * each
         self._now.pairs += batch.global_pairs * each
@@ -105,6 +125,19 @@ class Throughput(L.Callback):
             self.total += done
         return found
 
+    def tagged(self, found: dict[str, float]) -> dict[str, float]:
+        """An interval's figures as loggers name them, with those of the whole run."""
+        units = {
+            "tokens_per_s": (figures.TOKENS_PER_SECOND, 1.0),
+            "data_wait": (figures.DATA_WAIT, 1.0),
+            "padding": (figures.PADDING, 1.0),
+            "flops_per_s": (figures.FLOPS_PER_SECOND, 1.0),
+            "mfu": (figures.MFU, 1.0),
+            "peak_memory": (figures.MEMORY, 2.0**30),
+        }
+        its = {units[name][0]: value / units[name][1] for name, value in found.items()}
+        return {**its, figures.TOKENS: round(self.tokens), figures.MINUTES: self.seconds / 60}
+
     def so_far(self) -> dict[str, float]:
         """Figures of the interval that goes on."""
         return self._figures(self._now) if self._now.seconds > 0 and self._now.positions else {}
@@ -114,13 +147,13 @@ class Throughput(L.Callback):
         return self._figures(self.total) if self.total.seconds > 0 else {}
 
     def _figures(self, done: Tally) -> dict[str, float]:
-        figures = {
+        found = {
             "tokens_per_s": done.tokens / done.seconds,
             "padding": 1 - done.tokens / done.positions,
             "data_wait": done.waited / done.seconds,
         }
         if self._flops is not None:
-            figures["flops_per_s"] = self._flops(done.tokens, done.pairs) / done.seconds
-            figures["mfu"] = figures["flops_per_s"] / self.matrix_rate
+            found["flops_per_s"] = self._flops(done.tokens, done.pairs) / done.seconds
+            found["mfu"] = found["flops_per_s"] / self.matrix_rate
         peak = self._peak()
-        return figures if peak is None else figures | {"peak_memory": float(peak)}
+        return found if peak is None else found | {"peak_memory": float(peak)}

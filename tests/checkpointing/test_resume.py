@@ -346,7 +346,7 @@ def test_accumulation_may_change_in_the_middle(workshop: Workshop, parts: tuple[
     change = f"trainer.accumulate_grad_batches {parts[0]} -> {parts[1]}, applied from here on"
     assert told[1].line("changed") == change
     assert_same_weights(workshop.checkpoint("run"), workshop.checkpoint("whole"), tolerance=5e-5)
-    mine, theirs = (dict(curve(workshop, name, "val/loss")) for name in ("run", "whole"))
+    mine, theirs = (dict(curve(workshop, name, "loss/validation")) for name in ("run", "whole"))
     assert mine == pytest.approx(theirs, abs=1e-4)
 
 
@@ -371,7 +371,7 @@ def test_a_validation_that_was_stopped_is_made_up_for(workshop: Workshop) -> Non
     workshop.fit("run", *options, *LAST)
     assert_same_weights(workshop.checkpoint("run"), workshop.checkpoint("whole"))
     assert_same_weights(workshop.checkpoint("run", "best"), workshop.checkpoint("whole", "best"))
-    for tag in ("val/loss", "train/loss"):
+    for tag in ("loss/validation", "loss/train"):
         assert curve(workshop, "run", tag) == curve(workshop, "whole", tag)
 
 
@@ -384,7 +384,7 @@ def test_curves_have_no_double_step_after_an_accident(workshop: Workshop) -> Non
     (folder / "best.ckpt").unlink()
     told = workshop.fit("run", *options, *LAST)
     assert "previous.ckpt: step 15" in told.line("resume")
-    for tag in ("val/loss", "train/loss"):
+    for tag in ("loss/validation", "loss/train"):
         assert curve(workshop, "run", tag) == curve(workshop, "whole", tag)
 
 

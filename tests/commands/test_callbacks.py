@@ -16,7 +16,7 @@ from workshop import Workshop, assert_same_weights, load
 from lightning_embed.commands.fit import EmbedCLI
 from lightning_embed.commands.lightning_errors import refusals_in_one_line
 from lightning_embed.errors import UserError
-from lightning_embed.watching.curves import Curves
+from lightning_embed.recording.curves import Curves
 
 
 @pytest.fixture

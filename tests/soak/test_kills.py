@@ -4,7 +4,7 @@ A run saves every 3 steps and is killed once to three times, each time at anothe
 any since its start, at one of training, or as soon as a temporary file shows in its folder of
 checkpoints. It is resumed with `--ckpt_path last`, or begun anew where there was no checkpoint yet.
 In the end its weights, moments and schedule must be those of the undisturbed run, and TensorBoard
-must show the same curve: `train/loss` at every step, with no gap and no step twice.
+must show the same curve: `loss/train` at every step, with no gap and no step twice.
 
 A step that was logged before a kill and again after the resume is on disk twice. TensorBoard shows
 it once if the resumed run's events begin with a session start (`purge_step`); what is compared here
@@ -168,6 +168,6 @@ def test_a_killed_run_ends_as_if_nobody_had_disturbed_it(
     folder = shop.newest(name)
     ours, theirs = (load(p / "checkpoints" / "last.ckpt") for p in (folder, whole.folder))
     assert not [d for key in COMPARED for d in differences(ours[key], theirs[key], key)]
-    assert [step for step, _ in curve(folder, "train/loss")] == [*range(1, STEPS + 1)]
-    for tag in ("train/loss", "val/loss"):
+    assert [step for step, _ in curve(folder, "loss/train")] == [*range(1, STEPS + 1)]
+    for tag in ("loss/train", "loss/validation"):
         assert curve(folder, tag) == curve(whole.folder, tag)

@@ -117,7 +117,7 @@ def epoch_losses(shop: Workshop, name: str) -> list[tuple[int, float]]:
 
     events = EventAccumulator(str(shop.root / name))
     events.Reload()
-    found = [(event.step, event.value) for event in events.Scalars("train/epoch_loss")]
+    found = [(event.step, event.value) for event in events.Scalars("progress/epoch_loss")]
     assert len(found) == 2
     return found
 

@@ -56,7 +56,7 @@ class Run:
             **{"global_step": first_step, "max_steps": total, "max_epochs": None},
             **{"log_every_n_steps": every, "accumulate_grad_batches": 1, "world_size": 1},
             **{"precision": "32-true", "should_stop": False, "train_dataloader": None},
-            optimizers=[SimpleNamespace(param_groups=[{"lr": 0.1}])],
+            optimizers=[SimpleNamespace(param_groups=[{"rule": "adamw", "lr": 0.1}])],
             loggers=[SimpleNamespace(log_metrics=self.log)],
         )
         self.module: Any = SimpleNamespace(

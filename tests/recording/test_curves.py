@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.summary.writer import event_file_writer
 from torch.utils.tensorboard import SummaryWriter
 
-from lightning_embed.watching.curves import Curves, quiet_writer
+from lightning_embed.recording.curves import Curves, quiet_writer
 
 
 def curve(folder: Path) -> list[tuple[int, float]]:

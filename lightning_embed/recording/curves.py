@@ -1,13 +1,16 @@
 """`Curves`: a TensorBoard logger that a full disk interrupts and does not end."""
 
 import contextlib
+import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from lightning_embed.console import say
+from lightning_embed.errors import writing
 from lightning_embed.library_internals import begin_new_event_file
 
 
@@ -51,6 +54,18 @@ class Curves(TensorBoardLogger):
             self._lost += 1
             # Its writing thread has ended; nothing of this run is taken back.
             begin_new_event_file(self, None if step is None else step + 1)
+
+
+def require_writable(loggers: Iterable[Logger]) -> None:
+    """Refuse a folder that logs cannot be written to, before there is anything to log.
+
+    Raises:
+        UserError: names the folder.
+    """
+    for folder in (Path(logger.save_dir) for logger in loggers if logger.save_dir):
+        with writing(folder, "--trainer.logger.save_dir"):
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
 
 
 def quiet_writer() -> None:

@@ -1,0 +1,1 @@
+"""What a run leaves to be looked at: TensorBoard's pages, and pictures in its folder."""
