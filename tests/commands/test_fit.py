@@ -234,8 +234,8 @@ def test_generate_works_after_the_checkpoint_has_moved(finished: Finished, tmp_p
 # -- what a person sees ----------------------------------------------------------------------
 
 LABELS = [
-    *("run", "corpus", "tokens", "numbers", "compile", "finished", "speed", "held_out"),
-    *("padding", "sample", "best", "watch", "go_on", "more", "own_text"),
+    *("run", "corpus", "tokens", "numbers", "compile", "finished", "speed", "pages"),
+    *("held_out", "padding", "sample", "best", "watch", "go_on", "more", "own_text"),
 ]
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import pytest
 import torch
 
+from lightning_embed import figures
 from lightning_embed.bar import drawing_width, fitting
 from lightning_embed.data.batch import Batch
 from lightning_embed.watching import throughput
@@ -255,7 +256,7 @@ def test_what_is_printed_is_what_is_logged(
 ) -> None:
     run = Run(monkeypatch, total=100, seconds=20, every=5)
     lines = [line for line in said(capsys) if "real tok/s" in line]
-    speed = "throughput/real_tokens_per_s"
+    speed = figures.TOKENS_PER_SECOND
     logged = {step: values for step, values in run.logged if speed in values}
     shown = 0
     for line in lines:
@@ -263,8 +264,8 @@ def test_what_is_printed_is_what_is_logged(
         if step in logged:
             shown += 1
             assert f" {logged[step][speed]:.0f} real tok/s" in line
-            assert f" loss {logged[step]['train/loss']:.3f}" in line
-            assert f" padding {100 * logged[step]['padding/share']:.1f} %" in line
+            assert f" loss {logged[step][figures.TRAIN_LOSS]:.3f}" in line
+            assert f" padding {100 * logged[step][figures.PADDING]:.1f} %" in line
     assert shown > 10
 
 
