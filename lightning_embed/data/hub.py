@@ -14,9 +14,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lightning_embed.data.files import READERS, digests
-from lightning_embed.data.formats import columns_of
+from lightning_embed.data.files import WHOLE_FILES
+from lightning_embed.data.finding import digests
+from lightning_embed.data.formats import texts_of
 from lightning_embed.data.hub_probe import require_hub
+from lightning_embed.data.records import columns_of
 from lightning_embed.data.source import About, Document, fingerprint_of
 from lightning_embed.errors import UserError, one_line
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:  # a second of start-up that other sources do not need
 
 HELD_OUT_SHARE = 0.01
 HELD_OUT_MOST = 10_000  # documents
+COMPARED = (".jsonl", ".ndjson", ".csv", ".parquet")  # formats whose columns are told
 GROUPS = 100  # made-up sources, so that a bootstrap over sources has groups to draw
 ROWS_AT_ONCE = 1_000
 RECIPE = 2  # raise it when the same data set would give other documents or another split
@@ -159,10 +162,9 @@ def unequal_columns(files: list[Path], text_column: str) -> str:
     """
     first: tuple[Path, dict[str, str]] | None = None
     for path in files:
-        reader = READERS.get(path.suffix.lower())
-        if reader is None:
+        if path.suffix.lower() not in COMPARED:
             continue
-        for _ in reader(path, text_column):
+        for _ in texts_of(path, str(path), text_column, WHOLE_FILES):
             pass
         columns = columns_of(path)
         first = first or (path, columns)

@@ -131,7 +131,6 @@ GIVEN = {
     "data.files": "t.txt",
     "data.hub": None,
     "data.hub_config": None,
-    "data.text_column": "text",
     "data.tokenizer": "bpe",
     "data.vocab_size": None,
     "data.max_length": 64,
@@ -148,11 +147,6 @@ GIVEN = {
     ("options", "noted"),
     [
         ({}, False),
-        ({"data.text_column": "body"}, True),
-        ({"data.text_column": "body", "data.files": ["t.txt", "t.jsonl"]}, False),
-        ({"data.text_column": "body", "data.files": "absent.txt"}, False),
-        ({"data.text_column": "body", "data.files": None}, True),
-        ({"data.text_column": "body", "data.files": None, "data.hub": "a/b"}, False),
         ({"data.hub_config": "small"}, True),
         ({"data.hub_config": "small", "data.files": None, "data.hub": "a/b"}, False),
         ({"data.vocab_size": 400}, False),
@@ -168,15 +162,10 @@ GIVEN = {
     ],
 )
 def test_an_option_without_effect_is_noted_once(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     options: dict[str, Any],
     noted: bool,
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "t.txt").write_text("text")
-    (tmp_path / "t.jsonl").write_text("{}")
     note_without_effect(DATA, GIVEN | options, GIVEN.__getitem__)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == noted
@@ -186,8 +175,8 @@ def test_an_option_without_effect_is_noted_once(
 
 
 def test_it_is_noted_of_a_run(workshop: Workshop) -> None:
-    told = workshop.fit("run", "--data.text_column", "body", "--trainer.max_steps", "1")
-    assert "--data.text_column body has no effect" in told.line("note")
+    told = workshop.fit("run", "--data.hub_config", "small", "--trainer.max_steps", "1")
+    assert "--data.hub_config small has no effect" in told.line("note")
 
 
 def test_of_the_tokenizer_command_too(corpus: str, tmp_path: Path) -> None:
