@@ -47,8 +47,9 @@ def _rows_never_reached(options: Any) -> bool:
 
 
 DATA = (
-    WithoutEffect(
-        "data.hub_config", lambda options: not options["data.hub"], "there is no --data.hub"
+    *(
+        WithoutEffect(name, lambda options: not options["data.hub"], "there is no --data.hub")
+        for name in ("data.hub_config", "data.hub_split", "data.hub_revision")
     ),
     WithoutEffect(
         "data.vocab_size",

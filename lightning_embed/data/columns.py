@@ -5,7 +5,7 @@ from typing import Any
 
 from lightning_embed.errors import UserError
 
-MOST_NAMES = 30  # of columns in a message
+MOST_NAMES, LONGEST_NAME = 30, 60  # of columns in a message
 
 
 def require_column(column: str, present: Iterable[str], where: str) -> str:
@@ -26,9 +26,12 @@ def require_column(column: str, present: Iterable[str], where: str) -> str:
 
 
 def no_column(column: str, names: list[str], where: str) -> UserError:
-    shown = ", ".join(map(repr, names[:MOST_NAMES])) + (", ..." if names[MOST_NAMES:] else "")
+    shown = [name if len(name) < LONGEST_NAME else name[:LONGEST_NAME] + "..." for name in names]
+    some = ", ".join(map(repr, shown[:MOST_NAMES])) + (", ..." if names[MOST_NAMES:] else "")
+    if not names:
+        return UserError(f"{where} has no column {column!r}, nor any other")
     return UserError(
-        f"{where} has no column {column!r}: name one of {shown} with --data.text_column"
+        f"{where} has no column {column!r}: name one of {some} with --data.text_column"
     )
 
 

@@ -50,6 +50,8 @@ def choose_source(
     format: Format | None = None,
     document: Kind = "file",
     separator: str | None = None,
+    hub_split: str = "train",
+    hub_revision: str | None = None,
 ) -> Source:
     """The source that was asked for; the standard library's own code when none was.
 
@@ -72,5 +74,5 @@ def choose_source(
     if source:
         return source
     if hub:
-        return HubCorpus(hub, hub_config, text_column)
+        return HubCorpus(hub, hub_config, text_column, hub_split, revision=hub_revision)
     return StdlibCorpus()

@@ -86,6 +86,8 @@ class TextDataModule(L.LightningDataModule):
         document: what a document is in text: the file, a line, a paragraph, or what is between
             separators.
         separator: text that separates documents, and is part of none.
+        hub_split: the data set's split to train on; "validation" is held out where there is one.
+        hub_revision: the data set's branch, tag or commit; unset, the newest.
     """
 
     def __init__(
@@ -111,6 +113,8 @@ class TextDataModule(L.LightningDataModule):
         format: Format | None = None,
         document: Kind = "file",
         separator: str | None = None,
+        hub_split: str = "train",
+        hub_revision: str | None = None,
     ) -> None:
         super().__init__()
         require_range("--data.quick_eval_tokens", quick_eval_tokens, at_least=1)
@@ -118,7 +122,16 @@ class TextDataModule(L.LightningDataModule):
         require_range("--data.num_workers", num_workers, at_least=0)
         require_range("--data.seed", seed, at_least=0)
         self.source = choose_source(
-            files, hub, hub_config, text_column, source, format, document, separator
+            files,
+            hub,
+            hub_config,
+            text_column,
+            source,
+            format,
+            document,
+            separator,
+            hub_split,
+            hub_revision,
         )
         cut_windows(np.zeros(1, np.int64), max_length, eval_overlap)  # refuses bad lengths now
         if widths is None:

@@ -238,8 +238,9 @@ class FilesCorpus:
                     seen.add(digest)
                     yield document
         if not seen:
+            names = first_of([str(file.path) for file in files])
             raise UserError(
-                f"no usable document in the {len(files)} file(s) of --data.files: "
+                f"no usable document in the {len(files)} file(s) of --data.files ({names}): "
                 f"{counts['empty documents']} empty"
             )
 
@@ -308,11 +309,14 @@ def is_packed(file: File) -> bool:
 def note_left_out(names: list[str], about: About) -> None:
     if names:
         about.counts["files left out"] = len(names)
-        more = ", ..." if len(names) > NAMES_SHOWN else ""
         about.notes.append(
-            f"left out: {len(names):,} files of which no format is known"
-            f" ({', '.join(map(printable, names[:NAMES_SHOWN]))}{more})"
+            f"left out: {len(names):,} files of which no format is known ({first_of(names)})"
         )
+
+
+def first_of(names: list[str]) -> str:
+    more = ", ..." if len(names) > NAMES_SHOWN else ""
+    return ", ".join(map(printable, names[:NAMES_SHOWN])) + more
 
 
 def held_out_by_name(files: list[File]) -> set[str]:

@@ -206,10 +206,9 @@ def _tar_members(archive: Opened, budget: Budget) -> Iterator[Opened]:
             if member.isfile() and not _is_hidden(member.name):
                 data = tar.extractfile(member)
                 assert data is not None
-                if member.issparse():
-                    data = io.BufferedReader(Metered(data, budget))
+                metered: Any = io.BufferedReader(Metered(data, budget), 1 << 16)
                 name = f"{archive.name}/{printable(member.name.removeprefix('./'))}"
-                yield _decompressed(Opened(name, "", data), budget)
+                yield _decompressed(Opened(name, "", metered), budget)
     while stream.read(1 << 20):
         pass
     if tail.end.strip(b"\0"):  # an archive ends in blocks of zeros, which `tarfile` does not demand

@@ -67,8 +67,8 @@ def json_rows(stream: IO[bytes], name: str, column: str) -> Iterator[Row]:
         yield where, _column(file.value(), column, where)
         if in_array and file.next() == ",":
             file.at += 1
-        elif in_array and file.next() != "]":
-            break
+        elif in_array and file.next() not in ("]", ""):
+            raise _not_json(file.where(), "no comma between two rows")
     if in_array:
         raise _not_json(file.where(), "the array has no end")
 

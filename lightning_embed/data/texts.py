@@ -113,4 +113,4 @@ def _paragraphs(lines: Iterable[Piece]) -> Iterator[Piece]:
             yield Piece("".join(held[:-1]), begins, False)
             held, size, begins = held[-1:], len(held[-1]), False
     if held:
-        yield Piece("".join(held), begins, True)
+        yield Piece("".join(held).removesuffix("\r"), begins, True)

@@ -253,7 +253,8 @@ def test_nothing_usable(tmp_path: Path) -> None:
     (tmp_path / "c.csv").write_text("")
     (tmp_path / "d.txt").write_text("x")
     line = refused(tmp_path, "a.txt", "b.txt", "c.csv")
-    assert line == "no usable document in the 3 file(s) of --data.files: 2 empty"
+    names = ", ".join(str(tmp_path / name) for name in ("a.txt", "b.txt", "c.csv"))
+    assert line == f"no usable document in the 3 file(s) of --data.files ({names}): 2 empty"
     assert "too small: of 1 bytes none are left for train" in refused(tmp_path, "d.txt")
 
 
