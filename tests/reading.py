@@ -3,7 +3,8 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from lightning_embed.data.source import About, Source, read
+from lightning_embed.data.reading import read
+from lightning_embed.data.source import About, Source
 
 
 @dataclass
@@ -26,8 +27,12 @@ class Corpus:
 def read_all(source: Source) -> Corpus:
     about = About()
     corpus = Corpus()
-    for text, name, held_out in read(source, about):
-        (corpus.validation if held_out else corpus.train).append(text)
-        (corpus.validation_sources if held_out else corpus.train_sources).append(name)
+    for text, name, held_out, begins, _ in read(source, about):
+        texts = corpus.validation if held_out else corpus.train
+        if begins:
+            texts.append(text)
+            (corpus.validation_sources if held_out else corpus.train_sources).append(name)
+        else:
+            texts[-1] += text
     corpus.title, corpus.counts, corpus.notes = about.title, about.counts, about.notes
     return corpus

@@ -14,7 +14,9 @@ import pytest
 import yaml
 from workshop import ROOT, Outcome, Workshop, assert_same_weights, load, run, write_corpus
 
-from lightning_embed.data.files import FilesCorpus, find_files, read_texts
+from lightning_embed.data.files import WHOLE_FILES, FilesCorpus
+from lightning_embed.data.finding import find_files
+from lightning_embed.data.formats import texts_of
 from lightning_embed.data.source import About
 from lightning_embed.data.tokenizer import TextTokenizer
 
@@ -45,7 +47,8 @@ def test_text_is_kept(report: str, tmp_path: Path) -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(content)
     (found,) = find_files([str(path)])
-    assert list(read_texts(found, "text")) == texts
+    read = texts_of(found, str(found), "text", WHOLE_FILES)
+    assert [text.piece.text for text in read] == texts
 
 
 # Text that is refused, in one line that says where -----------------------------------------------
@@ -56,7 +59,7 @@ UNREADABLE: dict[str, tuple[str, bytes, str]] = {
     "datasets#4107": ("t.jsonl", b'{"text": "a"}{"text": "b"}\n', "t.jsonl:1 does not parse"),
     "datasets#4491": ("t.jsonl", b'{"text": null}\n{"text": "b"}\n', "t.jsonl:1: column 'text' is"),
     "datasets#743": ("t.csv", b"title\ttext\na\tb\n", r"name one of 'title\ttext'"),
-    "litgpt#1413": ("folder/t.txt", b"a", "is a folder: name files in it"),
+    "litgpt#1413": ("folder/t.png", b"a", "is a folder without a file of a known format (of 1"),
 }
 
 
@@ -106,12 +109,12 @@ TRAINED: dict[str, tuple[dict[str, str], tuple[str, ...], str]] = {
     "datasets#6691": (
         {"t.tsv": "id\ttext\n" + "".join(f"{n}\trow {n}\n" for n in range(90))},
         (),
-        r"\.tsv files are taken as plain text",
+        r"t\.tsv, 9\d documents",
     ),
     "datasets#3227": (
         {"t.json": json.dumps([{"text": WORDS}])},
         (),
-        r"\.json files are taken as plain text",
+        r"t\.json, 2 documents",
     ),
 }
 

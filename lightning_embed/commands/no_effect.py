@@ -4,14 +4,11 @@ An option is a row of a table. It counts as given when it is not its default.
 """
 
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 from lightning_embed.console import say
-from lightning_embed.data.files import READERS, find_files
 from lightning_embed.data.plan import eighths
 from lightning_embed.data.prepared import TRAINED
-from lightning_embed.errors import UserError
 
 
 class WithoutEffect(NamedTuple):
@@ -39,17 +36,6 @@ def note_without_effect(
             say("note", f"--{option} {shown} has no effect: {why}")
 
 
-def _has_no_columns(options: Any) -> bool:
-    """Whether nothing of the text comes in rows with columns."""
-    if options["data.hub"] or not options["data.files"]:
-        return not options["data.hub"]
-    files = options["data.files"]
-    with suppress(OSError, UserError):  # of the files themselves is told later
-        found = find_files([files] if isinstance(files, str) else files)
-        return all(path.suffix.lower() not in READERS for path in found)
-    return False
-
-
 def _rows_never_reached(options: Any) -> bool:
     """Whether a batch holds fewer rows than allowed even where they are narrowest."""
     longest = options["data.max_length"]
@@ -61,9 +47,9 @@ def _rows_never_reached(options: Any) -> bool:
 
 
 DATA = (
-    WithoutEffect("data.text_column", _has_no_columns, "the text is not in rows with columns"),
-    WithoutEffect(
-        "data.hub_config", lambda options: not options["data.hub"], "there is no --data.hub"
+    *(
+        WithoutEffect(name, lambda options: not options["data.hub"], "there is no --data.hub")
+        for name in ("data.hub_config", "data.hub_split", "data.hub_revision")
     ),
     WithoutEffect(
         "data.vocab_size",

@@ -1,13 +1,16 @@
 """What `test` and `predict` take beside Lightning's options: any files, another checkpoint."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lightning_embed.commands.options import named_in
 from lightning_embed.commands.parser import settings_on_command_line
+from lightning_embed.commands.text_choice import OPTIONS_OF
+from lightning_embed.console import say
 from lightning_embed.data.datamodule import TextDataModule
 from lightning_embed.data.files import FilesCorpus
+from lightning_embed.data.texts import DocumentRule
 from lightning_embed.data.tokenizer import TextTokenizer
 from lightning_embed.errors import UserError
 from lightning_embed.evaluation.breakdown import Scored
@@ -34,6 +37,9 @@ def take_files(config: Any, args: list[str]) -> None:
     if isinstance(config.files, str):
         config.files = [config.files]
     config.data.files, config.data.hub, config.data.source = config.files, None, None
+    for option, default in OPTIONS_OF["files"].items():
+        if f"data.{option}" not in typed:  # a file of settings says it of the text it names
+            config.data[option] = default
 
 
 def score_files(data: TextDataModule, config: Any, tokenizer_json: str | None) -> None:
@@ -48,7 +54,18 @@ def score_files(data: TextDataModule, config: Any, tokenizer_json: str | None) -
             "this checkpoint carries no tokenizer: give --data.files and --data.tokenizer in place"
             " of --files"
         )
-    files = FilesCorpus(tuple(config.files), config.data.text_column, whole=True, flag="--files")
+    asked = config.data
+    files = FilesCorpus(
+        tuple(config.files),
+        asked.text_column,
+        whole=True,
+        rule=DocumentRule(asked.document, asked.separator),
+        format=asked.format,
+        flag="--files",
+    )
+    if asked.text_column != "text" and files.is_text:  # it may be of a file of settings
+        say("note", f"--data.text_column {asked.text_column} has no effect: --files is text")
+        files = replace(files, text_column="text")
     data.score_all_of(files, TextTokenizer.from_json(tokenizer_json))
 
 

@@ -13,6 +13,10 @@ from lightning_embed.commands.parser import expand
 from lightning_embed.console import say
 
 TEXTS = ("files", "hub", "source")
+OPTIONS_OF = {  # what concerns one kind of text alone, and what it is when not given
+    "files": {"format": None, "document": "file", "separator": None},
+    "hub": {"hub_config": None, "hub_split": "train", "hub_revision": None},
+}
 
 
 def prefer_later_text(args: list[str], data: Any) -> None:
@@ -44,8 +48,9 @@ def prefer_later_text(args: list[str], data: Any) -> None:
             f" {_shown(data[other])} of {named_in[other]}",
         )
         data[other] = None
-        if other == "hub":
-            data["hub_config"] = None
+        for option, default in OPTIONS_OF.get(other, {}).items():
+            if option not in typed:
+                data[option] = default
 
 
 def _texts_of(path: str) -> set[str]:

@@ -9,7 +9,10 @@ from lightning_embed.bar import bar
 from lightning_embed.commands.no_effect import WithoutEffect, note_without_effect
 from lightning_embed.console import say
 from lightning_embed.data.corpus import choose_source
-from lightning_embed.data.source import About, counted, read
+from lightning_embed.data.formats import Format
+from lightning_embed.data.reading import read
+from lightning_embed.data.source import About, Source, counted
+from lightning_embed.data.texts import Kind
 from lightning_embed.data.tokenizer import TextTokenizer
 from lightning_embed.errors import UserError, writing
 
@@ -22,7 +25,10 @@ def _from_nowhere(options: dict[str, Any]) -> bool:
 GIVEN_IN_VAIN = (
     *(
         WithoutEffect(option, _from_nowhere, "nothing is trained with --adopt or --show")
-        for option in ("files", "text_column", "vocab_size", "characters", "portable")
+        for option in (
+            *("files", "text_column", "format", "document", "separator"),
+            *("vocab_size", "characters", "portable"),
+        )
     ),
     WithoutEffect("output", lambda options: options["show"] is not None, "--show writes nothing"),
     WithoutEffect(
@@ -48,19 +54,26 @@ def tokenizer(
     portable: bool = False,
     output: str = "tokenizer.json",
     text: str | None = None,
+    format: Format | None = None,
+    document: Kind = "file",
+    separator: str | None = None,
 ) -> None:
     """Train a tokenizer on text (the standard library's source by default), adopt one, or show one.
 
     Args:
         adopt: a foreign byte-level BPE (tokenizer.json, folder or Hub name) to give our four ids.
         show: a tokenizer.json to look at; nothing is written.
-        files: a local file or glob to train on, or a list of them.
-        text_column: where jsonl, csv and parquet rows keep the text.
+        files: a local file, glob or folder to train on, or a list of them; `-` is standard input.
+        text_column: where rows keep the text: a column, or a dotted path to a nested one.
         vocab_size: ids of a trained BPE at most.
         characters: one id per character instead of a BPE.
         portable: a BPE that gives the same ids in llama.cpp, as `--data.tokenizer bpe-portable`.
         output: where the tokenizer is written.
         text: a text to show the pieces of.
+        format: of the files, whatever their suffixes say.
+        document: what a document is in text: the file, a line, a paragraph, or what is between
+            separators.
+        separator: text that separates documents, and is part of none.
     """
     note_without_effect(GIVEN_IN_VAIN, locals(), _default)
     if adopt is not None and show is not None:
@@ -73,7 +86,18 @@ def tokenizer(
         made = (
             TextTokenizer.adopt(adopt)
             if adopt
-            else _trained(files, text_column, vocab_size, characters, portable)
+            else _trained(
+                choose_source(
+                    files,
+                    text_column=text_column,
+                    format=format,
+                    document=document,
+                    separator=separator,
+                ),
+                vocab_size,
+                characters,
+                portable,
+            )
         )
         with writing(Path(output).absolute(), "--output"):
             made.save(output)
@@ -90,14 +114,8 @@ def _default(option: str) -> Any:
     return inspect.signature(tokenizer).parameters[option].default
 
 
-def _trained(
-    files: str | list[str] | None,
-    text_column: str,
-    vocab_size: int,
-    characters: bool,
-    portable: bool,
-) -> TextTokenizer:
-    documents = read(choose_source(files, text_column=text_column), About())
+def _trained(source: Source, vocab_size: int, characters: bool, portable: bool) -> TextTokenizer:
+    documents = read(source, About())
     with bar("training the tokenizer") as advance:
         shown = counted(documents, advance)
         texts = (document.text for document in shown if not document.held_out)

@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 
-from lightning_embed.data.files import FilesCorpus
+from lightning_embed.data.files import WHOLE_FILES, FilesCorpus
+from lightning_embed.data.formats import Format
 from lightning_embed.data.hub import HubCorpus
 from lightning_embed.data.source import About, Document, Source, fingerprint_of
 from lightning_embed.data.stdlib import StdlibCorpus
+from lightning_embed.data.texts import DocumentRule, Kind
 from lightning_embed.errors import UserError
 
 
@@ -45,20 +47,32 @@ def choose_source(
     hub_config: str | None = None,
     text_column: str = "text",
     source: Source | None = None,
+    format: Format | None = None,
+    document: Kind = "file",
+    separator: str | None = None,
+    hub_split: str = "train",
+    hub_revision: str | None = None,
 ) -> Source:
     """The source that was asked for; the standard library's own code when none was.
 
     Raises:
-        UserError: more than one was asked for.
+        UserError: more than one was asked for, or what concerns another kind of source.
     """
     given = {"files": files, "hub": hub, "source": source}
     named = [f"--data.{flag} {value}" for flag, value in given.items() if value]
     if len(named) > 1:
         raise UserError(f"give only one of {' and '.join(named)}")
+    rule = DocumentRule(document, separator)
+    if files:
+        names = (files,) if isinstance(files, str) else tuple(files)
+        return FilesCorpus(names, text_column, rule=rule, format=format)
+    if format or rule != WHOLE_FILES:
+        flag = f"--data.format {format}" if format else f"--data.document {document}"
+        raise UserError(f"{flag} is for files: name them with --data.files")
+    if text_column != "text" and not hub:
+        raise UserError(f"--data.text_column {text_column} needs --data.files or --data.hub")
     if source:
         return source
-    if files:
-        return FilesCorpus((files,) if isinstance(files, str) else tuple(files), text_column)
     if hub:
-        return HubCorpus(hub, hub_config, text_column)
+        return HubCorpus(hub, hub_config, text_column, hub_split, revision=hub_revision)
     return StdlibCorpus()

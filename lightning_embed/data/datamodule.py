@@ -20,6 +20,7 @@ from lightning_embed.checkpointing.position import Position
 from lightning_embed.console import say
 from lightning_embed.data.batch import PaddedRows, PlanLoader
 from lightning_embed.data.corpus import choose_source, to_score
+from lightning_embed.data.formats import Format
 from lightning_embed.data.held_out_again import HeldOutAgain
 from lightning_embed.data.plan import (
     BatchSettings,
@@ -41,6 +42,7 @@ from lightning_embed.data.prepared import (
 )
 from lightning_embed.data.source import Source
 from lightning_embed.data.stdlib import StdlibCorpus
+from lightning_embed.data.texts import Kind
 from lightning_embed.data.token_files import Split, is_prepared
 from lightning_embed.data.tokenizer import TextTokenizer
 from lightning_embed.errors import UserError, require_range
@@ -57,10 +59,12 @@ class TextDataModule(L.LightningDataModule):
     Without `files`, `hub` and `source` the text is the code of Python's own standard library.
 
     Args:
-        files: a local file or glob, or a list of them (txt, md, py, jsonl, csv, parquet).
+        files: a local file, glob or folder, or a list of them; `-` is standard input. Text, source
+            code, json, jsonl, csv, tsv, parquet, arrow, each also compressed or in a tar or zip.
         hub: name of a data set on the Hugging Face Hub.
         hub_config: its configuration.
-        text_column: where jsonl, csv, parquet and Hub rows keep the text.
+        text_column: where rows keep the text: a column, `meta.body` for a nested one; a list of
+            messages with `role` and `content` is one text.
         tokenizer: "bpe", "bpe-portable" (a BPE with the same ids in llama.cpp) or "characters" to
             train one here, else a tokenizer.json, its folder or a Hub name.
         vocab_size: ids of a trained BPE; unset, what suits the size of the text.
@@ -79,6 +83,12 @@ class TextDataModule(L.LightningDataModule):
         cache_dir: where prepared tokens are kept; unset, `~/.cache/lightning_embed`.
         seed: of the batch order.
         source: any other text: an object like `lightning_embed.data.source.Source`.
+        format: of the files, whatever their suffixes say.
+        document: what a document is in text: the file, a line, a paragraph, or what is between
+            separators.
+        separator: text that separates documents, and is part of none.
+        hub_split: the data set's split to train on; "validation" is held out where there is one.
+        hub_revision: the data set's branch, tag or commit; unset, the newest.
     """
 
     def __init__(
@@ -101,13 +111,29 @@ class TextDataModule(L.LightningDataModule):
         seed: int = 42,
         source: Source | None = None,
         final_eval_tokens: int | None = None,
+        format: Format | None = None,
+        document: Kind = "file",
+        separator: str | None = None,
+        hub_split: str = "train",
+        hub_revision: str | None = None,
     ) -> None:
         super().__init__()
         require_range("--data.quick_eval_tokens", quick_eval_tokens, at_least=1)
         require_range("--data.final_eval_tokens", final_eval_tokens, at_least=1)
         require_range("--data.num_workers", num_workers, at_least=0)
         require_range("--data.seed", seed, at_least=0)
-        self.source = choose_source(files, hub, hub_config, text_column, source)
+        self.source = choose_source(
+            files,
+            hub,
+            hub_config,
+            text_column,
+            source,
+            format,
+            document,
+            separator,
+            hub_split,
+            hub_revision,
+        )
         cut_windows(np.zeros(1, np.int64), max_length, eval_overlap)  # refuses bad lengths now
         widths = eighths(max_length) if widths is None else widths
         if not widths or widths[-1] != max_length:

@@ -14,9 +14,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lightning_embed.data.files import READERS, digests
-from lightning_embed.data.formats import columns_of
+from lightning_embed.data.columns import as_text, require_column, value_of
+from lightning_embed.data.files import WHOLE_FILES
+from lightning_embed.data.finding import digests
+from lightning_embed.data.formats import texts_of
 from lightning_embed.data.hub_probe import require_hub
+from lightning_embed.data.records import columns_of
 from lightning_embed.data.source import About, Document, fingerprint_of
 from lightning_embed.errors import UserError, one_line
 
@@ -25,6 +28,7 @@ if TYPE_CHECKING:  # a second of start-up that other sources do not need
 
 HELD_OUT_SHARE = 0.01
 HELD_OUT_MOST = 10_000  # documents
+COMPARED = (".jsonl", ".ndjson", ".csv", ".parquet")  # formats whose columns are told
 GROUPS = 100  # made-up sources, so that a bootstrap over sources has groups to draw
 ROWS_AT_ONCE = 1_000
 RECIPE = 2  # raise it when the same data set would give other documents or another split
@@ -41,9 +45,10 @@ class HubCorpus:
     Args:
         name: on the Hub, or a folder.
         config: of the data set.
-        text_column: where rows keep the text.
+        text_column: where rows keep the text: a column, or a dotted path to a nested one.
         train_split: name of the split to train on.
         validation_split: name of the one held out; None never looks for it.
+        revision: branch, tag or commit on the Hub; None is the newest.
     """
 
     name: str
@@ -51,17 +56,24 @@ class HubCorpus:
     text_column: str = "text"
     train_split: str = "train"
     validation_split: str | None = "validation"
+    revision: str | None = None
 
     @cached_property
     def fingerprint(self) -> str:
         options = (self.name, self.config, self.text_column, self.train_split)
         files = digests(self._local_files())
-        return fingerprint_of("hub", RECIPE, files, *options, self.validation_split)
+        return fingerprint_of("hub", RECIPE, files, *options, self.validation_split, *self._newer)
 
     @property
     def name_of_text(self) -> str:
-        options = self.config, self.text_column, self.train_split, self.validation_split
+        splits = self.train_split, self.validation_split
+        options = (self.config, self.text_column, *splits, *self._newer)
         return f"--data.hub {self.name} {options}"
+
+    @property
+    def _newer(self) -> tuple[str, ...]:
+        """Options that version 0.2 did not have, where they are given."""
+        return () if self.revision is None else (self.revision,)
 
     @property
     def n_bytes(self) -> int:
@@ -99,7 +111,8 @@ class HubCorpus:
             require_hub(self.name, "--data.files")
         with _quiet() as heard:
             try:
-                splits: dict[str, Dataset] = datasets.load_dataset(self.name, self.config)
+                which = {} if self.revision is None else {"revision": self.revision}
+                splits: dict[str, Dataset] = datasets.load_dataset(self.name, self.config, **which)
             except (ValueError, OSError, RuntimeError, datasets.exceptions.DatasetsError) as error:
                 if heard or isinstance(error, datasets.exceptions.DatasetGenerationError):
                     raise self._unreadable(error, heard) from error
@@ -124,27 +137,28 @@ class HubCorpus:
 
     def _column(self, rows: Dataset) -> Dataset:
         """The texts alone, as a data set with one column."""
-        if self.text_column not in rows.column_names:
-            raise UserError(
-                f"{self.name} has no column {self.text_column!r}: name one of "
-                f"{', '.join(map(repr, rows.column_names))} with --data.text_column"
-            )
-        kind = str(getattr(rows.features[self.text_column], "dtype", "no text"))
-        if "string" not in kind:
+        own = require_column(self.text_column, rows.column_names, self.name)
+        kind = getattr(rows.features[own], "dtype", "string")  # lists and structs are looked at
+        if own == self.text_column and "string" not in kind and kind not in ("list", "dict"):
             raise UserError(
                 f"{self.name}: column {self.text_column!r} is {kind}, not text; name another with "
                 "--data.text_column"
             )
-        return rows.select_columns([self.text_column])
+        return rows.select_columns([own])
 
     def _usable(
         self, rows: Dataset, held_out: Container[int], counts: Counter[str]
     ) -> Iterator[Document]:
         """The rows with text in them; those whose numbers are in `held_out` are for validation."""
         batches = rows.iter(batch_size=ROWS_AT_ONCE)
-        texts = (text for batch in batches for text in batch[self.text_column])
+        (own,) = rows.column_names
+        values = (value for batch in batches for value in batch[own])
         used = 0
-        for number, text in enumerate(texts):
+        for number, value in enumerate(values):
+            where = f"{self.name}: row {number + 1}"
+            if own != self.text_column:
+                value = value_of({own: value}, self.text_column, where)
+            text = "" if value is None else as_text(value, self.text_column, where)
             if not text or text.isspace():
                 counts["empty documents"] += 1
                 continue
@@ -159,10 +173,9 @@ def unequal_columns(files: list[Path], text_column: str) -> str:
     """
     first: tuple[Path, dict[str, str]] | None = None
     for path in files:
-        reader = READERS.get(path.suffix.lower())
-        if reader is None:
+        if path.suffix.lower() not in COMPARED:
             continue
-        for _ in reader(path, text_column):
+        for _ in texts_of(path, str(path), text_column, WHOLE_FILES):
             pass
         columns = columns_of(path)
         first = first or (path, columns)

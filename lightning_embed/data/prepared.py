@@ -7,10 +7,11 @@ text or tokenizer never finds a stale folder; window length is no part of it, be
 cut when batches are planned. A folder appears under its name only when it is whole, and is looked
 through when it is found again: a damaged one is made anew (`checksums.py`).
 
-1. read       documents of both splits as the source has them (`source.py`)
+1. read       documents of both splits as the source has them, long ones in parts (`reading.py`)
 2. tokenizer  if one is to be trained, documents wait in memory until the text it is trained on is
               complete (at most 100 million characters and a block of documents)
-3. encode     a few batches ahead, in threads, of which the `tokenizers` library starts more
+3. encode     a few batches ahead, in threads, of which the `tokenizers` library starts more; parts
+              are cut where the tokens are those of the whole document (`joints.py`)
 4. write      each split's ids, lengths, bytes, sources (`token_files.py`)
 """
 
@@ -35,7 +36,9 @@ from lightning_embed.atomic import sweep_orphans, work_folder
 from lightning_embed.bar import bar
 from lightning_embed.console import say, short
 from lightning_embed.data import checksums
-from lightning_embed.data.source import About, Document, Source, counted, drained, read, utf8_size
+from lightning_embed.data.joints import CHANGED, CUTS, fitted
+from lightning_embed.data.reading import read
+from lightning_embed.data.source import About, Document, Source, counted, drained, utf8_size
 from lightning_embed.data.token_files import SPLITS, Report, Split, SplitWriter, fits_together
 from lightning_embed.data.tokenizer import TextTokenizer
 from lightning_embed.errors import UserError, one_line, writing
@@ -53,7 +56,7 @@ KEEP_TEXT_UP_TO = 64_000_000  # bytes of training text; xz looks no further back
 # the first on, up to the block in which so many characters are exceeded.
 TRAINING_CHARACTERS = 100_000_000
 TRAINING_BLOCK = 2_000
-HELD_CHARACTERS = 200_000_000  # of that text kept in memory; long documents may make it more
+HELD_CHARACTERS = 200_000_000  # of that text kept in memory, and used of a single document
 
 
 @dataclass(frozen=True)
@@ -188,7 +191,7 @@ def _write(
         SplitWriter(folder / "validation", made.unk_id) as validation,
         bar("encoding", about.counts["bytes"] if about.complete else _size(source)) as advance,
     ):
-        for batch, ids in _encoded(documents, made):
+        for batch, ids in _encoded(fitted(documents, made.encode, about.counts), made):
             advance(sum(utf8_size(document.text) for document in batch))
             for writer, held_out in ((train, False), (validation, True)):
                 chosen = [n for n, document in enumerate(batch) if document.held_out is held_out]
@@ -196,6 +199,11 @@ def _write(
             if train.total_bytes > KEEP_TEXT_UP_TO:
                 train.drop_text()
                 validation.drop_text()
+        if about.counts[CHANGED]:
+            about.notes.append(
+                f"long documents are encoded in parts; at {about.counts[CHANGED]:,} of"
+                f" {about.counts[CUTS]:,} cuts tokens may differ from those of the whole"
+            )
         names = {name: n for n, name in enumerate(train.names | validation.names)}
         splits = {"train": train.finish(names), "validation": validation.finish(names)}
     Report(
@@ -242,14 +250,19 @@ def trained_on(texts: Iterable[str], kind: str, vocab_size: int) -> TextTokenize
 
 
 def training_part(documents: Iterable[Document]) -> Iterator[Document]:
-    """The beginning of a corpus, up to the last document that its tokenizer is trained on."""
-    number = characters = 0
+    """The beginning of a corpus, up to the last document, or part of a document longer than may be
+    held, that its tokenizer is trained on."""
+    number = characters = own = 0
     for document in documents:
         yield document
         if not document.held_out:
-            number += 1
+            number += document.ends
             characters += len(document.text)
-            if number % TRAINING_BLOCK == 0 and characters > TRAINING_CHARACTERS:
+            own = len(document.text) + (0 if document.begins else own)
+            if not document.ends and own > HELD_CHARACTERS:
+                return
+            is_full = document.ends and number % TRAINING_BLOCK == 0
+            if is_full and characters > TRAINING_CHARACTERS:
                 return
 
 
@@ -286,6 +299,14 @@ def _encoded(
             running.append((batch, pool.submit(tokenizer.encode_documents, texts)))
             if len(running) > BATCHES_AHEAD:
                 first, future = running.popleft()
-                yield first, future.result()
+                yield first, _inner_ends_off(first, future.result())
         for batch, future in drained(running):
-            yield batch, future.result()
+            yield batch, _inner_ends_off(batch, future.result())
+
+
+def _inner_ends_off(batch: list[Document], ids: list[np.ndarray]) -> list[np.ndarray]:
+    """Without <s> and </s> between the parts of a document."""
+    return [
+        its[0 if document.begins else 1 : None if document.ends else -1]
+        for document, its in zip(batch, ids, strict=True)
+    ]

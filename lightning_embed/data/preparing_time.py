@@ -1,10 +1,9 @@
 """How long a text takes to be tokenised on this machine, estimated from its size and a sample."""
 
 import time
-from pathlib import Path
 from typing import Any
 
-from lightning_embed.data.files import FilesCorpus, find_files
+from lightning_embed.data.files import FilesCorpus
 from lightning_embed.data.prepared import (
     TRAINED,
     TRAINING_CHARACTERS,
@@ -16,7 +15,7 @@ from lightning_embed.data.source import Source
 from lightning_embed.data.tokenizer import TextTokenizer
 
 SMALL = 30_000_000  # bytes that take seconds, of which no sample is timed
-SAMPLE = 4_000_000
+SAMPLE = 4_000_000  # characters
 DOCUMENT = 2_000  # characters
 
 
@@ -26,7 +25,7 @@ def preparation_seconds(source: Source, tokenizer: Named, vocab_size: int | None
     size: int = getattr(source, "n_bytes", 0)
     if size <= SMALL or not isinstance(source, FilesCorpus):
         return 0.0
-    text = _beginning(find_files(source.files))
+    text = source.beginning(SAMPLE)
     pieces = [text[at : at + DOCUMENT] for at in range(0, len(text), DOCUMENT)]
     began = time.perf_counter()
     made: Any
@@ -40,15 +39,3 @@ def preparation_seconds(source: Source, tokenizer: Named, vocab_size: int | None
     encoded = time.perf_counter()
     shown = min(size, TRAINING_CHARACTERS) / SAMPLE if tokenizer in TRAINED else 0.0
     return (trained - began) * shown + (encoded - trained) * size / SAMPLE
-
-
-def _beginning(paths: list[Path]) -> str:
-    """Four megabytes of the files as they are."""
-    found, room = list[bytes](), SAMPLE
-    for path in paths:
-        with open(path, "rb") as file:
-            found.append(file.read(room))
-        room -= len(found[-1])
-        if room <= 0:
-            break
-    return b"\n".join(found).decode(errors="ignore")

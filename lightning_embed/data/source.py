@@ -26,8 +26,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeVar
 
-from lightning_embed.errors import UserError
-
 RECIPE = 1  # raise it when the same input would give other documents or another split
 SET_ASIDE = (
     "exact copies",
@@ -40,11 +38,17 @@ Item = TypeVar("Item")
 
 
 class Document(NamedTuple):
-    """A text, the name of the file (or the like) it came from, and its split."""
+    """A text, the name of the file (or the like) it came from, and its split.
+
+    A long one may come in pieces, one right after the other, of which the first begins it and the
+    last ends it.
+    """
 
     text: str
     source: str
     held_out: bool = False  # for validation, not for training
+    begins: bool = True
+    ends: bool = True
 
 
 @dataclass
@@ -88,27 +92,6 @@ class Source(Protocol):
 
         The same documents every time: a text too large to be held in memory is read again.
         """
-
-
-def read(source: Source, about: About) -> Iterator[Document]:
-    """The documents of a source, counted; UserError at the end where a split that is wanted has no
-    text."""
-    counts = about.counts
-    for document in source.documents(about):
-        size = utf8_size(document.text)
-        split = "validation" if document.held_out else "train"
-        counts["documents"] += 1
-        counts["bytes"] += size
-        counts[f"{split} documents"] += 1
-        counts[f"{split} bytes"] += size
-        yield document
-    about.complete = True
-    for split in ("validation",) if about.whole else ("train", "validation"):
-        if not counts[f"{split} bytes"]:
-            raise UserError(
-                f"{about.title} is too small: of {counts['bytes']:,} bytes none are left for "
-                f"{split}; give more with --data.files"
-            )
 
 
 def utf8_size(text: str) -> int:

@@ -140,7 +140,7 @@ class SplitWriter:
         self.text.close()
 
     def write(self, documents: list[Document], ids: list[np.ndarray]) -> None:
-        """Add documents and their ids."""
+        """Add documents, or the next parts of one, and their ids."""
         if not documents:
             return
         joined = np.concatenate(ids)
@@ -150,9 +150,12 @@ class SplitWriter:
             text = document.text.encode()
             if not self.text.closed:
                 self.text.write(text)
-            self.lengths.append(len(its))
-            self.n_bytes.append(len(text))
-            self.source.append(self.names.setdefault(document.source, len(self.names)))
+            if document.begins:
+                self.lengths.append(0)
+                self.n_bytes.append(0)
+                self.source.append(self.names.setdefault(document.source, len(self.names)))
+            self.lengths[-1] += len(its)
+            self.n_bytes[-1] += len(text)
             self.total_bytes += len(text)
 
     def drop_text(self) -> None:

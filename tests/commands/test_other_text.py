@@ -8,7 +8,8 @@ import pytest
 from workshop import Outcome, Workshop, load, run
 
 from lightning_embed.data.corpus import choose_source, to_score
-from lightning_embed.data.source import About, read
+from lightning_embed.data.reading import read
+from lightning_embed.data.source import About
 
 Finished = tuple[Workshop, Outcome]
 

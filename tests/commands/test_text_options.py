@@ -10,7 +10,7 @@ from workshop import ROOT, TINY, Workshop, run
 
 from lightning_embed.commands.no_effect import DATA, note_without_effect
 from lightning_embed.commands.parser import add_up_lists
-from lightning_embed.commands.text_choice import prefer_later_text
+from lightning_embed.commands.text_choice import OPTIONS_OF, prefer_later_text
 
 ONE_STEP = ("--trainer.max_steps", "1", "--trainer.limit_val_batches", "0")
 
@@ -62,7 +62,8 @@ def test_all_named_files_are_used(workshop: Workshop, tmp_path: Path) -> None:
 
 
 def parsed(**given: Any) -> Namespace:
-    return Namespace({"files": None, "hub": None, "hub_config": None, "source": None} | given)
+    options = {name: default for of in OPTIONS_OF.values() for name, default in of.items()}
+    return Namespace({"files": None, "hub": None, "source": None} | options | given)
 
 
 def settings(folder: Path, name: str, **data: Any) -> str:
@@ -131,7 +132,8 @@ GIVEN = {
     "data.files": "t.txt",
     "data.hub": None,
     "data.hub_config": None,
-    "data.text_column": "text",
+    "data.hub_split": "train",
+    "data.hub_revision": None,
     "data.tokenizer": "bpe",
     "data.vocab_size": None,
     "data.max_length": 64,
@@ -148,11 +150,6 @@ GIVEN = {
     ("options", "noted"),
     [
         ({}, False),
-        ({"data.text_column": "body"}, True),
-        ({"data.text_column": "body", "data.files": ["t.txt", "t.jsonl"]}, False),
-        ({"data.text_column": "body", "data.files": "absent.txt"}, False),
-        ({"data.text_column": "body", "data.files": None}, True),
-        ({"data.text_column": "body", "data.files": None, "data.hub": "a/b"}, False),
         ({"data.hub_config": "small"}, True),
         ({"data.hub_config": "small", "data.files": None, "data.hub": "a/b"}, False),
         ({"data.vocab_size": 400}, False),
@@ -168,15 +165,10 @@ GIVEN = {
     ],
 )
 def test_an_option_without_effect_is_noted_once(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     options: dict[str, Any],
     noted: bool,
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "t.txt").write_text("text")
-    (tmp_path / "t.jsonl").write_text("{}")
     note_without_effect(DATA, GIVEN | options, GIVEN.__getitem__)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == noted
@@ -186,8 +178,8 @@ def test_an_option_without_effect_is_noted_once(
 
 
 def test_it_is_noted_of_a_run(workshop: Workshop) -> None:
-    told = workshop.fit("run", "--data.text_column", "body", "--trainer.max_steps", "1")
-    assert "--data.text_column body has no effect" in told.line("note")
+    told = workshop.fit("run", "--data.hub_config", "small", "--trainer.max_steps", "1")
+    assert "--data.hub_config small has no effect" in told.line("note")
 
 
 def test_of_the_tokenizer_command_too(corpus: str, tmp_path: Path) -> None:

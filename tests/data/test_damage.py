@@ -12,7 +12,7 @@ import pytest
 from workshop import Workshop, write_corpus
 
 from lightning_embed import atomic
-from lightning_embed.data import checksums, prepared
+from lightning_embed.data import checksums, opening, prepared
 from lightning_embed.data.checksums import CHECKSUMS
 from lightning_embed.data.files import FilesCorpus
 from lightning_embed.data.prepared import damage, default_cache_dir, open_prepared, prepare
@@ -250,10 +250,10 @@ def test_a_full_disk_is_told_and_nothing_is_left(
 def test_a_text_that_cannot_be_read_is_not_the_caches_fault(
     text: FilesCorpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def forbidden(path: Path) -> bytes:
+    def forbidden(path: Path, mode: str) -> bytes:
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "read_bytes", forbidden)
+    monkeypatch.setattr(opening, "open", forbidden, raising=False)
     with pytest.raises(PermissionError, match=r"doc00\.txt"):
         made(text, tmp_path / "cache")
 

@@ -4,7 +4,7 @@ import csv
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pytest
@@ -14,9 +14,10 @@ from pyarrow import parquet
 from reading import Corpus, read_all
 
 from lightning_embed.data import files
-from lightning_embed.data.files import FilesCorpus, last_tenth
-from lightning_embed.data.formats import jsonl_rows
+from lightning_embed.data.files import FilesCorpus, Usable, last_tenth
+from lightning_embed.data.records import READERS, jsonl_rows
 from lightning_embed.data.source import is_held_out
+from lightning_embed.data.texts import DocumentRule
 from lightning_embed.errors import UserError
 
 
@@ -46,6 +47,10 @@ def refused(tmp_path: Path, *patterns: str, **options: Any) -> str:
     line = str(caught.value)
     assert "\n" not in line
     return line
+
+
+def whole(text: str, name: str) -> Usable:
+    return Usable(name, name, len(text.encode()), len(text), [text])
 
 
 # -- what is read --------------------------------------------------------------------------
@@ -127,14 +132,14 @@ def test_blank_lines_are_empty_documents(tmp_path: Path) -> None:
 def test_a_single_document_is_cut_at_exactly_nine_tenths_of_its_characters() -> None:
     for n in (10, 70, *range(1_280, 1_400)):  # rounding 0.9 * bytes / bytes must not move the cut
         for text in ("a" * n, "你" * n, "ä" * 7 + "a" * (n - 7)):
-            train, rest = last_tenth([(text, "a.txt")], len(text.encode()))
+            train, rest = last_tenth([whole(text, "a.txt")], len(text.encode()))
             assert len(train.text) == int(n * 0.9) and not train.held_out
             assert train.text + rest.text == text and rest.held_out
 
 
 @given(st.lists(st.text(min_size=1), min_size=1, max_size=8))
 def test_the_last_tenth_of_the_text(texts: list[str]) -> None:
-    pairs = [(text, str(i)) for i, text in enumerate(texts)]
+    pairs = [whole(text, str(i)) for i, text in enumerate(texts)]
     total = sum(len(text.encode()) for text in texts)
     documents = list(last_tenth(pairs, total))
     assert "".join(document.text for document in documents) == "".join(texts)
@@ -152,15 +157,15 @@ def test_files_too_large_to_be_held_are_read_again(
 ) -> None:
     rows = [f"row {i} ä" for i in range(30)] + ["", "row 3 ä"]
     write(tmp_path / "a.jsonl", rows)
-    whole, opened = load(tmp_path, "a.jsonl"), list[Path]()
+    at_once, opened = load(tmp_path, "a.jsonl"), list[str]()
 
-    def counting(path: Path, column: str) -> Iterator[Any]:
-        opened.append(path)
-        return jsonl_rows(path, column)
+    def counting(stream: IO[bytes], name: str, column: str) -> Iterator[Any]:
+        opened.append(name)
+        return jsonl_rows(stream, name, column)
 
     monkeypatch.setattr(files, "HELD_BYTES", held)
-    monkeypatch.setitem(files.READERS, ".jsonl", counting)
-    assert load(tmp_path, "a.jsonl") == whole
+    monkeypatch.setitem(READERS, "jsonl", counting)
+    assert load(tmp_path, "a.jsonl") == at_once
     assert len(opened) == (1 if held > 1000 else 2)
 
 
@@ -208,10 +213,10 @@ def test_the_fingerprint_follows_text_names_and_options(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("some text\n" * 100)
     (tmp_path / "b.txt").write_text("other text\n")
 
-    def now(**options: str) -> str:
+    def now(**options: Any) -> str:
         return FilesCorpus((str(tmp_path / "*.txt"),), **options).fingerprint
 
-    seen = {now(), now(text_column="body")}
+    seen = {now(), now(rule=DocumentRule("line"))}
     assert now() in seen
     (tmp_path / "b.txt").write_text("other tExt\n")
     seen.add(now())
@@ -238,7 +243,8 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
     assert "--data.files" in refused(tmp_path, "*.txt")
     assert "--data.files is empty" in refused(tmp_path)
     (tmp_path / "folder").mkdir()
-    assert "is a folder: name files in it" in refused(tmp_path, "folder")
+    line = refused(tmp_path, "folder")
+    assert "is a folder without a file of a known format (of 0 files)" in line
 
 
 def test_nothing_usable(tmp_path: Path) -> None:
@@ -247,7 +253,8 @@ def test_nothing_usable(tmp_path: Path) -> None:
     (tmp_path / "c.csv").write_text("")
     (tmp_path / "d.txt").write_text("x")
     line = refused(tmp_path, "a.txt", "b.txt", "c.csv")
-    assert line == "no usable document in the 3 file(s) of --data.files: 2 empty"
+    names = ", ".join(str(tmp_path / name) for name in ("a.txt", "b.txt", "c.csv"))
+    assert line == f"no usable document in the 3 file(s) of --data.files ({names}): 2 empty"
     assert "too small: of 1 bytes none are left for train" in refused(tmp_path, "d.txt")
 
 

@@ -7,7 +7,8 @@ import pytest
 from lightning_embed.data.files import FilesCorpus
 from lightning_embed.data.held_out_again import HeldOutAgain
 from lightning_embed.data.prepared import Prepared, open_prepared, prepare
-from lightning_embed.data.source import About, read
+from lightning_embed.data.reading import read
+from lightning_embed.data.source import About
 from lightning_embed.errors import UserError
 
 TEXTS = {"a.txt": "naïve café\n\n", "b.txt": " 中文 <pad></s> 🙂", "c.txt": "a\r\nb\tc"}

@@ -185,3 +185,29 @@ def test_a_data_set_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch, error: E
     with pytest.raises(UserError, match=r"cannot be had: .*correct --data\.hub") as caught:
         read_all(HubCorpus("a/b"))
     assert "\n" not in str(caught.value)
+
+
+def test_nested_columns_and_messages(hub: dict[str, Any]) -> None:
+    said = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    hub["train"] = {"m": [said] * 2 + [None], "a": [{"b": "deep"}, {"b": "er"}, {"b": None}]}
+    assert from_hub(text_column="m").texts == ["user: Hi\n\nassistant: Hello"] * 2
+    corpus = from_hub(text_column="a.b")
+    assert sorted(corpus.texts) == ["deep", "er"] and corpus.counts["empty documents"] == 1
+    with pytest.raises(UserError, match="row 1: column 'a' is dict, not text"):
+        from_hub(text_column="a")
+
+
+def test_a_revision(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = list[Any]()
+
+    def load_dataset(name: str, config: str | None, revision: str) -> datasets.DatasetDict:
+        asked.append(revision)
+        return datasets.DatasetDict(all=datasets.Dataset.from_dict({"text": ["one", "two"]}))
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr("lightning_embed.data.hub.require_hub", lambda *_: None)
+    source = HubCorpus("a/b", train_split="all", revision="v2")
+    assert sorted(read_all(source).texts) == ["one", "two"] and asked == ["v2"]
+    other = HubCorpus("a/b", train_split="all")
+    assert source.fingerprint != other.fingerprint
+    assert source.name_of_text != other.name_of_text

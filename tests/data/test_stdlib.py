@@ -46,7 +46,7 @@ def library(root: Path, files: dict[str, bytes]) -> Path:
 
 def cut(sources: dict[str, bytes]) -> Corpus:
     corpus = Corpus()
-    for text, path, held_out in stdlib.cut(sources, corpus.counts):
+    for text, path, held_out, *_ in stdlib.cut(sources, corpus.counts):
         (corpus.validation if held_out else corpus.train).append(text)
         (corpus.validation_sources if held_out else corpus.train_sources).append(path)
     return corpus
