@@ -50,7 +50,7 @@ def add_options(parser: LightningArgumentParser, command: str) -> None:
             "--files",
             type=str | list[str] | None,
             default=None,
-            help="Files or globs to evaluate, all of them, whatever the model was trained on.",
+            help="Files, globs or folders to evaluate whole, whatever the model was trained on.",
         )
     if command == "test":
         parser.add_argument(

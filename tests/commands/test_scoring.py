@@ -1,6 +1,7 @@
 """`test` and `predict` on any files, in lines and as JSON, and against another checkpoint."""
 
 import csv
+import gzip
 import json
 import math
 import shutil
@@ -84,6 +85,30 @@ def test_files_the_model_was_trained_on_are_scored_whole_too(shop: Workshop) -> 
     assert len(names) == 30 and found["interval"]["over"] == "files"
     size = sum(path.stat().st_size for path in Path(shop.files).parent.glob("*.txt"))
     assert found["bytes"] == size == found["held_out_bytes"]
+
+
+def test_files_of_any_format_are_scored(shop: Workshop, tmp_path: Path) -> None:
+    rows = b'{"body": "abc def gab cab"}\n{"body": "gab cab abc"}\n'
+    (tmp_path / "rows.jsonl.gz").write_bytes(gzip.compress(rows))
+    (tmp_path / "left.out").write_bytes(b"no format is known by this suffix")
+    found = as_json(shop, "--files", tmp_path, "--data.text_column", "body")
+    (part,) = found["by_source"]["sources"]
+    assert part["source"] == "rows.jsonl.gz" and found["bytes"] == len("abc def gab cabgab cab abc")
+
+
+def test_how_the_settings_own_text_is_read_is_not_how_files_are(
+    shop: Workshop, texts: Path, tmp_path: Path
+) -> None:
+    settings = tmp_path / "rows.yaml"
+    own = {"files": "own.jsonl", "format": "jsonl", "text_column": "body"}
+    settings.write_text(json.dumps({"data": own}), encoding="utf-8")
+    told = score(shop, "test", "--config", settings, "--files", str(texts / "easy.txt"))
+    assert told.status == 0, told.err
+    assert "--data.text_column body has no effect: --files is text" in told.out
+    lines = ("--data.document", "line")
+    (tmp_path / "two.txt").write_text("abc def\ngab cab\n", encoding="utf-8")
+    found = as_json(shop, "--files", tmp_path / "two.txt", *lines)
+    assert found["bytes"] == len("abc defgab cab")
 
 
 # -- against another checkpoint --------------------------------------------------------------------

@@ -76,6 +76,7 @@ def encoder(name: str) -> Encode:
     if name not in ENCODERS:
         ENCODERS[name] = {
             "bpe": lambda: TextTokenizer.train(corpus(), 600).encode,
+            "portable": lambda: TextTokenizer.train(corpus(), 600, portable=True).encode,
             "characters": lambda: TextTokenizer.characters(corpus()[:20]).encode,
             "gpt2": lambda: foreign(BYTES(add_prefix_space=False)),
             "prefix space": lambda: foreign(BYTES(add_prefix_space=True)),
@@ -99,7 +100,10 @@ def encoder(name: str) -> Encode:
     return ENCODERS[name]
 
 
-NAMES = ["bpe", "characters", "gpt2", "prefix space", "cl100k", "metaspace", "bert", "prepends"]
+NAMES = [
+    *("bpe", "portable", "characters", "gpt2", "prefix space", "cl100k", "metaspace", "bert"),
+    "prepends",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -116,7 +120,7 @@ def test_tokens_are_those_of_the_whole_or_the_cut_is_counted(name: str, text: st
     assert name != "prepends" or counts[CHANGED] == counts[CUTS]
 
 
-@pytest.mark.parametrize("name", ["bpe", "gpt2", "cl100k", "metaspace", "bert"])
+@pytest.mark.parametrize("name", ["bpe", "portable", "gpt2", "cl100k", "metaspace", "bert"])
 def test_in_ordinary_text_no_cut_changes_tokens(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "PART", 200)
     counts, text = Counter[str](), ordinary(6_000)
