@@ -20,28 +20,15 @@ OWNED = re.compile(re.escape(TEMPORARY) + r"(?P<host>.+)-(?P<pid>\d+)-(?P<start>
 def replacing(target: Path) -> Iterator[Path]:
     """A path to write a file or a folder at, which takes `target`'s name and place when the block
     ends, and is removed when it ends in an exception."""
+    target.parent.mkdir(parents=True, exist_ok=True)
     # Not mkstemp, whose files nobody else may read, whatever the umask says.
     temporary = temporary_name(target, os.getpid())
-    with _parents(target):
-        try:
-            yield temporary
-            put_in_place(temporary, target)
-        except BaseException:
-            remove(temporary)
-            raise
-
-
-@contextmanager
-def _parents(target: Path) -> Iterator[None]:
-    """Makes the folders above `target`; those that it made and nothing came into are gone after."""
-    missing = [folder for folder in target.parents if not os.path.exists(folder)]
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        yield
-    finally:
-        for folder in missing:
-            with suppress(OSError):  # something is in it
-                folder.rmdir()
+        yield temporary
+        put_in_place(temporary, target)
+    except BaseException:
+        remove(temporary)
+        raise
 
 
 def temporary_name(target: Path, owner: int) -> Path:
@@ -56,15 +43,28 @@ def work_folder(target: Path) -> Iterator[Path]:
     Several processes may share the folder it is in: its name has its owner, so that `sweep_orphans`
     of another run finds it when this process was killed.
     """
+    target.parent.mkdir(parents=True, exist_ok=True)
     pid = os.getpid()
     owner = f"{_host()}-{pid}-{_started(pid)}-{secrets.token_hex(4)}"
     work = target.with_name(f".{target.name}{TEMPORARY}{owner}")
-    with _parents(target):
-        try:
-            work.mkdir()
-            yield work
-        finally:
-            remove(work)
+    work.mkdir()
+    try:
+        yield work
+    finally:
+        remove(work)
+
+
+@contextmanager
+def parents_of(target: Path) -> Iterator[None]:
+    """Makes the folders above `target`; those that it made and nothing came into are gone after."""
+    missing = [folder for folder in target.parents if not os.path.exists(folder)]
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    finally:
+        for folder in missing:
+            with suppress(OSError):  # something is in it
+                folder.rmdir()
 
 
 def sweep_orphans(folder: Path) -> None:

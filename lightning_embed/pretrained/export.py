@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 from tokenizers import Tokenizer, processors
 
-from lightning_embed.atomic import put_in_place, sweep_orphans, work_folder
+from lightning_embed.atomic import parents_of, put_in_place, sweep_orphans, work_folder
 from lightning_embed.data.tokenizer import TextTokenizer
 from lightning_embed.errors import UserError, writing
 from lightning_embed.pretrained.gguf import Dtype, import_gguf, write_gguf
@@ -62,7 +62,7 @@ def export(
     target = Path(output)
     require_possible(target, format, dtype, overwrite)
     whole = target.absolute()
-    with writing(target, "--output"), work_folder(whole) as work:
+    with writing(target, "--output"), parents_of(whole), work_folder(whole) as work:
         sweep_orphans(whole.parent)
         if format == "gguf":
             work /= whole.name
@@ -92,7 +92,8 @@ def require_possible(target: Path, format: Format, dtype: Dtype, overwrite: bool
     require_free = _require_free_file if format == "gguf" else _require_free_folder
     with writing(target, "--output"):
         require_free(target, overwrite)
-        with work_folder(target.absolute()):  # by trying
+        whole = target.absolute()
+        with parents_of(whole), work_folder(whole):  # by trying
             pass
 
 

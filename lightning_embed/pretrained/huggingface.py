@@ -250,7 +250,7 @@ def _whole(
 
 
 def _positive(config: dict[str, Any], name: str, path: Path, default: float | None = None) -> float:
-    value = config.get(name, default)
+    value: Any = config.get(name, default)
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not 0 < value < 1e30:  # no NaN, no infinity
         raise UserError(f"{path / CONFIG}: {name} is {value!r}, not a number above 0")
