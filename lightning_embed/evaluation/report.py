@@ -19,6 +19,7 @@ from lightning_embed.evaluation.intervals import COVERAGE, Interval
 from lightning_embed.evaluation.metrics import Evaluation
 
 SOURCES_SHOWN = 10
+FEWEST_OF_ROW = 3.0  # effective units, below which a row's interval would be too wide to tell much
 PERCENT = f"{100 * COVERAGE:.0f} %"
 
 
@@ -82,7 +83,7 @@ def _say_sources(over: Unit, parts: list[Part]) -> None:
     for part in parts[:SOURCES_SHOWN]:
         bits = part.figures["bits_per_byte"]
         accuracy = part.figures["accuracy"].value
-        between = _range(bits, 3) if bits.reliable else "-"
+        between = _range_of_row(bits)
         row = f"{bits.value:9.4f}  {between:<21}  {accuracy:8.3f}  {short(part.n_bytes):>7}"
         say("", f"{row}  {shown_name(part.name)}")
     if len(parts) > SOURCES_SHOWN:
@@ -104,7 +105,7 @@ def _say_positions(parts: list[Part]) -> None:
     say("position", f"in window      loss  {PERCENT:<13}  accuracy  targets")
     for part in parts:
         loss = part.figures["loss"]
-        between = _range(loss, 3) if loss.reliable else "-"
+        between = _range_of_row(loss)
         accuracy = part.figures["accuracy"].value
         row = f"{part.name:<11}  {loss.value:7.4f}  {between:<13}  {accuracy:8.3f}"
         say("", f"{row}  {short(part.tokens):>7}")
@@ -132,6 +133,10 @@ def _verdict(found: Interval) -> str:
 
 def _range(interval: Interval, digits: int) -> str:
     return f"{interval.low:.{digits}f}-{interval.high:.{digits}f}"
+
+
+def _range_of_row(interval: Interval) -> str:
+    return _range(interval, 3) if interval.effective >= FEWEST_OF_ROW and interval.known else "-"
 
 
 # JSON --------------------------------------------------------------------------------------------
