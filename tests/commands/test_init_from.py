@@ -26,6 +26,8 @@ from lightning_embed.commands import dial
 from lightning_embed.data.tokenizer import TextTokenizer
 from lightning_embed.model.decoder import DecoderLM
 from lightning_embed.pretrained.export import export
+from lightning_embed.pretrained.model_card import command_of, model_card
+from lightning_embed.pretrained.opening import open_pretrained
 from lightning_embed.training import sizing
 
 # As in `workshop.TINY`, but for the sizes, which come from the weights.
@@ -80,6 +82,23 @@ def test_a_run_begins_with_the_weights_and_the_tokenizer_of_another(
     scored = run("validate", *config)
     assert scored.status == 0 and "no effect" not in scored.out, scored.out + scored.err
     assert "has no effect" in run("validate", *config, "--init_from", source).line("note")
+
+
+def test_its_model_card_says_so_and_has_a_command_that_works(
+    finished: tuple[Workshop, Outcome], other_text: Workshop
+) -> None:
+    source = finished[0].root / "done"
+    began(other_text, source)
+    given = open_pretrained(other_text.root / "new")
+    card = model_card(given, None)
+    assert "trained further from the weights of `done`" in card and "from scratch" not in card
+    words = command_of(given.about)
+    assert "--data.tokenizer" not in words and words[-2:] == ["--init_from", "done"]
+    at = words.index("--data.files")  # of which the card has the last part alone, as of the source
+    again = (*words[2:at], *words[at + 2 : -2], "--init_from", source, *other_text.where)
+    told = run(*again, "--name", "again", "--samples.max_new_tokens", "0")
+    assert told.status == 0, told.out + told.err
+    assert_same_weights(other_text.checkpoint("again"), other_text.checkpoint("new"))
 
 
 def test_a_resume_does_not_read_it_again(
