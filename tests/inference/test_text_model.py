@@ -12,6 +12,7 @@ from workshop import ROOT, run
 
 from lightning_embed import load
 from lightning_embed.errors import UserError
+from lightning_embed.inference.sampling import Sampling
 from lightning_embed.inference.text_model import TextModel
 
 SHORT = {"max_new_tokens": 8}
@@ -64,6 +65,15 @@ def test_a_prompt_longer_than_the_window_is_told_of(model) -> None:
         (lambda model: model.generate("", temperature=-1), "--temperature must be at least 0"),
         (lambda model: model.generate("", stop=""), "--stop is empty"),
         (lambda model: model.score(""), "empty"),
+        (
+            lambda model: model.generate("a\ud800b"),
+            r"prompt is not UTF-8: character 2 is '\\ud800'",
+        ),
+        (lambda model: model.generate(["a", "\udcff"]), "prompt is not UTF-8"),
+        (lambda model: model.unread("\udcff"), "prompt is not UTF-8"),
+        (lambda model: model.generate("a", stop="\udcff"), "stop is not UTF-8"),
+        (lambda model: model.score("a\ud800b"), "text is not UTF-8"),
+        (lambda model: load("x" * 5000), "cannot be read: File name too long"),
     ],
 )
 def test_mistakes_are_told_in_one_line(model, call, words) -> None:
@@ -71,9 +81,64 @@ def test_mistakes_are_told_in_one_line(model, call, words) -> None:
         call(model)
 
 
-def test_an_unknown_device_is_refused(folder) -> None:
-    with pytest.raises(UserError, match="--device nonsense"):
-        load(folder, device="nonsense")
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda model: model.generate(b"x"), "prompt must be a string or several, not b'x'"),
+        (lambda model: model.generate(None), "prompt must be a string or several, not None"),
+        (lambda model: model.generate(["a", None]), "prompt must be a string, not None"),
+        (lambda model: model.generate("", max_new_tokens=1.5), "--max_new_tokens .* not 1.5"),
+        (lambda model: model.generate("", temperature=None), "--temperature .* not None"),
+        (lambda model: model.generate("", stop=[5]), "stop must be a string, not 5"),
+        (lambda model: model.score(["a"]), "text must be a string"),
+        (lambda model: load(None), "path must be a string or a path, not None"),
+    ],
+)
+def test_other_types_are_refused_by_the_arguments_name(model, call, words) -> None:
+    with pytest.raises(TypeError, match=words):
+        call(model)
+
+
+def test_no_stop_string_may_be_none(model) -> None:
+    assert model.generate("abc", stop=None, **SHORT) == model.generate("abc", **SHORT)
+
+
+@pytest.mark.parametrize("device", ["nonsense", "meta", 1.5])
+def test_an_unknown_device_is_refused(folder, device) -> None:
+    with pytest.raises(UserError, match=f"--device {device}"):
+        load(folder, device=device)
+
+
+def test_the_callers_default_device_changes_nothing(model, folder) -> None:
+    with torch.device("meta"):
+        there = load(folder, device="cpu")
+        text = there.generate(["abc", "a longer prompt"], repetition_penalty=1.2, **SHORT)
+        score = there.score("abc def")
+    assert text == model.generate(["abc", "a longer prompt"], repetition_penalty=1.2, **SHORT)
+    assert score == model.score("abc def")
+
+
+def test_a_damaged_network_is_told_of(folder) -> None:
+    model = load(folder, device="cpu")
+    with torch.no_grad():
+        model.network.norm.weight.fill_(math.nan)
+    with pytest.raises(UserError, match="logits are not finite"):
+        model.generate("abc")
+    with pytest.raises(UserError, match="scores are not finite"):
+        model.score("abc")
+
+
+def test_the_network_stays_in_evaluation_mode(model) -> None:
+    """Nothing sets it, so threads that use it at once do not disturb each other."""
+    modes = list[bool]()
+    model.network.train = modes.append
+    try:
+        stream = model.stream(["abc"], Sampling(), max_new_tokens=8)
+        next(stream)
+        stream.close()
+    finally:
+        del model.network.train
+    assert not modes and not model.network.training
 
 
 def test_what_the_page_shows_in_python_runs(folder, tmp_path, monkeypatch, capsys) -> None:
