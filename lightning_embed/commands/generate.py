@@ -36,13 +36,14 @@ def generate(
         checkpoint: a run's folder, whose best is taken; a .ckpt or a folder of shards; best or last
             of the latest run; or a Hugging Face folder.
         prompt: text to continue; empty begins a document.
-        prompts: a file with a prompt on each line, in place of --prompt; - for standard input.
+        prompts: a file in UTF-8 with a prompt on each line, in place of --prompt; - for standard
+            input.
         max_new_tokens: tokens at most.
         temperature: 0 takes the most likely token, higher is more varied.
         top_k: draw only from the k most likely tokens; 0 for all.
         top_p: draw only from the most likely tokens that together reach this probability.
         repetition_penalty: above 1 makes tokens that stand in the text already less likely.
-        stop: end the text before this string; several may be given.
+        stop: end the text before this string, which is taken as it is; several may be given.
         samples: how many continuations of each prompt.
         seed: of the draws.
         device: cpu or cuda; unset, cuda where there is one.

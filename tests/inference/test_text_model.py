@@ -1,5 +1,6 @@
 """The Python API: the three lines, what it refuses, and how soon it is there."""
 
+import io
 import json
 import math
 import re
@@ -14,6 +15,7 @@ from lightning_embed import load
 from lightning_embed.errors import UserError
 from lightning_embed.inference.sampling import Sampling
 from lightning_embed.inference.text_model import TextModel
+from lightning_embed.inference.texts import Piece, joined
 
 SHORT = {"max_new_tokens": 8}
 
@@ -235,7 +237,55 @@ def test_prompts_come_from_a_file_and_lines_of_json_go_out(model, folder, tmp_pa
         (("--prompts", "x", "--prompt", "y"), "both given"),
         (("--top_k", "-1"), "--top_k must be at least 0, not -1"),
         (("--samples", "0"), "--samples must be at least 1"),
+        (("--temperature", "nan"), "--temperature cannot be nan: give float"),
+        (("--temperature", "1e999"), "--temperature must be at least 0 and below inf, not inf"),
+        (("--max_new_tokens", "1.5"), "--max_new_tokens cannot be 1.5: give int"),
+        (("--prompt", "\udcff"), "--prompt is not UTF-8"),
+        (("--stop", ""), "--stop is empty"),
+        (("--stop", "a", "--stop", ""), "--stop is empty"),
+        (("--stop", "\udcff"), "stop is not UTF-8"),
     ],
 )
 def test_mistakes_of_the_command(folder, options, words) -> None:
     assert words in run("generate", "--checkpoint", folder, *options).error_line()
+
+
+@pytest.mark.parametrize("stop", ["[_, O]", "null", "a: b", "12", " x", "\U0001f600 \u2028\x07#"])
+def test_a_stop_string_is_taken_as_it_is(folder, monkeypatch, stop) -> None:
+    given = []
+    piece = Piece(0, "", "length", 1)
+    monkeypatch.setattr(
+        TextModel, "stream", lambda *_, stop, **__: iter([given.append(stop) or piece])
+    )
+    run("generate", "--checkpoint", folder, f"--stop={stop}", "--stop", "z")
+    assert given == [[stop, "z"]]
+
+
+def test_what_must_be_given_is_named_as_on_the_command_line() -> None:
+    assert run("generate").error_line() == "--checkpoint must be given"
+    assert run("export").error_line() == "--checkpoint and --output must be given"
+    assert run("audit").error_line() == "path must be given"
+
+
+class Input:
+    def __init__(self, found: bytes) -> None:
+        self.buffer = io.BytesIO(found)
+
+
+def test_prompts_of_standard_input(model, folder, monkeypatch) -> None:
+    options = ("generate", "--checkpoint", folder, "--prompts", "-", "--max_new_tokens", "4")
+    monkeypatch.setattr(sys, "stdin", Input("\ufeffabc\r\nä\n".encode()))
+    rows = [json.loads(line) for line in run(*options, "--json").out.splitlines()]
+    assert [row["prompt"] for row in rows] == ["abc", "ä"]
+    monkeypatch.setattr(sys, "stdin", Input(b"\xff\n"))
+    assert "--prompts - is not UTF-8 (byte 0)" in run(*options).error_line()
+    monkeypatch.setattr(sys, "stdin", None)  # of a process started with it closed
+    assert "standard input is closed" in run(*options).error_line()
+
+
+def test_many_samples_are_made_some_at_a_time(model) -> None:
+    stream = model.stream(["a", "b"], Sampling(), max_new_tokens=1, samples=10**12)
+    assert next(stream).row == 0
+    stream.close()
+    few = model.stream(["a", "b"], Sampling(), max_new_tokens=4, samples=20)
+    assert joined(few, 40) == model.generate(["a"] * 20 + ["b"] * 20, max_new_tokens=4)
