@@ -37,7 +37,7 @@ class TextScore:
 
     @property
     def perplexity(self) -> float:
-        return math.exp(self.loss)
+        return math.exp(self.loss) if self.loss < 709 else math.inf  # as far as a float goes
 
     @property
     def bits_per_byte(self) -> float:

@@ -14,6 +14,7 @@ from workshop import ROOT, run
 from lightning_embed import load
 from lightning_embed.errors import UserError
 from lightning_embed.inference.sampling import Sampling
+from lightning_embed.inference.score import TextScore
 from lightning_embed.inference.text_model import TextModel
 from lightning_embed.inference.texts import Piece, joined
 
@@ -182,6 +183,10 @@ def test_of_a_long_text_each_window_begins_with_half_of_the_one_before(model) ->
         scores = logits.gather(1, torch.tensor(window[1:])[:, None]).squeeze(1).tolist()
         expected += scores[len(expected) - begin :]
     assert found.log_probs == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_perplexity_of_hopeless_text_is_infinite() -> None:
+    assert TextScore([5], [-1e6], 1).perplexity == math.inf
 
 
 # Start -------------------------------------------------------------------------------------------
