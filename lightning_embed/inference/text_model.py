@@ -91,7 +91,11 @@ class TextModel:
                 the end is read, with a warning.
             max_new_tokens: tokens at most; a text may end earlier. Beyond a training window see
                 `inference/generate.py`.
-            temperature, top_k, top_p, repetition_penalty, seed: see `Sampling`.
+            temperature: 0 takes the most likely token, higher is more varied.
+            top_k: only the k most likely tokens; 0 or None for all.
+            top_p: only the most likely tokens that together reach this probability.
+            repetition_penalty: above 1 makes tokens that stand in the text already less likely.
+            seed: of the draws.
             stop: a string or several; the text ends before the first of them.
 
         Raises:
