@@ -77,8 +77,7 @@ class FilesCorpus:
     def documents(self, about: About) -> Iterator[Document]:
         paths = find_files(self.files, self.flag)
         files = dict(zip(relative_names(paths), paths, strict=True))
-        first, last = next(iter(files)), next(reversed(files))
-        about.title = first if len(files) == 1 else f"{len(files)} files, {first} to {last}"
+        about.title = title_of(list(files))
         about.counts["files"] = len(files)
         rows = {path.suffix.lower() for path in paths} & {".json", ".tsv"}
         if rows:
@@ -88,8 +87,11 @@ class FilesCorpus:
             )
         about.whole = self.whole
         if self.whole:
+            used = dict[str, None]()
             for text, name in self._usable(files, about.counts):
+                used[name] = None
                 yield Document(text, name, held_out=True)
+            about.title = title_of(list(used))
         elif held_out := held_out_by_name(files):
             yield from self._split_by_name(files, held_out, about)
         else:
@@ -144,6 +146,10 @@ class FilesCorpus:
                 f"no usable document in the {len(files)} file(s) of {self.flag}: "
                 f"{counts['empty documents']} empty"
             )
+
+
+def title_of(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{len(names)} files, {names[0]} to {names[-1]}"
 
 
 def held_out_by_name(files: dict[str, Path]) -> set[str]:
