@@ -169,13 +169,18 @@ class OneLineParser(ArgumentParser):
         if match := UNKNOWN.search(message):
             key = next(group for group in match.groups() if group)
             hint = f" (it is {RENAMED[key]} now)" if key in RENAMED else nearest(key, known)
-        if found := REQUIRED.search(message):
-            names = found["names"].split(", ")
-            if set(names) <= set(known):
-                flags = [name if name == "path" else f"--{name}" for name in names]
-                message = f"{' and '.join(flags)} must be given"
         sys.stderr.write(f"error: {plain(message)}{hint}\n")
         self.exit(2)
+
+
+class FunctionParser(OneLineParser):
+    """Of a function, whose parameters without a default must be given."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if found := REQUIRED.search(message):
+            flags = [n if n == "path" else f"--{n}" for n in found["names"].split(", ")]
+            message = f"{' and '.join(flags)} must be given"
+        super().error(message, ex)
 
 
 def call_with_options(
@@ -190,7 +195,7 @@ def call_with_options(
     parser = auto_parser(
         function,
         as_positional="path" in parameters,
-        parser_class=OneLineParser,
+        parser_class=FunctionParser,
         prog=prog,
         description=(inspect.getdoc(function) or "").partition("\n")[0],
     )

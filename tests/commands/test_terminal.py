@@ -24,7 +24,7 @@ run      runs/{name}   seed 42
 corpus   30 files, doc00.txt to doc29.txt, # documents, # MB  [#]
          held out: # of 30 files, by name
 tokens   # to train, # held out; vocabulary #; <pad>=1 checked
-numbers  32-true (as asked); muon; # threads
+numbers  32-true (as asked); muon; # thread
          step 1  loss #  first loss # after start
 compile  off, training runs eager: model.compile is false
          validation at step 6: loss #  # bits/byte
@@ -87,7 +87,7 @@ def unnumbered(text: str) -> str:
     )
     parts = re.split(kept, text)
     parts[::2] = [re.sub(r"\d[\d,.:]*(?: [kMGT]\b)?", "#", part) for part in parts[::2]]
-    return "".join(parts)
+    return "".join(parts).replace("# threads", "# thread")  # there may be one
 
 
 def words(text: str) -> str:
