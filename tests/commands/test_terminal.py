@@ -54,7 +54,7 @@ def bench(workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """Runs in a folder that is the working one, bars at once."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(bar, "PATIENCE", 0.0)
-    monkeypatch.setattr(bar, "A_SECOND", 100)
+    monkeypatch.setattr(bar, "DRAWINGS_PER_SECOND", 100)
     monkeypatch.setattr(pace, "FIRST", 1e9)  # no line more on a slow machine
     return Workshop(workshop.files, workshop.cache, Path("runs"))
 
