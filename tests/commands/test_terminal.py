@@ -34,7 +34,7 @@ finished 12 steps in #
 speed    # real tok/s   padding # % ...
 held out validation loss #   perplexity #   accuracy #
          bits per byte #
-         95 % over held-out files #-#
+         95 % over # held-out documents #-# too few or too unequal, a rough idea
          xz -9e needs # alone, # after the training text: ratio #
 padding  row zero after 12 steps
 sample   ...
