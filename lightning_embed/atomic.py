@@ -9,7 +9,7 @@ import secrets
 import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 TEMPORARY = ".tmp-"
@@ -51,6 +51,19 @@ def work_folder(target: Path) -> Iterator[Path]:
         yield work
     finally:
         remove(work)
+
+
+@contextmanager
+def parents_of(target: Path) -> Iterator[None]:
+    """Makes the folders above `target`; those that it made and nothing came into are gone after."""
+    missing = [folder for folder in target.parents if not os.path.exists(folder)]
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    finally:
+        for folder in missing:
+            with suppress(OSError):  # something is in it
+                folder.rmdir()
 
 
 def sweep_orphans(folder: Path) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rich.live import Live
 
 PATIENCE = 1.0  # seconds of work that are not worth a bar
-A_SECOND = 1  # drawings, of 0.6 ms of processor time
+DRAWINGS_PER_SECOND = 1  # each takes 0.6 ms of processor time
 PARTS = 5  # of a line that come before a wider drawing of the share
 NARROWEST, WIDEST = 8, 30  # columns of that drawing
 
@@ -179,7 +179,7 @@ def _live(lines: list[_Line]) -> "Live":
     return Live(
         console=screen,
         get_renderable=innermost,
-        refresh_per_second=A_SECOND,
+        refresh_per_second=DRAWINGS_PER_SECOND,
         transient=True,
         redirect_stderr=sys.stderr.isatty(),  # a file of its own stays one
     )

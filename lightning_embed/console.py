@@ -17,6 +17,7 @@ from lightning_embed.processes import is_main_process
 
 LABEL = 9  # columns before the text
 PLAIN = 100  # columns of a line that goes to no terminal
+JOINERS = "\u200c\u200d"  # unseen, within words of Persian and within emoji
 LEAST = 20  # of a text, however narrow the terminal
 
 BEGAN = time.perf_counter()  # when the program started: the first module of ours it imports
@@ -86,9 +87,12 @@ def cells(text: str) -> int:
 
 
 def printable(text: str) -> str:
-    """The text without control characters: white space is a space, others are told by number."""
-    text = re.sub(r"[\t\n\v\f\r\x85]", lambda found: " " * (4 if found[0] == "\t" else 1), text)
-    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: f"\\x{ord(found[0]):02x}", text)
+    """The text as a terminal shows it, whatever it holds: white space is a space, and what controls
+    the terminal, turns the writing round or is no letter is told by number."""
+    return "".join(
+        x if x.isprintable() or x in JOINERS else " " if x.isspace() else ascii(x)[1:-1]
+        for x in text.replace("\t", " " * 4)
+    )
 
 
 def wrapped(text: str, room: int) -> list[str]:

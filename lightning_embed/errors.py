@@ -9,6 +9,7 @@ shows the traceback of any of them.
 
 import errno
 import operator
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ CANNOT_WRITE = {
     errno.EPERM: "this user may not write there",
     errno.EROFS: "its file system is read-only",
     errno.ENAMETOOLONG: "the name is too long",
+    errno.ELOOP: "its symbolic links lead in a circle",
 }
 
 
@@ -64,10 +66,14 @@ def writing(folder: Path, flag: str, needed: Callable[[], str] = str) -> Iterato
         elif not _concerns(error, folder):
             raise
         elif isinstance(error, FileExistsError | NotADirectoryError):
-            parts = [path for path in (folder, *folder.parents) if path.is_file()]
+            above = (folder, *folder.parents)
+            parts = [path for path in above if os.path.lexists(path) and not path.is_dir()]
             if not parts:
                 raise
-            why = f"{'it' if parts[0] == folder else parts[0]} is a file"
+            kind = "a file" if parts[0].is_file() else "no folder"
+            why = f"{'it' if parts[0] == folder else parts[0]} is {kind}"
+        elif isinstance(error, FileNotFoundError) and not folder.exists():  # as in /proc
+            why = "nothing can be made there"
         if why is None:
             raise
         line = f"cannot write to {folder}: {why}; give another folder with {flag}"
@@ -77,8 +83,9 @@ def writing(folder: Path, flag: str, needed: Callable[[], str] = str) -> Iterato
 def _concerns(error: OSError, folder: Path) -> bool:
     if error.filename is None:
         return True
-    named = Path(str(error.filename))
-    return named.is_relative_to(folder) or folder.is_relative_to(named)
+    named, folder = Path(str(error.filename)).absolute(), folder.absolute()
+    beside = named.parent == folder.parent and named.name.startswith(f".{folder.name}.")  # atomic
+    return beside or named.is_relative_to(folder) or folder.is_relative_to(named)
 
 
 def require_range(

@@ -34,9 +34,12 @@ PADDING = "padding/fraction"  # of positions
 PADDING_NORM = "padding/norm"  # of the padding vector
 PADDING_GRADIENT = "padding/gradient"
 
-GRADIENT_NORM = "optim/gradient_norm"  # before clipping
+LEARNING_RATE = "optim/lr"  # followed by _ and a rule
+GRADIENT_NORM = "optim/gradient_norm"  # before clipping; of a group: followed by _ and its name
 UPDATE_NORM = "optim/update_norm"  # of a step, weight decay included; followed by _ and a group
 SPIKES = "optim/spikes"
+
+_GROUPS = ("matrices", "embeddings", "vectors")  # of parameters, as `training/optim.py` names them
 
 # Title, then charts, each of a name and its tags.
 PAGES: dict[str, dict[str, tuple[str, ...]]] = {
@@ -45,7 +48,7 @@ PAGES: dict[str, dict[str, tuple[str, ...]]] = {
         "bits per byte": (BITS_PER_BYTE,),
         "real tokens per second": (TOKENS_PER_SECOND,),
         "padding": (PADDING,),
-        "learning rate": ("optim/lr_muon", "optim/lr_adamw"),
+        "learning rate": (f"{LEARNING_RATE}_muon", f"{LEARNING_RATE}_adamw"),
     },
     "Quality": {
         "perplexity": ("quality/perplexity",),
@@ -55,11 +58,9 @@ PAGES: dict[str, dict[str, tuple[str, ...]]] = {
     "Optimizer": {
         "gradient norms": (
             GRADIENT_NORM,
-            *(f"{GRADIENT_NORM}_{group}" for group in ("matrices", "embeddings", "vectors")),
+            *(f"{GRADIENT_NORM}_{group}" for group in _GROUPS),
         ),
-        "update norms": tuple(
-            f"{UPDATE_NORM}_{group}" for group in ("matrices", "embeddings", "vectors")
-        ),
+        "update norms": tuple(f"{UPDATE_NORM}_{group}" for group in _GROUPS),
         "loss spikes so far": (SPIKES,),
     },
     "Speed": {

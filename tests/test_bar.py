@@ -19,7 +19,7 @@ LONG = "saving naïve 日本語 of a name with spaces and letters that take two 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bars, "PATIENCE", 0.0)
-    monkeypatch.setattr(bars, "A_SECOND", 50)
+    monkeypatch.setattr(bars, "DRAWINGS_PER_SECOND", 50)
     for name in ("LOCAL_RANK", "NODE_RANK", "GROUP_RANK"):
         monkeypatch.delenv(name, raising=False)
 

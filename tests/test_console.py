@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from lightning_embed.console import cells, duration, say, say_command, short, wrapped
+from lightning_embed.console import cells, duration, printable, say, say_command, short, wrapped
 from lightning_embed.processes import is_main_process
 
 
@@ -80,6 +80,8 @@ def test_lines_are_rather_cut_where_columns_are() -> None:
 def test_control_characters_are_told_by_number(capsys) -> None:
     say("sample", "a\x1b[31mb\tc\rd\x9b")
     assert capsys.readouterr().out == "sample   a\\x1b[31mb    c d\\x9b\n"
+    turned, unpaired, joined = "\u202egpj", "\udc80", "a\u200db"
+    assert printable(turned + unpaired + joined) == f"\\u202egpj\\udc80{joined}"
 
 
 @pytest.mark.parametrize("columns", ["30", "60", "100"])

@@ -127,13 +127,18 @@ def require_there(candidate: Candidate) -> None:
     """There is a file or a folder of shards at its path."""
     path = candidate.path
     if not path.exists():
-        raise UserError(f"no checkpoint at {path}; give a checkpoint, a run's folder, last or best")
+        raise UserError(f"no checkpoint at {path}; give a checkpoint or a run's folder")
     if path.is_dir() and path.suffix != ".ckpt" and not any(path.glob("*.distcp")):
+        if (path / "config.json").is_file():
+            raise UserError(
+                f"{path} is a Hugging Face folder, which is no checkpoint: fit takes it with"
+                " --init_from, test with --against, export and generate with --checkpoint"
+            )
         runs = sorted(folder.parent for folder in path.glob("*/checkpoints"))
         raise UserError(
             f"{path} is a folder without a checkpoint"
-            f"{f' (its runs have one: {runs[0]})' if runs else ''}; give a checkpoint, a run's"
-            " folder, last or best"
+            f"{f' (its runs have one: {runs[0]})' if runs else ''}; give a checkpoint or a"
+            " run's folder"
         )
 
 

@@ -11,7 +11,7 @@ from json import dumps
 from lightning_embed.audit.foreign import examine
 from lightning_embed.audit.judge import judge
 from lightning_embed.checkpointing.run_folders import find_checkpoint
-from lightning_embed.console import say
+from lightning_embed.console import printable, say
 from lightning_embed.errors import UserError, one_line
 
 
@@ -34,7 +34,7 @@ def audit(path: str, json: bool = False, padding_idx: int | None = None) -> int:
     except (UserError, OSError) as error:
         if os.environ.get("LIGHTNING_EMBED_TRACEBACK"):
             raise
-        print(f"error: {_printable(one_line(error))}", file=sys.stderr)
+        print(f"error: {printable(one_line(error))}", file=sys.stderr)
         return 2
     findings = sum(fact.verdict == "finding" for fact in facts)
     if json:
@@ -50,14 +50,9 @@ def audit(path: str, json: bool = False, padding_idx: int | None = None) -> int:
         print(dumps(report, indent=2, allow_nan=False))
         return int(findings > 0)
     tensors = subject.tensors
-    say("audit", f"{_printable(path)}: {tensors.kind}, {len(tensors.entries):,} tensors")
+    say("audit", f"{path}: {tensors.kind}, {len(tensors.entries):,} tensors")
     for fact in facts:
-        say(fact.verdict, _printable(f"{fact.about}: {fact.text}"))
+        say(fact.verdict, f"{fact.about}: {fact.text}")
     clean = "clean" if subject.padding_idx is not None else "no finding, but no known padding id"
     say("verdict", f"{findings} finding{'s' * (findings != 1)}" if findings else clean)
     return int(findings > 0)
-
-
-def _printable(text: str) -> str:
-    """Names come out of foreign files and must not reach a terminal as control sequences."""
-    return "".join(x if x.isprintable() else "?" for x in text)

@@ -77,6 +77,8 @@ class EvaluationCLI(EmbedCLI):
             self.datamodule.score_with(data, tokenizer)
         if data is not None:
             self.datamodule.go_on_with(data, training=False)
+            if self.datamodule.is_other:
+                self.datamodule.note_trained_on(data)
         self.model.require_possible(self.datamodule)
 
     before_test = before_predict = before_validate

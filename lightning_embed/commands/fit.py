@@ -50,7 +50,7 @@ from lightning_embed.commands.saved_config import SaveConfig
 from lightning_embed.commands.settling import choose_formats, settle
 from lightning_embed.commands.shipped_configs import shown, with_shipped_configs
 from lightning_embed.commands.splitting import FLAG, BeginAnew, settled_accumulation, used_up
-from lightning_embed.commands.text_choice import prefer_later_text
+from lightning_embed.commands.text_choice import TEXTS, prefer_later_text
 from lightning_embed.commands.unsupported import several
 from lightning_embed.commands.version import facts
 from lightning_embed.commands.waiting import wait_in_words
@@ -257,9 +257,21 @@ class EmbedCLI(LightningCLI):
         self.precision_reason = choose_formats(config, begun)
         candidate.trainer = trainer_settings(config.trainer)
         check(candidate, "changes")
-        if not candidate.trains and config.data.max_length == parser.get_default("data.max_length"):
+        if not candidate.trains:
+            self._evaluate_alike(config, parser.get_default("data.max_length"))
+
+    def _evaluate_alike(self, config: Any, default_length: int) -> None:
+        """Have an evaluation cut and draw the text as the run's own did, unless it is told how."""
+        data, named = config.data, named_in(self.args)
+        if data.max_length == default_length:
             then = self.checkpoint["hyper_parameters"].get("max_length")
-            config.data.max_length = then or config.data.max_length
+            data.max_length = then or data.max_length
+        its = self.checkpoint.get(DATA, {}).get("evaluation", {})
+        if "data.eval_overlap" not in named:
+            data.eval_overlap = min(its.get("eval_overlap", 0), data.max_length - 1)
+        other_text = {"files", *(f"data.{text}" for text in TEXTS)} & named
+        if "data.final_eval_tokens" not in named and not other_text:
+            data.final_eval_tokens = its.get("final_eval_tokens")
 
     # Assembly ----------------------------------------------------------------------------------
 
@@ -364,6 +376,7 @@ class EmbedCLI(LightningCLI):
             samples=config["samples"],
             pages=config["pages"],
             configs=[shown(file) for file in self.config_files],
+            own_text="data.files" in named_in(settings_on_command_line(self.args)),
         )
         if is_main_process():
             with suppress(OSError):  # a full disk, of which the run has told

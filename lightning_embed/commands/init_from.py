@@ -50,21 +50,28 @@ def begin_from(config: Any, args: list[str], folder: Path) -> tuple[Pretrained, 
         if own == theirs:
             continue
         if name in typed:
-            raise UserError(
-                f"--{name} is {own}, but {path} has {theirs}: leave it out, or train from scratch"
-                " without --init_from"
-            )
+            raise _differs(name, own, path, theirs)
         if name in named:
             replaced.append(f"{name} {own} -> {theirs}")
         config[name] = theirs
     own = config[TOKENIZER]
     if TOKENIZER in named and not _is_same(own, found.tokenizer, path, must=TOKENIZER in typed):
         replaced.append(f"{TOKENIZER} {own} -> that of its ids")
-    if config[VOCABULARY] not in (None, found.tokenizer.vocab_size):
-        replaced.append(f"{VOCABULARY} {config[VOCABULARY]} -> {found.tokenizer.vocab_size}")
+    own, theirs = config[VOCABULARY], found.tokenizer.vocab_size
+    if own not in (None, theirs):
+        if VOCABULARY in typed:
+            raise _differs(VOCABULARY, own, path, theirs)
+        replaced.append(f"{VOCABULARY} {own} -> {theirs}")
     config[TOKENIZER], config[VOCABULARY] = str(folder / "tokenizer.json"), None
     _tell(path, found, replaced)
     return found, {*settled, TOKENIZER, VOCABULARY}
+
+
+def _differs(name: str, own: Any, path: Path, theirs: Any) -> UserError:
+    return UserError(
+        f"--{name} is {own}, but {path} has {theirs}: leave it out, or train from scratch without"
+        " --init_from"
+    )
 
 
 def _is_same(own: str, theirs: TextTokenizer, path: Path, must: bool) -> bool:

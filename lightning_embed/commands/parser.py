@@ -1,6 +1,7 @@
 """A command-line parser that answers a mistake with one line, and functions called by it."""
 
 import inspect
+import math
 import os
 import re
 import sys
@@ -16,6 +17,7 @@ from jsonargparse import ArgumentParser, Namespace
 from lightning_embed.commands.quiet import quiet_libraries
 from lightning_embed.commands.wording import nearest, plain
 from lightning_embed.errors import UserError
+from lightning_embed.inference.arguments import require_text
 from lightning_embed.library_internals import option_names
 
 UNKNOWN = re.compile(
@@ -23,6 +25,7 @@ UNKNOWN = re.compile(
     r"|does not accept (?:nested key|option) '(?P<option>[^']+)'"
     r"|[Kk]ey \"?'?(?P<key>[\w.]+)\"?'? is not expected"
 )
+REQUIRED = re.compile(r"arguments are required: (?P<names>.+)$")
 
 RENAMED = {  # in 0.2
     "model.matrix_lr": "model.muon_lr",
@@ -44,6 +47,7 @@ SECTIONS = {  # of a file of settings
 }
 
 LISTS = ("--data.files", "--files", "--model.freeze", "--stop")
+LITERAL = ("--stop",)  # of these, what is no list of values but always one: "[a, b]", "null"
 
 
 def settings_files_first(args: list[str]) -> list[str]:
@@ -99,6 +103,9 @@ def add_up_lists(args: list[str]) -> list[str]:
     found, seen, taking = list[str](), set[str](), ""
 
     def take(name: str, value: str) -> None:
+        if name in LITERAL:
+            require_text(name, value)  # else the parser would take the YAML for the string
+            value = yaml.safe_dump([value], default_flow_style=True, width=math.inf).rstrip()
         further = name in seen and value != "null"  # which begins anew
         found.append(f"{name}{'+' if further else ''}={value}")
         seen.add(name)
@@ -166,6 +173,16 @@ class OneLineParser(ArgumentParser):
         self.exit(2)
 
 
+class FunctionParser(OneLineParser):
+    """Of a function, whose parameters without a default must be given."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if found := REQUIRED.search(message):
+            flags = [n if n == "path" else f"--{n}" for n in found["names"].split(", ")]
+            message = f"{' and '.join(flags)} must be given"
+        super().error(message, ex)
+
+
 def call_with_options(
     function: Callable[..., int | None], args: list[str], prog: str
 ) -> int | None:
@@ -178,7 +195,7 @@ def call_with_options(
     parser = auto_parser(
         function,
         as_positional="path" in parameters,
-        parser_class=OneLineParser,
+        parser_class=FunctionParser,
         prog=prog,
         description=(inspect.getdoc(function) or "").partition("\n")[0],
     )

@@ -4,7 +4,6 @@ Nothing of it imports torch or Lightning, so it starts at once.
 """
 
 import argparse
-import shutil
 import sys
 from json import dumps
 from pathlib import Path
@@ -13,13 +12,12 @@ from typing import NoReturn
 from lightning_embed.atomic import replacing
 from lightning_embed.checkpointing.run_json import ROOT
 from lightning_embed.comparing.page import page
-from lightning_embed.comparing.record import Record, printable, read_runs
+from lightning_embed.comparing.record import Record, read_runs
 from lightning_embed.comparing.table import COLUMNS, SETTINGS, is_column, lines, row, sort_runs
-from lightning_embed.console import say
+from lightning_embed.console import columns, printable, say
 from lightning_embed.errors import UserError, writing
 
 MOST_SKIPPED = 10  # folders that are named
-IN_A_FILE = 100  # columns of a table that goes to no terminal
 
 
 def runs(args: list[str]) -> None:
@@ -51,11 +49,11 @@ def tell(
     if sort is None and all(run.folder in folders for run in found):
         ordered = found[::-1] if reverse else found  # as they were given
     else:
-        ordered = _sorted(found, sort or "when", reverse != (sort is None))
+        ordered = _sorted(found, sort or "started", reverse != (sort is None))
     if json:
         print(dumps([row(run, ordered[0]) for run in ordered], indent=2, allow_nan=False))
     else:
-        print("\n".join(lines(ordered, _width())))
+        print("\n".join(lines(ordered, columns())))
     if html is not None:
         with writing(html.parent, "--html"), replacing(html) as file:
             file.write_text(page(ordered), encoding="utf-8")
@@ -68,11 +66,6 @@ def _sorted(found: list[Record], sort: str, reverse: bool) -> list[Record]:
         names = ", ".join([*COLUMNS, SETTINGS])
         raise UserError(f"--sort {sort} is no column: give {names} or a setting such as model.lr")
     return sort_runs(found, sort, reverse)
-
-
-def _width() -> int:
-    """Of the terminal, or of `COLUMNS`; a terminal of 0 columns does not say how wide it is."""
-    return shutil.get_terminal_size((IN_A_FILE, 24)).columns
 
 
 class _Parser(argparse.ArgumentParser):

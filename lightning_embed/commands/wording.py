@@ -19,6 +19,10 @@ UNION = re.compile(
 LINK = re.compile(r"Call to compute_fn of link .*? failed: ")  # what follows is our own words
 
 KEY = re.compile(r'Parser key "(?P<key>[\w.]+)"')
+EXPECTED = re.compile(
+    r'Parser key "(?P<key>[\w.]+)": Expected an? <class \'(?P<types>[\w.]+)\'>\.'
+    r" Got value: (?P<value>.*)$"
+)
 FAILED = re.compile(r"Problem with given class_path '(?P<path>[\w.]+)': (?P<why>.+)")
 TYPES_TRIED = re.compile(r"^Does not validate .*? Errors: - (?P<why>.+)")
 # What every type that was tried in vain says, and what is said of the value.
@@ -66,7 +70,7 @@ def plain(message: str) -> str:
         return f"no class given here takes {found['name']}{nearest(found['name'], _arguments())}"
     if (found := REQUIRED.search(text)) and (owners := _who_requires(found["name"])):
         return f"{' or '.join(owners)} needs {found['name']}"
-    text = LINK.sub("", UNION.sub(_cannot_be, text))
+    text = LINK.sub("", EXPECTED.sub(_cannot_be, UNION.sub(_cannot_be, text)))
     return text if len(text) <= LONGEST else text[:LONGEST] + " ..."
 
 

@@ -17,21 +17,24 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from tensorboard.util.tensor_util import make_ndarray
 
+from lightning_embed import figures
+
 EVENT_FILES = "events.out.tfevents.*"
-TAGS = {  # of 0.2 and earlier, and those since
+TAGS = {
+    figures.TRAIN_LOSS: "train",
+    figures.VALIDATION_LOSS: "validation",
+    figures.BITS_PER_BYTE: "bits_per_byte",
+    figures.HELD_OUT_LOSS: "held_out_loss",
+    figures.HELD_OUT_BITS_PER_BYTE: "held_out_bits_per_byte",
+    figures.TOKENS_PER_SECOND: "tokens_per_second",
+    figures.TOKENS: "tokens",
+    # of 0.2 and earlier
     "train/loss": "train",
-    "loss/train": "train",
     "val/loss": "validation",
-    "loss/validation": "validation",
     "val/bits_per_byte": "bits_per_byte",
-    "quality/bits_per_byte": "bits_per_byte",
     "held_out/loss": "held_out_loss",
-    "quality/held_out_loss": "held_out_loss",
     "held_out/bits_per_byte": "held_out_bits_per_byte",
-    "quality/held_out_bits_per_byte": "held_out_bits_per_byte",
     "throughput/real_tokens_per_s": "tokens_per_second",
-    "speed/tokens_per_second": "tokens_per_second",
-    "progress/tokens": "tokens",
 }
 HEADER = struct.Struct("<QI")  # of a record: length of its data, checksum of the length
 AROUND = HEADER.size + 4  # bytes of a record beside its data

@@ -9,9 +9,10 @@ from html import escape
 
 from lightning_embed.comparing.charts import Curve, chart
 from lightning_embed.comparing.history import Point
-from lightning_embed.comparing.record import Record, printable
+from lightning_embed.comparing.record import Record
 from lightning_embed.comparing.settings import differing, setting, written
 from lightning_embed.comparing.table import COLUMNS, WORDS, cell
+from lightning_embed.console import printable
 
 # Told apart by people who see red and green alike; each for a light and for a dark page.
 COLOURS = (

@@ -14,6 +14,7 @@ from lightning_embed.atomic import is_running
 from lightning_embed.checkpointing.run_json import CLAIM, about, starts
 from lightning_embed.comparing.history import EVENT_FILES, History, read_history
 from lightning_embed.comparing.settings import read_settings
+from lightning_embed.console import printable
 
 State = Literal["running", "stopped", "finished", "damaged"]
 FRESH = 300  # seconds; TensorBoard's files are written to every 120 at the latest
@@ -190,11 +191,6 @@ def _told_apart(folders: list[Path]) -> list[str]:
     while len({path[-parts:] for path in paths}) < len(set(paths)):
         parts += 1
     return [printable("/".join(path[-parts:])) for path in paths]
-
-
-def printable(text: str) -> str:
-    """Names out of foreign files must not reach a terminal as control sequences."""
-    return "".join(x if x.isprintable() else "?" for x in text)
 
 
 def _why(error: OSError) -> str:

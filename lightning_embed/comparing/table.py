@@ -6,13 +6,13 @@ differs from the first one stand behind it, or in lines of their own below.
 
 import math
 import textwrap
-import unicodedata
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from lightning_embed.comparing.record import Record, printable
+from lightning_embed.comparing.record import Record
 from lightning_embed.comparing.settings import changed, setting
+from lightning_embed.console import cells, printable, short
 
 SHORTEST_NAME = 16  # a longer name is cut to this before a column is left out
 WITH_FEW = 10  # or to this, before one of the `FEW` most important columns is
@@ -35,30 +35,22 @@ class Column(NamedTuple):
     rank: int
 
 
-def _count(number: float) -> str:
-    """`950`, `8.7k`, `124M`: short enough for a column."""
-    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(number) >= size:
-            return f"{number / size:.3g}{unit}" if number < 1000 * size else f"{number:.0e}"
-    return f"{number:.0f}"
-
-
 def _when(began: float) -> str:
     return f"{datetime.fromtimestamp(began):%Y-%m-%d %H:%M}"
 
 
 COLUMNS = {
     "name": Column("name", lambda run: run.label, str, 0),
-    "when": Column("when", lambda run: run.began, _when, 6),
+    "started": Column("started", lambda run: run.began, _when, 6),
     "state": Column("state", lambda run: run.state, str, 2),
     "steps": Column("steps", lambda run: run.steps, str, 4),
-    "parameters": Column("params", lambda run: run.parameters, _count, 8),
+    "parameters": Column("params", lambda run: run.parameters, short, 8),
     "minutes": Column("minutes", lambda run: run.minutes, "{:.1f}".format, 5),
     "loss": Column("loss", lambda run: run.loss, "{:.4f}".format, 1),
     "bits_per_byte": Column("bits/byte", lambda run: run.bits_per_byte, "{:.4f}".format, 3),
-    "tokens_per_second": Column("tok/s", lambda run: run.tokens_per_second, _count, 7),
+    "tokens_per_second": Column("tok/s", lambda run: run.tokens_per_second, short, 7),
 }
-WORDS = ("name", "when", "state")  # are aligned left
+WORDS = ("name", "started", "state")  # are aligned left
 SETTINGS = "settings"  # the last column, by which can be sorted too
 
 
@@ -108,26 +100,27 @@ def cell(run: Record, name: str) -> str:
 
 def lines(runs: list[Record], width: int) -> list[str]:
     """The table, no line longer than `width` columns of a terminal."""
-    cells = {name: [cell(run, name) for run in runs] for name in COLUMNS}
-    sizes = _sizes(cells, width)
+    texts = {name: [cell(run, name) for run in runs] for name in COLUMNS}
+    sizes = _sizes(texts, width)
     differences = [" ".join(_pairs(changed(runs[0].settings, run.settings))) for run in runs]
-    longest = max(columns(text) for text in [SETTINGS, *differences])
+    longest = max(cells(text) for text in [SETTINGS, *differences])
     beside = sum(sizes.values()) + len(GAP) * len(sizes) + longest <= width
     headings = [COLUMNS[name].heading for name in sizes]
     found = [_row(headings, sizes, SETTINGS if beside and any(differences) else "")]
     for index, (run, different) in enumerate(zip(runs, differences, strict=True)):
-        texts = [cells[name][index] for name in sizes]
-        found.append(_row(texts, sizes, different if beside else ""))
+        found.append(
+            _row([texts[name][index] for name in sizes], sizes, different if beside else "")
+        )
         for below in ("" if beside else different, run.problem or ""):
             found += _wrapped(below, width)
     return found
 
 
-def _sizes(cells: dict[str, list[str]], width: int) -> dict[str, int]:
+def _sizes(texts: dict[str, list[str]], width: int) -> dict[str, int]:
     """How wide each column is, of those that fit, in their order."""
     sizes = {
-        name: max(columns(text) for text in [COLUMNS[name].heading, *texts])
-        for name, texts in cells.items()
+        name: max(cells(text) for text in [COLUMNS[name].heading, *its])
+        for name, its in texts.items()
     }
     longest = sizes["name"]
     for name in sorted(COLUMNS, key=lambda name: COLUMNS[name].rank, reverse=True):
@@ -155,21 +148,14 @@ def _pairs(settings: dict[str, str]) -> list[str]:
 def _wrapped(text: str, width: int) -> list[str]:
     indent = " " * min(4, width // 4)
     # A letter may take two columns, so what holds any is wrapped at half of them.
-    room = width if columns(text) == len(text) else width // 2
+    room = width if cells(text) == len(text) else width // 2
     return textwrap.wrap(text, max(2, room), initial_indent=indent, subsequent_indent=indent)
 
 
 def _aligned(text: str, size: int, left: bool) -> str:
-    if columns(text) > size:
-        while columns(text) > size - 1:
+    if cells(text) > size:
+        while cells(text) > size - 1:
             text = text[:-1]
         text += "…"
-    space = " " * (size - columns(text))
+    space = " " * (size - cells(text))
     return text + space if left else space + text
-
-
-def columns(text: str) -> int:
-    """How many columns of a terminal a text takes: two for a Chinese letter, none for an accent
-    that stands on the one before it."""
-    wide = sum(unicodedata.east_asian_width(x) in "WF" for x in text)
-    return len(text) + wide - sum(unicodedata.combining(x) > 0 for x in text)

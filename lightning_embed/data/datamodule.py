@@ -43,7 +43,7 @@ from lightning_embed.data.prepared import (
 from lightning_embed.data.source import Source
 from lightning_embed.data.stdlib import StdlibCorpus
 from lightning_embed.data.texts import Kind
-from lightning_embed.data.token_files import Split, is_prepared
+from lightning_embed.data.token_files import Split, is_prepared, shared_documents
 from lightning_embed.data.tokenizer import TextTokenizer
 from lightning_embed.errors import UserError, require_range
 
@@ -151,6 +151,7 @@ class TextDataModule(L.LightningDataModule):
         self._folder: Path | None = None  # of the tokens, once they are known
         self._train_loader: PlanLoader | None = None
         self.is_other = False  # evaluation is of another text than the checkpoint was trained on
+        self.trained_on = 0  # documents of that text which training saw, where that is known
 
     # Tokens ---------------------------------------------------------------------------------
 
@@ -318,6 +319,10 @@ class TextDataModule(L.LightningDataModule):
             "tokenizer": self.prepared.tokenizer.fingerprint,
             "asked": self._asked,
             "plan": self.plan_settings,
+            "evaluation": {
+                "eval_overlap": self.eval_overlap,
+                "final_eval_tokens": self.final_eval_tokens,
+            },
         }
 
     def _keep_tokens(self, state_dict: dict[str, Any]) -> None:
@@ -386,6 +391,15 @@ class TextDataModule(L.LightningDataModule):
         """Take all of a text, whatever the checkpoint was trained on, in a tokenizer's tokens."""
         self.is_other = True
         self._open_from(prepare(source, self.cache_dir, tokenizer=tokenizer, vocab_size=None))
+
+    def note_trained_on(self, state_dict: dict[str, Any]) -> None:
+        """Count documents of another text that a checkpoint was trained on, where its tokens are
+        still at hand."""
+        folder = self.cache_dir / state_dict["data"]
+        if is_prepared(folder) and not damage(folder):
+            own = open_prepared(folder)
+            if own.tokenizer.fingerprint == self.prepared.tokenizer.fingerprint:
+                self.trained_on = shared_documents(self.prepared.validation, own.train)
 
     def score_again(self, scored: Prepared, tokenizer: TextTokenizer) -> None:
         """Take the text that was evaluated as `scored` in the tokens of another tokenizer, document

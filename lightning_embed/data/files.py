@@ -189,14 +189,16 @@ class FilesCorpus:
 
     def documents(self, about: About) -> Iterator[Document]:
         files, left_out = self._found
-        first, last = files[0].name, files[-1].name
-        about.title = first if len(files) == 1 else f"{len(files)} files, {first} to {last}"
+        about.title = title_of([file.name for file in files])
         about.counts["files"] = len(files)
         members = list[str]()
         about.whole = self.whole
         if self.whole:
+            used = dict[str, None]()
             for text in self._usable(about.counts, members):
+                used[text.file] = None
                 yield from cut(text, 0)
+            about.title = title_of(list(used))
         elif held_out := held_out_by_name(files):
             yield from self._split_by_name(held_out, about, members)
         else:
@@ -329,6 +331,10 @@ def note_left_out(names: list[str], about: About) -> None:
 def first_of(names: list[str]) -> str:
     more = ", ..." if len(names) > NAMES_SHOWN else ""
     return ", ".join(map(printable, names[:NAMES_SHOWN])) + more
+
+
+def title_of(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{len(names)} files, {names[0]} to {names[-1]}"
 
 
 def held_out_by_name(files: list[File]) -> set[str]:

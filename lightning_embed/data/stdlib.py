@@ -72,7 +72,9 @@ class StdlibCorpus:
         yield from cut(sources, counts)
         about.note_set_aside()
         share = counts["module code bytes left out"] / sum(map(len, sources.values()))
-        about.notes.append(f"{share:.0%} of the source is outside functions and classes: left out")
+        about.notes.append(
+            f"{100 * share:.0f} % of the source is outside functions and classes: left out"
+        )
 
     def _sources(self) -> dict[str, bytes]:
         return read_sources(self.root or library_root(), self.minimum_bytes)

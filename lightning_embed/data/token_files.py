@@ -12,6 +12,7 @@ When a folder is made and when it is found again is in `prepared.py`.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from array import array
 from dataclasses import asdict, dataclass
@@ -97,6 +98,19 @@ class Split:
     def n_targets(self) -> int:
         """Everything but each document's <s> is predicted once."""
         return int(self.offsets[-1]) - self.documents
+
+
+def shared_documents(one: Split, other: Split) -> int:
+    """How many documents of `one` are in `other`, too; both in tokens of the same tokenizer."""
+    lengths = np.diff(one.offsets)
+
+    def digests(split: Split) -> list[bytes]:
+        alike = np.flatnonzero(np.isin(np.diff(split.offsets), lengths))
+        bounds = zip(split.offsets[alike], split.offsets[alike + 1], strict=True)
+        return [hashlib.blake2b(split.tokens[a:b].tobytes()).digest() for a, b in bounds]
+
+    there = set(digests(other))
+    return sum(digest in there for digest in digests(one))
 
 
 def fits_together(split: Split, sources: int) -> bool:

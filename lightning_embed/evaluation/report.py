@@ -19,6 +19,7 @@ from lightning_embed.evaluation.intervals import COVERAGE, Interval
 from lightning_embed.evaluation.metrics import Evaluation
 
 SOURCES_SHOWN = 10
+FEWEST_OF_ROW = 3.0  # effective units, below which a row's interval would be too wide to tell much
 PERCENT = f"{100 * COVERAGE:.0f} %"
 
 
@@ -37,6 +38,12 @@ class Tested:
     found: Evaluation
     scored: Scored
     eval_overlap: int
+
+
+def say_checkpoint(tested: Tested) -> None:
+    """Which checkpoint was evaluated, and how where that changes the figures."""
+    overlap = f"   eval_overlap {tested.eval_overlap}" if tested.eval_overlap else ""
+    say("tested", f"{tested.checkpoint}{overlap}")
 
 
 def say_details(tested: Tested) -> None:
@@ -76,12 +83,20 @@ def _say_sources(over: Unit, parts: list[Part]) -> None:
     for part in parts[:SOURCES_SHOWN]:
         bits = part.figures["bits_per_byte"]
         accuracy = part.figures["accuracy"].value
-        name = part.name if len(part.name) <= 20 else f"…{part.name[-19:]}"
-        between = _range(bits, 3) if bits.known else "-"
+        between = _range_of_row(bits)
         row = f"{bits.value:9.4f}  {between:<21}  {accuracy:8.3f}  {short(part.n_bytes):>7}"
-        say("", f"{row}  {name}")
+        say("", f"{row}  {shown_name(part.name)}")
     if len(parts) > SOURCES_SHOWN:
         say("", f"and {len(parts) - SOURCES_SHOWN:,} more: --json has all")
+
+
+def shown_name(name: str, width: int = 20) -> str:
+    """A name of at most `width` characters: without its first folders, or else without its end."""
+    shown = name
+    while len(shown) > width and "/" in name:
+        name = name.partition("/")[2]
+        shown = f"…/{name}"
+    return shown if len(shown) <= width else f"{shown[: width - 1]}…"
 
 
 def _say_positions(parts: list[Part]) -> None:
@@ -90,7 +105,7 @@ def _say_positions(parts: list[Part]) -> None:
     say("position", f"in window      loss  {PERCENT:<13}  accuracy  targets")
     for part in parts:
         loss = part.figures["loss"]
-        between = _range(loss, 3) if loss.known else "-"
+        between = _range_of_row(loss)
         accuracy = part.figures["accuracy"].value
         row = f"{part.name:<11}  {loss.value:7.4f}  {between:<13}  {accuracy:8.3f}"
         say("", f"{row}  {short(part.tokens):>7}")
@@ -120,6 +135,10 @@ def _range(interval: Interval, digits: int) -> str:
     return f"{interval.low:.{digits}f}-{interval.high:.{digits}f}"
 
 
+def _range_of_row(interval: Interval) -> str:
+    return _range(interval, 3) if interval.effective >= FEWEST_OF_ROW and interval.known else "-"
+
+
 # JSON --------------------------------------------------------------------------------------------
 
 
@@ -135,14 +154,14 @@ def as_json(tested: Tested, other: Tested | None = None) -> dict[str, Any]:
         "checkpoint": tested.checkpoint,
         "max_length": tested.scored.max_length,
         "eval_overlap": tested.eval_overlap,
-        "interval": {"coverage": COVERAGE, "over": over, **_about(part.figures["loss"])},
+        "interval": {"coverage": COVERAGE, "over": over, **_about(part.figures["loss"], over)},
         **_plain_part(replace(part, figures=figures)),
         "by_source": {
             "interval_over": its,
             "sources": [{"source": x.name, **_plain_part(x)} for x in sources],
         },
         "by_position": [
-            {"positions": x.name, **_plain_part(x)} for x in by_position(tested.scored)
+            {"positions": x.name, **_plain_part(x, sized=False)} for x in by_position(tested.scored)
         ],
     }
     if other is not None:
@@ -151,19 +170,20 @@ def as_json(tested: Tested, other: Tested | None = None) -> dict[str, Any]:
             **as_json(other),
             "difference": {
                 "bits_per_byte": _plain(between),
-                "interval": {"coverage": COVERAGE, "over": pairs, **_about(between)},
+                "interval": {"coverage": COVERAGE, "over": pairs, **_about(between, pairs)},
             },
         }
     return found
 
 
-def _plain_part(part: Part) -> dict[str, Any]:
+def _plain_part(part: Part, sized: bool = True) -> dict[str, Any]:
     amounts = {
         "documents": part.documents,
         "windows": part.windows,
         "tokens": part.tokens,
-        "bytes": part.n_bytes,
     }
+    if sized:  # of a range of positions bytes are not known
+        amounts["bytes"] = part.n_bytes
     return amounts | {name: _plain(interval) for name, interval in part.figures.items()}
 
 
@@ -172,9 +192,9 @@ def _plain(interval: Interval) -> dict[str, float | None]:
     return {name: x if math.isfinite(x) else None for name, x in values.items()}
 
 
-def _about(interval: Interval) -> dict[str, Any]:
+def _about(interval: Interval, over: Unit) -> dict[str, Any]:
     return {
         "units": interval.units,
         "effective_units": interval.effective,
-        "reliable": interval.reliable,
+        "reliable": interval.reliable and over != "windows",
     }

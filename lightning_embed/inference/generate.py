@@ -32,7 +32,8 @@ def new_ids(
     """Each new id with its row's number, as soon as it is known; the end token too.
 
     Args:
-        model: left in the mode (training, evaluation) it was in.
+        model: one in training mode is in evaluation mode until the end, of which others that use
+            it meanwhile would know nothing; one in evaluation mode is only read.
         prompts: ids, at least one a row; of one longer than `max_length` the last are read.
         sampling: how ids are drawn.
         max_new_tokens: of a row; it ends earlier at `eos_id`.
@@ -45,7 +46,8 @@ def new_ids(
     draws = [sampling.draws(number) for number in numbers or range(len(rows))]
     alive = [row for row in range(len(rows)) if row not in ended]
     was_training = model.training
-    model.eval()
+    if was_training:
+        model.eval()
     try:
         shown = [rows[row][-max_length:] for row in alive]
         cache, hidden = read(model, shown)
@@ -75,7 +77,8 @@ def new_ids(
                 cache.keep_rows(going)
                 present = None if present is None else present[going]
     finally:
-        model.train(was_training)
+        if was_training:
+            model.train()
 
 
 def read(model: DecoderLM, rows: Sequence[Sequence[int]]) -> tuple[KeyValueCache, Tensor]:

@@ -9,6 +9,7 @@ import torch
 from lightning_embed.data.plan import cut_windows
 from lightning_embed.data.tokenizer import TextTokenizer
 from lightning_embed.errors import UserError
+from lightning_embed.inference.arguments import require_text
 from lightning_embed.model.decoder import DecoderLM
 from lightning_embed.special_tokens import IGNORE_INDEX, PAD_ID
 
@@ -36,7 +37,7 @@ class TextScore:
 
     @property
     def perplexity(self) -> float:
-        return math.exp(self.loss)
+        return math.exp(self.loss) if self.loss < 709 else math.inf  # as far as a float goes
 
     @property
     def bits_per_byte(self) -> float:
@@ -60,8 +61,9 @@ def score_text(
         ends: count the end token too, as evaluation does: the text is a whole document.
 
     Raises:
-        UserError: the text is empty.
+        UserError: the text is empty or no UTF-8; the network's logits are not finite.
     """
+    require_text("text", text)
     if not text:
         raise UserError("the text to score is empty: give at least one character")
     tokens = np.concatenate(tokenizer.encode_documents([text])).astype(np.int64)
@@ -72,8 +74,8 @@ def score_text(
     for begin in range(0, len(windows), WINDOWS_AT_ONCE):
         some = range(begin, min(begin + WINDOWS_AT_ONCE, len(windows)))
         width = int(windows.length[some].max())
-        ids = torch.full((len(some), width), PAD_ID)
-        targets = torch.full((len(some), width), IGNORE_INDEX)
+        ids = torch.full((len(some), width), PAD_ID, device="cpu")
+        targets = torch.full((len(some), width), IGNORE_INDEX, device="cpu")
         for row, number in enumerate(some):
             start, length = int(windows.start[number]), int(windows.length[number])
             context = int(windows.context[number])
@@ -81,5 +83,10 @@ def score_text(
             ids[row, :length] = window[:-1]
             targets[row, context:length] = window[1 + context :]
         nll = network.score(ids.to(device), targets.to(device)).nll.cpu()
+        if not nll.isfinite().all():
+            raise UserError(
+                "the network's scores are not finite: its weights are damaged, or its training"
+                " diverged"
+            )
         log_probs += (-nll[targets != IGNORE_INDEX]).tolist()
     return TextScore(tokens[1:].tolist(), log_probs, len(text.encode()))

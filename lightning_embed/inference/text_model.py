@@ -13,7 +13,8 @@ from typing import TypeVar
 
 import torch
 
-from lightning_embed.errors import UserError, require_range
+from lightning_embed.errors import UserError
+from lightning_embed.inference.arguments import require_text, require_whole, texts_of
 from lightning_embed.inference.sampling import Sampling
 from lightning_embed.inference.score import TextScore, score_text
 from lightning_embed.inference.texts import Piece, joined, stream_texts
@@ -38,8 +39,16 @@ def load(path: str | os.PathLike[str], *, device: str | None = None) -> "TextMod
     Raises:
         UserError: there is no such checkpoint, it is damaged, holds code, or is of another program
             or version; or there is no such device.
+        TypeError: `path` is no path.
     """
-    return TextModel(open_pretrained(path), device=device)
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"path must be a string or a path, not {path!r}")
+    try:
+        with torch.device("cpu"):  # whatever the caller's default is
+            pretrained = open_pretrained(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+    return TextModel(pretrained, device=device)
 
 
 class TextModel:
@@ -50,7 +59,7 @@ class TextModel:
         device: see `load`.
 
     Attributes:
-        network: in evaluation mode.
+        network: in evaluation mode, for good: to train it, use a copy.
         tokenizer: its own.
         max_length: positions of its training windows.
     """
@@ -69,7 +78,7 @@ class TextModel:
         top_k: int | None = 50,
         top_p: float = 1.0,
         repetition_penalty: float = 1.0,
-        stop: str | Sequence[str] = (),
+        stop: str | Sequence[str] | None = (),
         seed: int = 0,
     ) -> Text:
         """The text that follows a prompt, without the prompt; of a list, each one's.
@@ -82,13 +91,19 @@ class TextModel:
                 the end is read, with a warning.
             max_new_tokens: tokens at most; a text may end earlier. Beyond a training window see
                 `inference/generate.py`.
-            temperature, top_k, top_p, repetition_penalty, seed: see `Sampling`.
+            temperature: 0 takes the most likely token, higher is more varied.
+            top_k: only the k most likely tokens; 0 or None for all.
+            top_p: only the most likely tokens that together reach this probability.
+            repetition_penalty: above 1 makes tokens that stand in the text already less likely.
+            seed: of the draws.
             stop: a string or several; the text ends before the first of them.
 
         Raises:
-            UserError: a value outside its limits; no prompt.
+            UserError: a value outside its limits; no prompt, or one that is no UTF-8; the network's
+                logits are not finite.
+            TypeError: a value of another type.
         """
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        prompts = texts_of("prompt", prompt)
         for each in prompts:
             for note in self.unread(each):
                 warnings.warn(note, stacklevel=2)
@@ -103,15 +118,18 @@ class TextModel:
         sampling: Sampling,
         *,
         max_new_tokens: int = 200,
-        stop: str | Sequence[str] = (),
+        stop: str | Sequence[str] | None = (),
+        samples: int = 1,
     ) -> Iterator[Piece]:
-        """What `generate` gives, in pieces as they come.
+        """What `generate` gives, in pieces as they come, with `samples` rows for each prompt.
 
         Raises:
-            UserError: as `generate`, before the first piece.
+            UserError, TypeError: as `generate`, before the first piece.
         """
-        require_range("--max_new_tokens", max_new_tokens, at_least=1)
-        stop = [stop] if isinstance(stop, str) else list(stop)
+        prompts = texts_of("prompt", prompts)
+        require_whole("--max_new_tokens", max_new_tokens, at_least=1)
+        require_whole("--samples", samples, at_least=1)
+        stop = [] if stop is None else texts_of("stop", stop)
         if "" in stop:
             raise UserError("--stop is empty: give a string that the text ends before")
         if not prompts:
@@ -124,10 +142,12 @@ class TextModel:
             max_new_tokens=max_new_tokens,
             max_length=self.max_length,
             stop=stop,
+            samples=samples,
         )
 
     def unread(self, prompt: str) -> list[str]:
         """Which part of a prompt the model does not see, in one sentence each."""
+        require_text("prompt", prompt)
         tokenizer, seen = self.tokenizer, self.max_length
         ids = [tokenizer.bos_id, *tokenizer.encode(prompt)]
         unknown = ids.count(tokenizer.unk_id) if tokenizer.unk_id is not None else 0
@@ -146,7 +166,8 @@ class TextModel:
             ends: count the end token too, as `validate` does: the text is a whole document.
 
         Raises:
-            UserError: the text is empty.
+            UserError: the text is empty or no UTF-8; the network's logits are not finite.
+            TypeError: it is no string.
         """
         return score_text(self.network, self.tokenizer, text, max_length=self.max_length, ends=ends)
 
@@ -186,8 +207,11 @@ def _moved(network: DecoderLM, device: str | None) -> DecoderLM:
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return network.to(torch.device(device))
-    except (RuntimeError, AssertionError):  # torch built without CUDA asserts
+        place = torch.device(device)
+        if place.type == "meta":  # tensors without numbers
+            raise RuntimeError
+        return network.to(place)
+    except (RuntimeError, AssertionError, TypeError):  # torch built without CUDA asserts
         raise UserError(
             f"--device {device} cannot be used on this machine; give cpu, or leave it out"
         ) from None

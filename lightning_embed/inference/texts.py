@@ -34,16 +34,19 @@ def stream_texts(
     max_new_tokens: int,
     max_length: int,
     stop: Sequence[str] = (),
+    samples: int = 1,
 ) -> Iterator[Piece]:
     """Continuations of all prompts, in pieces as they come. A prompt's text does not depend on the
-    others, but for its repetitions, each of which is drawn anew; see `new_ids`."""
+    others, but for its repetitions, each of which is drawn anew; see `new_ids`. With `samples` of
+    each, row `samples * i + j` is the sample j of prompt i."""
     before = Counter[str]()
-    numbers = []
-    for prompt in prompts:
-        numbers.append(before[prompt])
-        before[prompt] += 1
-    for begin in range(0, len(prompts), ROWS_AT_ONCE):
-        some = prompts[begin : begin + ROWS_AT_ONCE]
+    for begin in range(0, len(prompts) * samples, ROWS_AT_ONCE):
+        end = min(begin + ROWS_AT_ONCE, len(prompts) * samples)
+        some = [prompts[row // samples] for row in range(begin, end)]
+        numbers = []
+        for prompt in some:
+            numbers.append(before[prompt])
+            before[prompt] += 1
         rows = [[tokenizer.bos_id, *tokenizer.encode(prompt)] for prompt in some]
         texts = [Continuation(tokenizer, row, stop) for row in rows]
         counts, ended = [0] * len(rows), set[int]()
@@ -55,7 +58,7 @@ def stream_texts(
             max_length=max_length,
             eos_id=tokenizer.eos_id,
             ended=ended,
-            numbers=numbers[begin : begin + ROWS_AT_ONCE],
+            numbers=numbers,
         ):
             counts[row] += 1
             text = texts[row]

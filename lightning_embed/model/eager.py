@@ -60,7 +60,7 @@ def norm_of_one(norm: nn.Module, x: Tensor) -> Tensor:
 
 
 def _turn(x: Tensor, cos: Tensor, sin: Tensor, sign: float) -> Tensor:
-    turned = torch.empty(x.shape, dtype=x.dtype)
+    turned = x.new_empty(x.shape)
     (left, right), (new_left, new_right) = x.chunk(2, dim=-1), turned.chunk(2, dim=-1)
     torch.mul(left, cos, out=new_left).addcmul_(right, sin, value=-sign)
     torch.mul(right, cos, out=new_right).addcmul_(left, sin, value=sign)

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 from tokenizers import Tokenizer, processors
 
-from lightning_embed.atomic import put_in_place, sweep_orphans, work_folder
+from lightning_embed.atomic import parents_of, put_in_place, sweep_orphans, work_folder
 from lightning_embed.data.tokenizer import TextTokenizer
 from lightning_embed.errors import UserError, writing
 from lightning_embed.pretrained.gguf import Dtype, import_gguf, write_gguf
@@ -61,15 +61,15 @@ def export(
     """
     target = Path(output)
     require_possible(target, format, dtype, overwrite)
-    if format == "gguf":
-        write_gguf(pretrained, target, dtype)
-        return target
-    with writing(target, "--output"):
-        target.absolute().parent.mkdir(parents=True, exist_ok=True)
-        sweep_orphans(target.absolute().parent)
-        with work_folder(target.absolute()) as work:
+    whole = target.absolute()
+    with writing(target, "--output"), parents_of(whole), work_folder(whole) as work:
+        sweep_orphans(whole.parent)
+        if format == "gguf":
+            work /= whole.name
+            write_gguf(pretrained, work, dtype)
+        else:
             _write(pretrained, work, evaluation)
-            put_in_place(work, target.absolute())
+        put_in_place(work, whole)
     return target
 
 
@@ -78,7 +78,8 @@ def require_possible(target: Path, format: Format, dtype: Dtype, overwrite: bool
 
     Raises:
         UserError: there is no such format or type, a package is missing, or something at `target`
-            would be lost: only an older export is replaced, and only if `overwrite` is set.
+            would be lost: only an older export is replaced, and only if `overwrite` is set; or
+            nothing can be written there.
     """
     if format not in get_args(Format):
         raise UserError(f"--format is {format!r}; choose {' or '.join(get_args(Format))}")
@@ -86,11 +87,14 @@ def require_possible(target: Path, format: Format, dtype: Dtype, overwrite: bool
         raise UserError(f"--dtype is {dtype!r}; choose {', '.join(get_args(Dtype))}")
     if format == "gguf":
         import_gguf()
-        _require_free_file(target, overwrite)
-        return
-    if dtype != "F32":
+    elif dtype != "F32":
         raise UserError(f"--dtype {dtype} is for --format gguf; {format} is F32")
-    _require_free_folder(target, overwrite)
+    require_free = _require_free_file if format == "gguf" else _require_free_folder
+    with writing(target, "--output"):
+        require_free(target, overwrite)
+        whole = target.absolute()
+        with parents_of(whole), work_folder(whole):  # by trying
+            pass
 
 
 def _require_free_folder(target: Path, overwrite: bool) -> None:

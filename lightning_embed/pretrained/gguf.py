@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_embed.atomic import replacing
-from lightning_embed.errors import UserError, writing
+from lightning_embed.errors import UserError
 from lightning_embed.pretrained.huggingface import config_of, tensors_of
 from lightning_embed.pretrained.llama_cpp_tokens import llama_cpp_name
 from lightning_embed.pretrained.weights import Pretrained
@@ -47,8 +46,7 @@ NAMES = {  # parts of tensors' names in a Hugging Face folder and here
 
 
 def write_gguf(pretrained: Pretrained, output: Path, dtype: Dtype) -> None:
-    """Write the file `output`, in place of one that is there; until all of it is written, nothing
-    is changed.
+    """Write the file `output`; `export` puts it in its place when it is whole.
 
     Args:
         pretrained: the network.
@@ -56,17 +54,12 @@ def write_gguf(pretrained: Pretrained, output: Path, dtype: Dtype) -> None:
         dtype: of the matrices; vectors are always float32.
 
     Raises:
-        UserError: the package is not installed, llama.cpp has no tokenizer with these ids, or the
-            file cannot be written.
+        UserError: the package is not installed, or llama.cpp has no tokenizer with these ids.
     """
     gguf = import_gguf()
     pre_tokenizer = llama_cpp_name(pretrained)
     family = config_of(pretrained)["model_type"]
-    with (
-        writing(output, "--output"),
-        replacing(output.absolute()) as file,
-        closing(gguf.GGUFWriter(file, family)) as writer,
-    ):
+    with closing(gguf.GGUFWriter(output, family)) as writer:
         _add_sizes(writer, pretrained, output.stem)
         writer.add_file_type(gguf.LlamaFileType[_file_type(dtype)])
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from lightning_embed.data.tokenizer import PAD_NAMES, TextTokenizer
-from lightning_embed.errors import UserError
+from lightning_embed.errors import UserError, one_line
 from lightning_embed.model.decoder import DecoderLM
-from lightning_embed.pretrained.tensors import open_tensors, read_json
+from lightning_embed.pretrained.tensors import Entry, open_tensors, read_json
 from lightning_embed.pretrained.weights import Pretrained
 from lightning_embed.processes import command
 from lightning_embed.special_tokens import PAD_ID
@@ -54,6 +55,8 @@ SETTINGS = {  # ours, and their name in config.json
     "tied": "tie_word_embeddings",
 }
 REQUIRED = ("d_model", "n_layers", "n_heads", "d_ff")
+OPTIONAL = ("n_kv_heads", "head_dim")  # null is as if left out
+LARGEST = 2**20  # of a size: what is larger cannot be, and would take for ever to build
 BUFFERS = "rotary_emb.inv_freq"  # older files hold what follows from rope_theta
 
 
@@ -148,12 +151,16 @@ def read_folder(path: Path) -> Pretrained:
     if not config:
         raise UserError(f"{path} has no {CONFIG}: not a Hugging Face folder")
     settings = _settings(config, path)
+    max_length = _whole(config, "max_position_embeddings", path, 2048, at_most=2**40)
     tokenizer = _tokenizer(path)
     found = open_tensors(path).entries
     theirs = {ours_of(n): n for n in found if not n.endswith(BUFFERS)}
+    _require_layers(path, settings["n_layers"], theirs)
+    if settings["tied"] and "embedding.weight" not in theirs and "head.weight" in theirs:
+        theirs["embedding.weight"] = theirs.pop("head.weight")  # the same matrix, stored once
     if settings["tied"] and "head.weight" in theirs:
-        pair = (found[theirs[name]].read() for name in ("head.weight", "embedding.weight"))
-        if not torch.equal(*pair):
+        pair = ("head.weight", "embedding.weight")
+        if not torch.equal(*(_numbers(path, theirs[name], found) for name in pair)):
             raise UserError(
                 f"{path}: tie_word_embeddings is true, but lm_head.weight is not the embedding;"
                 " remove the one that is wrong"
@@ -164,7 +171,7 @@ def read_folder(path: Path) -> Pretrained:
     _require_tensors(path, shapes, {name: found[n].shape for name, n in theirs.items()})
     weights = {
         # Rows beyond the tokenizer's ids were added to round the vocabulary up.
-        name: found[theirs[name]].read()[: shape[0]].to(torch.float32, copy=True)
+        name: _numbers(path, theirs[name], found)[: shape[0]].clone()
         for name, shape in shapes.items()
     }
     row = weights["embedding.weight"][PAD_ID]
@@ -177,7 +184,6 @@ def read_folder(path: Path) -> Pretrained:
     if "head.weight" in weights:
         weights["head.weight"][PAD_ID] = 0.0
     network.load_state_dict(weights, assign=True)
-    max_length = int(config.get("max_position_embeddings") or 2048)
     return Pretrained(network.eval(), settings, tokenizer, max_length, about)
 
 
@@ -185,30 +191,70 @@ def _settings(config: dict[str, Any], path: Path) -> dict[str, Any]:
     """All of `DecoderLM`'s, with the families' defaults for what the config leaves out."""
     families = {model_type: qk_norm for qk_norm, (model_type, _) in FAMILIES.items()}
     family = config.get("model_type")
-    if family not in families:
+    if not isinstance(family, str) or family not in families:
         raise UserError(
             f"{path} is of the family {family!r}; taken are {' and '.join(sorted(families))}"
         )
     if problem := _unsupported(config):
         raise UserError(f"{path} has {problem}, which this network does not have")
-    given = {ours: config[theirs] for ours, theirs in SETTINGS.items() if theirs in config}
-    for name, value in given.items():
-        if not isinstance(value, int | float | None):
-            raise UserError(f"{path / CONFIG}: {SETTINGS[name]} is {value!r}, not a number")
-    missing = [SETTINGS[name] for name in REQUIRED if name not in given]
+    missing = [SETTINGS[name] for name in REQUIRED if SETTINGS[name] not in config]
     if missing:
         raise UserError(f"{path / CONFIG} lacks {', '.join(missing)}")
-    said = [given.get("rope_theta"), *(rope.get("rope_theta") for rope in _rope(config))]
-    thetas = {float(theta) for theta in said if theta}
+    sizes: dict[str, Any] = {name: _whole(config, SETTINGS[name], path) for name in REQUIRED}
+    for name in OPTIONAL:
+        if config.get(SETTINGS[name]) is not None:
+            sizes[name] = _whole(config, SETTINGS[name], path)
+    if family == "qwen3" and "head_dim" not in config:
+        sizes["head_dim"] = 128
+    width = sizes.get("head_dim") or sizes["d_model"] / sizes["n_heads"]
+    if width % 2:
+        raise UserError(
+            f"{path / CONFIG}: the width of a head is {width:g}, not an even number; it is head_dim"
+            " or else hidden_size divided by num_attention_heads"
+        )
+    if sizes["n_heads"] % sizes.get("n_kv_heads", 1):
+        raise UserError(
+            f"{path / CONFIG}: num_attention_heads is {sizes['n_heads']}, not a multiple of"
+            f" num_key_value_heads, {sizes['n_kv_heads']}"
+        )
+    tied = config.get(SETTINGS["tied"], False)
+    if not isinstance(tied, bool):
+        raise UserError(f"{path / CONFIG}: {SETTINGS['tied']} is {tied!r}, not true or false")
+    said = [part for part in (config, *_rope(config)) if part.get("rope_theta") is not None]
+    thetas = {_positive(part, "rope_theta", path) for part in said}
     if len(thetas) > 1:
         raise UserError(f"{path / CONFIG} has two values of rope_theta, {sorted(thetas)}")
-    defaults = {
-        "tied": False,
-        "head_dim": 128 if family == "qwen3" else None,
-        "norm_eps": 1e-6,
-    }
-    rest = {"qk_norm": families[family], "rope_theta": next(iter(thetas), 10_000.0)}
-    return DecoderLM.settings(**defaults | given | rest)
+    return DecoderLM.settings(
+        **sizes,
+        tied=tied,
+        qk_norm=families[family],
+        norm_eps=_positive(config, SETTINGS["norm_eps"], path, 1e-6),
+        rope_theta=next(iter(thetas), 10_000.0),
+    )
+
+
+def _whole(
+    config: dict[str, Any],
+    name: str,
+    path: Path,
+    default: int | None = None,
+    at_most: int = LARGEST,
+) -> int:
+    """A size: a whole number of at least 1."""
+    value = config.get(name, default)
+    if type(value) is not int or not 1 <= value <= at_most:
+        raise UserError(
+            f"{path / CONFIG}: {name} is {value!r}, not a whole number from 1 to {at_most:,}"
+        )
+    return value
+
+
+def _positive(config: dict[str, Any], name: str, path: Path, default: float | None = None) -> float:
+    value: Any = config.get(name, default)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 < value < 1e30:  # no NaN, no infinity
+        raise UserError(f"{path / CONFIG}: {name} is {value!r}, not a number above 0")
+    return float(value)
 
 
 def _rope(config: dict[str, Any]) -> list[dict[str, Any]]:
@@ -219,18 +265,22 @@ def _rope(config: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _unsupported(config: dict[str, Any]) -> str | None:
     """What a config asks for that `DecoderLM` does not compute, in a few words."""
+    for name in ("rope_scaling", "rope_parameters"):
+        if not isinstance(config.get(name), dict | None):
+            return f"rope scaling ({name} is {config[name]!r})"
     for rope in _rope(config):
         kind = rope.get("rope_type", rope.get("type", "default"))
         if kind != "default" or any(isinstance(value, dict) for value in rope.values()):
             return f"rope scaling ({kind})"
-    if (config.get("partial_rotary_factor") or 1.0) != 1.0:
+    turned = (part.get("partial_rotary_factor") or 1.0 for part in (config, *_rope(config)))
+    if any(factor != 1.0 for factor in turned):
         return "rotary positions in a part of each head"
     if config.get("attention_bias") or config.get("mlp_bias"):
         return "attention biases" if config.get("attention_bias") else "biases in the feed-forward"
     slides = config.get("use_sliding_window", config["model_type"] != "qwen3")
     if slides and config.get("sliding_window"):
         return f"a sliding window ({config['sliding_window']})"
-    if "sliding_attention" in (config.get("layer_types") or ()):
+    if "sliding_attention" in str(config.get("layer_types")):
         return "a sliding window in some layers"
     if config.get("hidden_act", "silu") != "silu":
         return f"the activation {config['hidden_act']!r}"
@@ -244,17 +294,17 @@ def _tokenizer(path: Path) -> TextTokenizer:
         raise UserError(f"{path} has no tokenizer.json: its weights mean nothing without their ids")
     data = read_json(file)
     data["post_processor"] = None  # no part of encoding a text here, but of the fingerprint
-    model = data.get("model")
-    vocabulary = model.get("vocab") if isinstance(model, dict) else None
-    words = dict(enumerate(x[0] for x in vocabulary)) if isinstance(vocabulary, list) else {}
-    words |= {i: x for x, i in vocabulary.items()} if isinstance(vocabulary, dict) else {}
-    words |= {token["id"]: token["content"] for token in data.get("added_tokens") or ()}
-    if PAD_ID in words and words[PAD_ID] not in PAD_NAMES:
+    text = json.dumps(data, ensure_ascii=False)
+    try:
+        word = Tokenizer.from_str(text).id_to_token(PAD_ID)
+    except Exception as error:  # the library raises bare Exceptions
+        raise UserError(f"{file} is not a usable tokenizer.json: {one_line(error)}") from None
+    if word is not None and word not in PAD_NAMES:
         raise UserError(
-            f"{path}: id {PAD_ID} is {words[PAD_ID]!r}, but padding here, so that its weights"
+            f"{path}: id {PAD_ID} is {word!r}, but padding here, so that its weights"
             f" cannot be taken{_way_out(path)}"
         )
-    return TextTokenizer.from_json(json.dumps(data, ensure_ascii=False), str(file))
+    return TextTokenizer.from_json(text, str(file))
 
 
 def _way_out(path: Path) -> str:
@@ -265,6 +315,32 @@ def _way_out(path: Path) -> str:
         return ""
     adopt = command("tokenizer", "--adopt", path)
     return f"; its tokenizer can, for a new model: {adopt}, then --data.tokenizer tokenizer.json"
+
+
+def _require_layers(path: Path, wanted: int, names: Iterable[str]) -> None:
+    """Raises UserError unless there are so many; before a network of a billion is built."""
+    layers = {name.split(".")[1] for name in names if name.startswith("blocks.")}
+    if len(layers) != wanted:
+        raise UserError(
+            f"{path / CONFIG}: {SETTINGS['n_layers']} is {wanted}, but its weights are of"
+            f" {len(layers)}"
+        )
+
+
+def _numbers(path: Path, name: str, found: dict[str, Entry]) -> Tensor:
+    """A tensor in float32.
+
+    Raises:
+        UserError: it is of other than real numbers, or some are not finite.
+    """
+    tensor = found[name].read()
+    if not tensor.is_floating_point():
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise UserError(f"{path}: {name} is of the type {kind}, not of floating-point numbers")
+    tensor = tensor.to(torch.float32)
+    if not tensor.isfinite().all():
+        raise UserError(f"{path}: {name} holds NaN or infinity: its training failed, or the file")
+    return tensor
 
 
 def _require_tensors(
@@ -281,9 +357,10 @@ def _require_tensors(
             raise UserError(f"{path} lacks the tensor {theirs_of(name)}")
         if name not in wanted:
             raise UserError(f"{path} has a tensor {theirs_of(name)} more than this network")
-        rows = name in ("embedding.weight", "head.weight") and len(found[name]) == 2
-        fits = found[name][1:] == wanted[name][1:] and found[name][0] >= wanted[name][0]
-        if found[name] != wanted[name] and not (rows and fits):
+        # compared without the rows that are more
+        rows = found[name][:1] > wanted[name][:1] and name in ("embedding.weight", "head.weight")
+        shape = wanted[name][:1] + found[name][1:] if rows else found[name]
+        if shape != wanted[name]:
             raise UserError(
                 f"{path}: {theirs_of(name)} has the shape {found[name]}, not {wanted[name]} as its"
                 " config and tokenizer say"

@@ -33,7 +33,7 @@ pipeline_tag: text-generation
 # A {parameters:.1f} M parameter language model
 
 A decoder of the shape of {family}, float32: {n_layers} layers of width {d_model}, {n_heads} heads,
-a vocabulary of {vocabulary:,}, trained from scratch with lightning_embed{version} on windows of
+a vocabulary of {vocabulary:,}, trained {start} with lightning_embed{version} on windows of
 {max_length} tokens.
 """
 
@@ -70,10 +70,12 @@ lm_eval --model hf --model_args pretrained=FOLDER,dtype=float32,add_bos_token=Fa
 def model_card(pretrained: Pretrained, held_out: HeldOut | None) -> str:
     """The content of README.md."""
     network, about = pretrained.network, pretrained.about
+    start = _start(about)
     head = HEAD.format(
         parameters=sum(p.numel() for p in network.parameters()) / 1e6,
         family="Qwen3" if pretrained.settings["qk_norm"] else "Llama",
         vocabulary=pretrained.tokenizer.vocab_size,
+        start=f"further from the weights of `{start}`" if start else "from scratch",
         version=_version(),
         max_length=pretrained.max_length,
         **{name: pretrained.settings[name] for name in ("n_layers", "d_model", "n_heads")},
@@ -91,6 +93,11 @@ def _version() -> str:
         return ""
 
 
+def _start(about: dict[str, Any]) -> str:
+    """The name of what the run began with, `--init_from`; empty for one from scratch."""
+    return PurePath(str(run_settings(about).get("init_from") or "")).name
+
+
 def _data(about: dict[str, Any], held_out: HeldOut | None) -> str:
     asked = about["data"].get("asked", {})
     if asked.get("source") == "StdlibCorpus":
@@ -100,8 +107,10 @@ def _data(about: dict[str, Any], held_out: HeldOut | None) -> str:
         text += " Its licence is for whoever publishes this model to say."
     if held_out is not None:
         text += f" Held out: {held_out.documents:,} documents of {held_out.text}."
-    if start := run_settings(about).get("init_from"):
-        text += f" Its training began with the weights of `{PurePath(str(start)).name}`."
+    if start := _start(about):
+        text += (
+            f" Its training began with the weights of `{start}`, whose own text is not named here."
+        )
     return f"\n## Data\n\n{text}\n"
 
 
@@ -141,11 +150,12 @@ def command_of(about: dict[str, Any]) -> list[str]:
     trainer = {k: about.get("trainer", {}).get(k) for k in TRAINER}
     words = ["python", "train.py", "fit", *_text_flags(asked)]
     words += _flags("", {"seed_everything": seed})
-    words += _flags("data.", {k: asked.get(k) for k in ("tokenizer", "vocab_size")} | plan)
+    start = _start(about)  # which brings its tokenizer
+    tokens = {} if start else {k: asked.get(k) for k in ("tokenizer", "vocab_size")}
+    words += _flags("data.", tokens | plan)
     words += _flags("model.", model)
     words += _flags("trainer.", trainer | {"max_steps": about.get("steps")})
-    start = run_settings(about).get("init_from")
-    return words + (_flags("", {"init_from": PurePath(str(start)).name}) if start else [])
+    return words + _flags("", {"init_from": start or None})
 
 
 def _text_flags(asked: dict[str, Any]) -> list[str]:

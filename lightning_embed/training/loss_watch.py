@@ -115,7 +115,9 @@ class LossWatch(L.Callback):
             optimizer.measures = now
             if now:
                 self._group_norms = {
-                    group["name"]: whole_norm(p.grad for p in group["params"] if p.grad is not None)
+                    group.get("name", group["rule"]): whole_norm(
+                        p.grad for p in group["params"] if p.grad is not None
+                    )
                     for group in optimizer.param_groups
                 }
 

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.adamw import adamw
 from torch.optim.lr_scheduler import LambdaLR
 
+from lightning_embed import figures
 from lightning_embed.errors import UserError
 from lightning_embed.library_internals import (
     foreach_add_,
@@ -265,7 +266,9 @@ def whole_norm(tensors: Iterable[Tensor]) -> Tensor:
 
 def learning_rates(optimizer: Optimizer) -> dict[str, float]:
     """Today's, by the tag of each rule."""
-    return {f"optim/lr_{group['rule']}": group["lr"] for group in optimizer.param_groups}
+    return {
+        f"{figures.LEARNING_RATE}_{group['rule']}": group["lr"] for group in optimizer.param_groups
+    }
 
 
 def take_settings(

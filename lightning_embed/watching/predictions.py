@@ -52,7 +52,7 @@ def write_predictions(
         writer.writerow(("source", "targets", "bytes", "bits_per_byte"))
         writer.writerows((s, t, b, f"{r:.4f}") for s, t, b, r in table)
     hardest = f"hardest {table[0][0]} at {table[0][-1]:.3f} bits/byte"
-    say("written", f"{path}: {len(table)} sources, {hardest}")
+    say("written", f"{path}: {len(table)} source{'s' if len(table) > 1 else ''}, {hardest}")
     seen = sum(row[2] for row in table)
     if seen < whole:
         say("", f"of {seen:,} of {whole:,} bytes (--trainer.limit_predict_batches)")

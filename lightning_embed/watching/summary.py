@@ -21,12 +21,14 @@ from lightning_embed.checkpointing.save import Checkpoints
 from lightning_embed.console import say, say_command, short
 from lightning_embed.data.datamodule import TextDataModule
 from lightning_embed.data.prepared import Prepared
-from lightning_embed.evaluation.intervals import ratio_interval
+from lightning_embed.evaluation.intervals import FEWEST, ratio_interval
 from lightning_embed.evaluation.metrics import Evaluation
-from lightning_embed.evaluation.report import PERCENT, Tested, say_details
+from lightning_embed.evaluation.report import PERCENT, Tested, say_checkpoint, say_details
+from lightning_embed.model.decoder import DecoderLM
 from lightning_embed.padding.padded import row_of
 from lightning_embed.processes import command, command_of_all
 from lightning_embed.recording.pages import Pages
+from lightning_embed.training.freezing import freeze
 from lightning_embed.training.lightning_module import LanguageModel
 from lightning_embed.watching.samples import Samples
 from lightning_embed.watching.throughput import Throughput
@@ -57,12 +59,25 @@ def say_start(
     unknown = [report.splits[split].unknown for split in ("train", "validation")]
     if any(unknown):
         say("", "unknown to the tokenizer: {:,} training and {:,} held-out tokens".format(*unknown))
+    threads = torch.get_num_threads()
     processes = f", {trainer.world_size} processes" if trainer.world_size > 1 else ""
     say(
         "numbers",
         f"{trainer.precision} ({precision_reason}); {model.hparams['optimizer']};"
-        f" {torch.get_num_threads()} threads{processes}",
+        f" {threads} thread{'s' if threads > 1 else ''}{processes}",
     )
+    if model.hparams["freeze"]:
+        _say_frozen(model.hparams, has)
+
+
+def _say_frozen(hyper: Any, vocab_size: int) -> None:
+    parts = hyper["freeze"]
+    network = DecoderLM.outline(vocab_size, {key: hyper[key] for key in DecoderLM.settings()})
+    freeze(network, parts)
+    total = sum(p.numel() for p in network.parameters())
+    trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    names = parts if isinstance(parts, str) else ", ".join(parts)
+    say("frozen", f"{names}; {trained:,} of {total:,} parameters are trained")
 
 
 def say_evaluation(
@@ -77,6 +92,8 @@ def say_evaluation(
     if found is None:
         say("held out", "not evaluated: --trainer.limit_val_batches or limit_test_batches is 0")
         return
+    if details is not None:
+        say_checkpoint(details)
     seen, whole = int(found.n_bytes.sum()), data.prepared.report.splits["validation"].bytes
     label, text = "held out", f"of {data.prepared.report.title}: " if data.is_other else ""
     if data.is_other and not data.prepared.train.documents:
@@ -89,6 +106,11 @@ def say_evaluation(
         say(label, text.rstrip())
         label, text = "", ""
     say(label, f"{text}{figures_of_it}")
+    if data.is_other:
+        for note in data.prepared.report.notes:
+            say("", note)
+    if data.trained_on:
+        say("note", f"{data.trained_on:,} of these documents are in the training text as they are")
     if seen < whole:
         say("", f"of {seen:,} of its {whole:,} bytes")
     say("", f"bits per byte {found.bits_per_byte:.4f}")
@@ -97,7 +119,12 @@ def say_evaluation(
     elif int((found.n_bytes > 0).sum()) > 1:
         nll, n_bytes = found.nll.numpy(force=True), found.n_bytes.numpy(force=True)
         bits = ratio_interval(nll / math.log(2), n_bytes)
-        say("", f"{PERCENT} over held-out files {bits.low:.3f}-{bits.high:.3f}")
+        alike = len(n_bytes.nonzero()[0]) == data.prepared.validation.documents
+        over = "documents" if alike and bits.units < FEWEST else "files"
+        rough = "" if bits.reliable else ": too few or too unequal, a rough idea"
+        say(
+            "", f"{PERCENT} over {bits.units} held-out {over} {bits.low:.3f}-{bits.high:.3f}{rough}"
+        )
     if xz is not None:
         alone, after = xz  # the second is 0 where the training text holds all of it
         ratio = f": ratio {found.bits_per_byte / after:.3f}" if after > 0 else ""
@@ -149,6 +176,7 @@ def say_end(
     samples: Samples,
     pages: Pages,
     configs: list[str],
+    own_text: bool,
 ) -> None:
     """Evaluate the best weights on everything held out, show a sample, and tell what to do next.
 
@@ -159,6 +187,7 @@ def say_end(
         samples: shows its first prompt.
         pages: writes what is made once, of the best weights.
         configs: the configuration files the run was started with.
+        own_text: the command line named a text, so nobody needs to be told how.
     """
     _say_speed(trainer)
     steps = trainer.global_step
@@ -190,6 +219,8 @@ def say_end(
     say_command("go on", resume)
     if best:
         say_command("more", command("generate", "--checkpoint", best, "--prompt", "def "))
+    if own_text:
+        return
     own = [word for file in configs for word in ("--config", file)]
     more = command_of_all("fit", *own, "--name", "mine", "--data.files", "notes/*.md")
     say_command("own text", more)

@@ -235,7 +235,7 @@ def test_generate_works_after_the_checkpoint_has_moved(finished: Finished, tmp_p
 
 LABELS = [
     *("run", "corpus", "tokens", "numbers", "compile", "finished", "speed", "pages"),
-    *("held_out", "padding", "sample", "best", "watch", "go_on", "more", "own_text"),
+    *("held_out", "padding", "sample", "best", "watch", "go_on", "more"),
 ]
 
 

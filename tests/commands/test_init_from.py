@@ -26,6 +26,8 @@ from lightning_embed.commands import dial
 from lightning_embed.data.tokenizer import TextTokenizer
 from lightning_embed.model.decoder import DecoderLM
 from lightning_embed.pretrained.export import export
+from lightning_embed.pretrained.model_card import command_of, model_card
+from lightning_embed.pretrained.opening import open_pretrained
 from lightning_embed.training import sizing
 
 # As in `workshop.TINY`, but for the sizes, which come from the weights.
@@ -82,6 +84,23 @@ def test_a_run_begins_with_the_weights_and_the_tokenizer_of_another(
     assert "has no effect" in run("validate", *config, "--init_from", source).line("note")
 
 
+def test_its_model_card_says_so_and_has_a_command_that_works(
+    finished: tuple[Workshop, Outcome], other_text: Workshop
+) -> None:
+    source = finished[0].root / "done"
+    began(other_text, source)
+    given = open_pretrained(other_text.root / "new")
+    card = model_card(given, None)
+    assert "trained further from the weights of `done`" in card and "from scratch" not in card
+    words = command_of(given.about)
+    assert "--data.tokenizer" not in words and words[-2:] == ["--init_from", "done"]
+    at = words.index("--data.files")  # of which the card has the last part alone, as of the source
+    again = (*words[2:at], *words[at + 2 : -2], "--init_from", source, *other_text.where)
+    told = run(*again, "--name", "again", "--samples.max_new_tokens", "0")
+    assert told.status == 0, told.out + told.err
+    assert_same_weights(other_text.checkpoint("again"), other_text.checkpoint("new"))
+
+
 def test_a_resume_does_not_read_it_again(
     finished: tuple[Workshop, Outcome], other_text: Workshop, tmp_path: Path
 ) -> None:
@@ -130,6 +149,7 @@ def test_a_padding_row_that_is_not_zero_is_zeroed_and_that_is_said(
     ("more", "words"),
     [
         (("--model.d_model", "64"), "--model.d_model is 64, but .* has 32: leave it out"),
+        (("--data.vocab_size", "1000"), "--data.vocab_size is 1000, but .* has 400: leave it out"),
         (("--model.tied", "false"), "--model.tied is False, but .* has True"),
         (("--data.tokenizer", "characters"), "gives other ids than .*its own is kept"),
         (("--model.n_heads", "2"), None),  # as it is
@@ -197,5 +217,6 @@ def test_a_path_with_nothing_usable_is_refused(
         path.mkdir()
     if there == "file":
         path.write_text("no weights")
-    assert str(path) in begin(other_text, path).error_line()
+    told = begin(other_text, path).error_line()
+    assert str(path) in told and "best" not in told  # which are not taken here
     assert other_text.runs() == []

@@ -1,8 +1,6 @@
 """The `runs` command: real runs in one table, stopped and resumed ones too, and mistakes."""
 
 import json
-import os
-import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +8,10 @@ from pathlib import Path
 import pytest
 from made_runs import make_run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from terminal import on_terminal
 from workshop import ROOT, Outcome, Workshop, load, run
 
+from lightning_embed.cli import main
 from lightning_embed.comparing.record import read_runs
 
 
@@ -55,7 +55,7 @@ def test_order_without_sort_is_the_latest_first_or_as_given(tmp_path: Path) -> N
     assert names(tmp_path) == ["b", "a"] and names(tmp_path, "--reverse") == ["a", "b"]
     assert names(old, new) == ["a", "b"] and names(new, old) == ["b", "a"]
     assert names(tmp_path, "--sort", "name") == ["a", "b"]
-    assert names(tmp_path, "--sort", "when", "--reverse") == ["b", "a"]
+    assert names(tmp_path, "--sort", "started", "--reverse") == ["b", "a"]
 
 
 def test_the_page_is_written_and_named(tmp_path: Path) -> None:
@@ -120,23 +120,11 @@ def test_it_starts_without_torch(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("width", [0, 40, 80])
 def test_it_fits_the_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
-    """A pseudo-terminal of so many columns; one of 0 does not say how many it has."""
-    import fcntl
-    import struct
-    import termios
-
+    """One of 0 columns does not say how many it has."""
     make_run(tmp_path / "a run", model__lr=0.1)
     make_run(tmp_path / "größe", data__files=[f"file{number}.txt" for number in range(20)])
-    leader, follower = pty.openpty()
-    try:
-        fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
-        monkeypatch.delenv("COLUMNS", raising=False)
-        with open(follower, "w", encoding="utf-8", closefd=False) as terminal:
-            monkeypatch.setattr(sys, "__stdout__", terminal)
-            told = run("runs", tmp_path)
-    finally:
-        os.close(leader)
-        os.close(follower)
-    longest = max(len(line) for line in told.out.splitlines())
-    assert told.status == 0 and longest <= (width or 100)
+    with on_terminal(monkeypatch, width) as screen:
+        assert main(["runs", str(tmp_path)]) == 0
+    longest = max(len(line) for line in screen.text.splitlines())
+    assert longest <= (width or 80) and screen.wraps == 0
     assert longest > (width or 80) * 0.7

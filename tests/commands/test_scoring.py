@@ -12,6 +12,8 @@ import pytest
 import torch
 from workshop import Outcome, Workshop, load, run
 
+from lightning_embed.data.prepared import open_prepared
+
 Finished = tuple[Workshop, Outcome]
 
 
@@ -74,7 +76,9 @@ def test_any_files_are_scored_whole_each_by_its_name(shop: Workshop, texts: Path
     assert told.line("all of   2 files, easy.txt to hard.md")
     assert told.line("test loss") and told.line("by file") and told.line("position")
     assert "too few documents" in told.line("note")
-    assert max(map(len, told.out.splitlines())) <= 80
+    checkpoint = told.line("tested")
+    assert checkpoint == str(shop.checkpoint("done", "best"))
+    assert max(map(len, told.out.replace(checkpoint, "").splitlines())) <= 80
     hardest = told.out.splitlines().index(f"by file  {told.line('by file')}") + 1
     assert told.out.splitlines()[hardest].endswith("hard.md")
 
@@ -109,6 +113,41 @@ def test_how_the_settings_own_text_is_read_is_not_how_files_are(
     (tmp_path / "two.txt").write_text("abc def\ngab cab\n", encoding="utf-8")
     found = as_json(shop, "--files", tmp_path / "two.txt", *lines)
     assert found["bytes"] == len("abc defgab cab")
+
+
+def test_documents_that_training_saw_are_counted(shop: Workshop, texts: Path) -> None:
+    told = score(shop, "test", "--files", shop.files, str(texts / "easy.txt"))
+    (note,) = (line for line in told.out.splitlines() if "in the training text" in line)
+    trained = open_prepared(shop.cache / load(shop.checkpoint("done"))["TextDataModule"]["data"])
+    assert f"{trained.train.documents} of these documents" in note
+    assert "in the training text" not in score(shop, "test", "--files", str(texts / "*")).out
+
+
+def test_a_copy_is_announced_and_not_counted(shop: Workshop, texts: Path, tmp_path: Path) -> None:
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_bytes((texts / "easy.txt").read_bytes())
+    (tmp_path / "c.txt").write_bytes((texts / "hard.md").read_bytes())
+    told = score(shop, "test", "--files", str(tmp_path / "*.txt"))
+    assert told.line("all of   2 files, a.txt to c.txt")
+    assert told.line("set aside:") == "1 exact copies"
+    assert "over 2 documents" in told.out
+
+
+def test_the_text_is_cut_as_by_the_run_itself(shop: Workshop, tmp_path: Path) -> None:
+    shop = Workshop(shop.files, shop.cache, tmp_path)
+    own = shop.fit("overlapping", "--data.eval_overlap", "8", steps=2).line("bits per byte")
+    assert score(shop, "validate", "--name", "overlapping").line("bits per byte") == own
+    told = score(shop, "test", "--name", "overlapping")
+    assert told.line("tested").endswith("eval_overlap 8") and told.line("bits per byte") == own
+    without = score(shop, "test", "--name", "overlapping", "--data.eval_overlap", "0")
+    assert "eval_overlap" not in without.out and without.line("bits per byte") != own
+
+
+def test_one_document_gives_no_reliable_interval(shop: Workshop, texts: Path) -> None:
+    found = as_json(shop, "--files", texts / "easy.txt")
+    assert found["interval"]["over"] == "windows" and found["interval"]["effective_units"] > 10
+    assert found["interval"]["reliable"] is False
+    assert all("bytes" not in part for part in found["by_position"])
 
 
 # -- against another checkpoint --------------------------------------------------------------------

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from workshop import ROOT, Workshop, run
+import yaml
+from workshop import ROOT, TINY, Workshop, run
 
 from lightning_embed.commands import shipped_configs
 from lightning_embed.commands.shipped_configs import folder, shown, with_shipped_configs
@@ -64,10 +65,13 @@ def test_what_is_no_name_is_left_to_the_parser() -> None:
     assert with_shipped_configs(given) == given
 
 
-def test_a_run_by_name_prints_the_name(workshop: Workshop) -> None:
+def test_a_run_by_name_prints_the_name(workshop: Workshop, tmp_path: Path) -> None:
+    text = tmp_path / "text.yaml"  # named on the command line, there would be no hint
+    text.write_text(yaml.safe_dump({"data": {"files": workshop.files}}), encoding="utf-8")
     fewer = ("--data.eval_overlap", "0", "--trainer.max_steps", "1")
-    told = workshop.run("fit", "--config", "stdlib", *fewer)
+    told = run("fit", "--config", "stdlib", "--config", text, *TINY, *workshop.where[2:], *fewer)
     assert told.status == 0, told.err
     assert workshop.runs() == ["stdlib"]
-    assert "fit --config stdlib --name mine" in told.line("own text")
+    own = f"fit --config stdlib --config {text} --name mine --data.files"
+    assert own in told.line("own text")
     assert " -m lightning_embed fit " in told.line("go on")

@@ -32,6 +32,9 @@ ONE_STEP = ("--trainer.max_steps", "1", "--trainer.limit_val_batches", "0")
         ("--data.files --x", "--data.files --x"),
         ("", ""),
         ("--data.filez a b", "--data.filez a b"),
+        ("--stop a --stop=[b,c]", "--stop=[a] --stop+=['[b,c]']"),
+        ("--stop null", "--stop=['null']"),
+        ("--stop=", "--stop=['']"),
     ],
 )
 def test_a_repeated_list_adds_up(given: str, found: str) -> None:

@@ -9,7 +9,8 @@ import pytest
 from made_runs import NOW, make_run, write_events
 
 from lightning_embed.comparing.record import Record, read_runs
-from lightning_embed.comparing.table import COLUMNS, columns, is_column, lines, row, sort_runs
+from lightning_embed.comparing.table import COLUMNS, is_column, lines, row, sort_runs
+from lightning_embed.console import cells
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def test_no_line_is_wider_than_the_terminal(five: list[Record], width: int) -> N
     broken = replace(five[0], state="damaged", problem="last.ckpt is damaged, as its end is gone")
     table = lines([*five, broken], width)
     if width >= 40:
-        assert max(columns(line) for line in table) <= width
+        assert max(cells(line) for line in table) <= width
     assert len([line for line in table if not line.startswith(" ")]) >= 6
 
 
@@ -43,7 +44,7 @@ def test_no_line_is_wider_than_the_terminal(five: list[Record], width: int) -> N
     ("width", "shown"),
     [
         (40, ["name", "state", "loss", "bits/byte"]),
-        (80, ["name", "when", "state", "steps", "minutes", "loss", "bits/byte"]),
+        (80, ["name", "started", "state", "steps", "minutes", "loss", "bits/byte"]),
         (100, [column.heading for column in COLUMNS.values()]),
     ],
 )
@@ -64,20 +65,20 @@ def test_settings_that_differ_stand_beside_the_row_or_below_it(five: list[Record
 
 def test_a_long_name_is_cut(five: list[Record]) -> None:
     (found,) = (line for line in lines(five, 60) if line.startswith("a rather"))
-    assert "…" in found and columns(found) <= 60
+    assert "…" in found and cells(found) <= 60
 
 
 def test_letters_of_two_columns_are_counted_so(five: list[Record]) -> None:
-    assert (columns("試験 9"), columns("größe"), columns("e\u0301")) == (6, 5, 1)
+    assert (cells("試験 9"), cells("größe"), cells("e\u0301")) == (6, 5, 1)
     table = [line for line in lines(five, 100) if not line.startswith(" ")]
-    assert len({columns(line) for line in table}) == 1
+    assert len({cells(line) for line in table}) == 1
 
 
 @pytest.mark.parametrize(
     ("column", "order"),
     [
         ("name", ["a", "größe", "small", "stopped", "試験"]),
-        ("when", ["a", "größe", "試験", "stopped", "small"]),
+        ("started", ["a", "größe", "試験", "stopped", "small"]),
         ("state", ["a", "größe", "small", "試験", "stopped"]),
         ("steps", ["stopped", "small", "試験", "größe", "a"]),
         ("parameters", ["größe", "a", "small", "stopped", "試験"]),

@@ -15,6 +15,7 @@ from lightning_embed.evaluation.breakdown import (
 )
 from lightning_embed.evaluation.intervals import ratio_interval
 from lightning_embed.evaluation.metrics import WindowScores
+from lightning_embed.evaluation.report import shown_name
 
 BIT = math.log(2)
 
@@ -61,6 +62,20 @@ def test_positions_have_targets_of_their_own() -> None:
     )
     total = sum(part.figures["loss"].value * part.tokens for part in (early, late))
     assert total / 20 == pytest.approx(whole(text).figures["loss"].value)
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("a/short/name.py", "a/short/name.py"),
+        ("setuptools/command/build_ext.py", "…/build_ext.py"),
+        ("a/command/build_ext.py", "…/build_ext.py"),
+        ("lib/command/build.py", "lib/command/build.py"),
+        ("long/a_name_that_is_far_too_long.py", "…/a_name_that_is_fa…"),
+    ],
+)
+def test_names_are_cut_at_a_slash(name: str, wanted: str) -> None:
+    assert shown_name(name) == wanted and len(wanted) <= 20
 
 
 def test_windows_that_were_not_evaluated_do_not_count() -> None:

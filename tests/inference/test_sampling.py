@@ -74,12 +74,44 @@ def test_a_penalty_makes_ids_of_the_text_less_likely() -> None:
     [
         {"temperature": -0.1},
         {"temperature": math.nan},
+        {"temperature": math.inf},
         {"top_k": -1},
         {"top_p": 0.0},
         {"top_p": 1.1},
         {"repetition_penalty": 0.0},
+        {"repetition_penalty": 1e-40},
+        {"repetition_penalty": 1e40},
+        {"repetition_penalty": math.nan},
     ],
 )
 def test_values_outside_their_limits_are_refused(setting) -> None:
     with pytest.raises(UserError, match=f"--{next(iter(setting))} must be"):
         Sampling(**setting)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"temperature": None}, {"top_k": 1.5}, {"top_p": "1"}, {"top_k": True}, {"seed": None}],
+)
+def test_values_of_another_type_are_refused_by_name(setting) -> None:
+    with pytest.raises(TypeError, match=f"--{next(iter(setting))} must be a (whole )?number"):
+        Sampling(**setting)
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-300, 1e-40, 1e-6])
+@pytest.mark.parametrize("settings", [{}, {"top_k": 2}, {"top_p": 0.5}])
+def test_hardly_any_temperature_takes_the_most_likely_id(temperature, settings) -> None:
+    assert set(drawn([0.3, 0.0, 0.5, 0.2], n=50, temperature=temperature, **settings)) == {2}
+
+
+def test_the_highest_temperature_draws_evenly_from_what_is_possible() -> None:
+    assert set(drawn([0.98, 0.0, 0.01, 0.01], temperature=1e308)) == {0, 2, 3}
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("settings", [{"temperature": 0}, {"top_k": 2}, {"top_p": 0.5}, {}])
+def test_logits_that_are_not_finite_are_told_of(bad, settings) -> None:
+    logits = torch.tensor([[0.0, 1.0, -math.inf], [0.0, bad, 1.0]])
+    sampling = Sampling(**settings)
+    with pytest.raises(UserError, match="logits are not finite"):
+        pick(logits, sampling, [sampling.draws(row) for row in range(2)])

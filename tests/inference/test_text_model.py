@@ -1,5 +1,6 @@
 """The Python API: the three lines, what it refuses, and how soon it is there."""
 
+import io
 import json
 import math
 import re
@@ -12,7 +13,10 @@ from workshop import ROOT, run
 
 from lightning_embed import load
 from lightning_embed.errors import UserError
+from lightning_embed.inference.sampling import Sampling
+from lightning_embed.inference.score import TextScore
 from lightning_embed.inference.text_model import TextModel
+from lightning_embed.inference.texts import Piece, joined
 
 SHORT = {"max_new_tokens": 8}
 
@@ -64,6 +68,15 @@ def test_a_prompt_longer_than_the_window_is_told_of(model) -> None:
         (lambda model: model.generate("", temperature=-1), "--temperature must be at least 0"),
         (lambda model: model.generate("", stop=""), "--stop is empty"),
         (lambda model: model.score(""), "empty"),
+        (
+            lambda model: model.generate("a\ud800b"),
+            r"prompt is not UTF-8: character 2 is '\\ud800'",
+        ),
+        (lambda model: model.generate(["a", "\udcff"]), "prompt is not UTF-8"),
+        (lambda model: model.unread("\udcff"), "prompt is not UTF-8"),
+        (lambda model: model.generate("a", stop="\udcff"), "stop is not UTF-8"),
+        (lambda model: model.score("a\ud800b"), "text is not UTF-8"),
+        (lambda model: load("x" * 5000), "cannot be read: File name too long"),
     ],
 )
 def test_mistakes_are_told_in_one_line(model, call, words) -> None:
@@ -71,9 +84,64 @@ def test_mistakes_are_told_in_one_line(model, call, words) -> None:
         call(model)
 
 
-def test_an_unknown_device_is_refused(folder) -> None:
-    with pytest.raises(UserError, match="--device nonsense"):
-        load(folder, device="nonsense")
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda model: model.generate(b"x"), "prompt must be a string or several, not b'x'"),
+        (lambda model: model.generate(None), "prompt must be a string or several, not None"),
+        (lambda model: model.generate(["a", None]), "prompt must be a string, not None"),
+        (lambda model: model.generate("", max_new_tokens=1.5), "--max_new_tokens .* not 1.5"),
+        (lambda model: model.generate("", temperature=None), "--temperature .* not None"),
+        (lambda model: model.generate("", stop=[5]), "stop must be a string, not 5"),
+        (lambda model: model.score(["a"]), "text must be a string"),
+        (lambda model: load(None), "path must be a string or a path, not None"),
+    ],
+)
+def test_other_types_are_refused_by_the_arguments_name(model, call, words) -> None:
+    with pytest.raises(TypeError, match=words):
+        call(model)
+
+
+def test_no_stop_string_may_be_none(model) -> None:
+    assert model.generate("abc", stop=None, **SHORT) == model.generate("abc", **SHORT)
+
+
+@pytest.mark.parametrize("device", ["nonsense", "meta", 1.5])
+def test_an_unknown_device_is_refused(folder, device) -> None:
+    with pytest.raises(UserError, match=f"--device {device}"):
+        load(folder, device=device)
+
+
+def test_the_callers_default_device_changes_nothing(model, folder) -> None:
+    with torch.device("meta"):
+        there = load(folder, device="cpu")
+        text = there.generate(["abc", "a longer prompt"], repetition_penalty=1.2, **SHORT)
+        score = there.score("abc def")
+    assert text == model.generate(["abc", "a longer prompt"], repetition_penalty=1.2, **SHORT)
+    assert score == model.score("abc def")
+
+
+def test_a_damaged_network_is_told_of(folder) -> None:
+    model = load(folder, device="cpu")
+    with torch.no_grad():
+        model.network.norm.weight.fill_(math.nan)
+    with pytest.raises(UserError, match="logits are not finite"):
+        model.generate("abc")
+    with pytest.raises(UserError, match="scores are not finite"):
+        model.score("abc")
+
+
+def test_the_network_stays_in_evaluation_mode(model) -> None:
+    """Nothing sets it, so threads that use it at once do not disturb each other."""
+    modes = list[bool]()
+    model.network.train = modes.append
+    try:
+        stream = model.stream(["abc"], Sampling(), max_new_tokens=8)
+        next(stream)
+        stream.close()
+    finally:
+        del model.network.train
+    assert not modes and not model.network.training
 
 
 def test_what_the_page_shows_in_python_runs(folder, tmp_path, monkeypatch, capsys) -> None:
@@ -115,6 +183,10 @@ def test_of_a_long_text_each_window_begins_with_half_of_the_one_before(model) ->
         scores = logits.gather(1, torch.tensor(window[1:])[:, None]).squeeze(1).tolist()
         expected += scores[len(expected) - begin :]
     assert found.log_probs == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_perplexity_of_hopeless_text_is_infinite() -> None:
+    assert TextScore([5], [-1e6], 1).perplexity == math.inf
 
 
 # Start -------------------------------------------------------------------------------------------
@@ -170,7 +242,55 @@ def test_prompts_come_from_a_file_and_lines_of_json_go_out(model, folder, tmp_pa
         (("--prompts", "x", "--prompt", "y"), "both given"),
         (("--top_k", "-1"), "--top_k must be at least 0, not -1"),
         (("--samples", "0"), "--samples must be at least 1"),
+        (("--temperature", "nan"), "--temperature cannot be nan: give float"),
+        (("--temperature", "1e999"), "--temperature must be at least 0 and below inf, not inf"),
+        (("--max_new_tokens", "1.5"), "--max_new_tokens cannot be 1.5: give int"),
+        (("--prompt", "\udcff"), "--prompt is not UTF-8"),
+        (("--stop", ""), "--stop is empty"),
+        (("--stop", "a", "--stop", ""), "--stop is empty"),
+        (("--stop", "\udcff"), "stop is not UTF-8"),
     ],
 )
 def test_mistakes_of_the_command(folder, options, words) -> None:
     assert words in run("generate", "--checkpoint", folder, *options).error_line()
+
+
+@pytest.mark.parametrize("stop", ["[_, O]", "null", "a: b", "12", " x", "\U0001f600 \u2028\x07#"])
+def test_a_stop_string_is_taken_as_it_is(folder, monkeypatch, stop) -> None:
+    given = []
+    piece = Piece(0, "", "length", 1)
+    monkeypatch.setattr(
+        TextModel, "stream", lambda *_, stop, **__: iter([given.append(stop) or piece])
+    )
+    run("generate", "--checkpoint", folder, f"--stop={stop}", "--stop", "z")
+    assert given == [[stop, "z"]]
+
+
+def test_what_must_be_given_is_named_as_on_the_command_line() -> None:
+    assert run("generate").error_line() == "--checkpoint must be given"
+    assert run("export").error_line() == "--checkpoint and --output must be given"
+    assert run("audit").error_line() == "path must be given"
+
+
+class Input:
+    def __init__(self, found: bytes) -> None:
+        self.buffer = io.BytesIO(found)
+
+
+def test_prompts_of_standard_input(model, folder, monkeypatch) -> None:
+    options = ("generate", "--checkpoint", folder, "--prompts", "-", "--max_new_tokens", "4")
+    monkeypatch.setattr(sys, "stdin", Input("\ufeffabc\r\nä\n".encode()))
+    rows = [json.loads(line) for line in run(*options, "--json").out.splitlines()]
+    assert [row["prompt"] for row in rows] == ["abc", "ä"]
+    monkeypatch.setattr(sys, "stdin", Input(b"\xff\n"))
+    assert "--prompts - is not UTF-8 (byte 0)" in run(*options).error_line()
+    monkeypatch.setattr(sys, "stdin", None)  # of a process started with it closed
+    assert "standard input is closed" in run(*options).error_line()
+
+
+def test_many_samples_are_made_some_at_a_time(model) -> None:
+    stream = model.stream(["a", "b"], Sampling(), max_new_tokens=1, samples=10**12)
+    assert next(stream).row == 0
+    stream.close()
+    few = model.stream(["a", "b"], Sampling(), max_new_tokens=4, samples=20)
+    assert joined(few, 40) == model.generate(["a"] * 20 + ["b"] * 20, max_new_tokens=4)

@@ -46,6 +46,9 @@ def test_folders_of_something_else_are_named(finished, tmp_path) -> None:
     (tmp_path / "notes").mkdir()
     with pytest.raises(UserError, match="notes is a folder without a checkpoint; give"):
         load(tmp_path / "notes")
+    (tmp_path / "notes" / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"notes is a Hugging Face folder.* test with --against"):
+        read_trained(str(tmp_path / "notes"))
     with pytest.raises(UserError, match=r"\(its runs have one: .*done\)"):
         load(shop.root)
     with pytest.raises(UserError, match="no checkpoint at"):

@@ -216,6 +216,79 @@ def test_a_full_disk_leaves_what_there_was(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize("format", ["huggingface", "gguf"])
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ("file/model", "file is a file"),
+        ("file/deep/model", "file is a file"),
+        ("n" * 250, "the name is too long"),
+        ("deep/" + "n" * 250, "the name is too long"),
+        ("n" * 300, "the name is too long"),
+        ("circle/model", "circle is no folder"),
+        ("circle/deep/model", "its symbolic links lead in a circle"),
+        ("/proc/x", "nothing can be made there"),
+        ("/proc/x/model", "nothing can be made there"),
+        ("/dev/null/model", "/dev/null is no folder"),
+    ],
+)
+def test_where_nothing_can_be_written_is_told_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: module.Format, where: str, words: str
+) -> None:
+    if format == "gguf":
+        pytest.importorskip("gguf")
+    if where.startswith("/") and not Path(where).parents[-2].is_dir():
+        pytest.skip("no such file system")
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("mine")
+    Path("circle").symlink_to("circle")
+    before = sorted(tmp_path.rglob("*"))
+    told = run("export", "--checkpoint", "none", "--output", where, "--format", format)
+    assert words in told.error_line() and "--output" in told.error_line()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
+@pytest.mark.parametrize("where", ["model", "a/b/model"])
+def test_a_file_system_that_refuses_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, where: str
+) -> None:
+    def refuse(path: str | Path, *_: Any, **__: Any) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "mkdir", refuse)
+    told = run("export", "--checkpoint", "none", "--output", where)
+    assert f"cannot write to {where}: " in told.error_line() and "--output" in told.error_line()
+
+
+def test_a_failed_export_leaves_no_folders_above_it(tiny_lm: Build, tmp_path: Path) -> None:
+    told = run("export", "--checkpoint", "none", "--output", tmp_path / "a" / "b" / "model")
+    assert "no checkpoint" in told.error_line() and list(tmp_path.iterdir()) == []
+    target = export(pretrained(tiny_lm), tmp_path / "a" / "b" / "model")
+    assert sorted(file.name for file in target.iterdir()) == sorted(module.FILES)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no SIGKILL")
+@pytest.mark.parametrize("format", ["huggingface", "gguf"])
+def test_what_a_killed_export_left_is_swept_by_the_next(
+    tiny_lm: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: module.Format
+) -> None:
+    if format == "gguf":
+        pytest.importorskip("gguf")
+    given = pretrained(tiny_lm, tokenizer=bpe(portable=True))
+    child = os.fork()
+    if child == 0:
+        monkeypatch.setattr(module, "put_in_place", lambda *_: os.kill(os.getpid(), 9))
+        export(given, tmp_path / "model", format=format)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 9
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".model.tmp-") and any(left.iterdir())
+    target = export(given, tmp_path / "model", format=format)
+    assert list(tmp_path.iterdir()) == [target]
+
+
 # -- the command ----------------------------------------------------------------------------------
 
 

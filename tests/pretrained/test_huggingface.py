@@ -109,10 +109,32 @@ def test_settings_of_transformers_4_and_5_and_their_defaults(folder: Path) -> No
         ({"quantization_config": {"bits": 4}}, "quantized weights"),
         ({"partial_rotary_factor": 0.5}, "rotary positions in a part of each head"),
         ({"hidden_size": None}, "lacks hidden_size"),
-        ({"hidden_size": "wide"}, "hidden_size is 'wide', not a number"),
+        ({"hidden_size": "wide"}, "hidden_size is 'wide', not a whole number"),
         ({"hidden_size": 64}, r"has the shape \(\d+, 32\), not \(\d+, 64\)"),
-        ({"num_hidden_layers": 3}, r"lacks the tensor model\.layers\.2\."),
-        ({"num_hidden_layers": 1}, r"has a tensor model\.layers\.1\..* more than this network"),
+        ({"num_hidden_layers": 3}, "num_hidden_layers is 3, but its weights are of 2"),
+        ({"num_hidden_layers": 1}, "is 1, but its weights are of 2"),
+        ({"num_hidden_layers": 10**6}, "is 1000000, but its weights are of 2"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000, not a whole number from"),
+        (
+            {"num_hidden_layers": 2.0},
+            r"config\.json: num_hidden_layers is 2\.0, not a whole number",
+        ),
+        ({"hidden_size": 32.5}, r"hidden_size is 32\.5, not a whole number"),
+        ({"hidden_size": True}, "hidden_size is True, not a whole number"),
+        ({"num_attention_heads": 0}, "num_attention_heads is 0, not a whole number from 1"),
+        (
+            {"model_type": "llama", "num_attention_heads": 5, "head_dim": None},
+            r"width of a head is 6\.4, not an even",
+        ),
+        ({"head_dim": 7}, "width of a head is 7, not an even"),
+        ({"num_key_value_heads": 3}, "num_attention_heads is 4, not a multiple of num_key_value"),
+        ({"max_position_embeddings": "long"}, "max_position_embeddings is 'long', not a whole"),
+        ({"rms_norm_eps": float("nan")}, "rms_norm_eps is nan, not a number above 0"),
+        ({"rope_theta": -1}, "rope_theta is -1, not a number above 0"),
+        ({"tie_word_embeddings": 1}, "tie_word_embeddings is 1, not true or false"),
+        ({"rope_scaling": "x"}, r"rope scaling \(rope_scaling is 'x'\)"),
+        ({"model_type": ["llama"]}, r"of the family \['llama'\]"),
+        ({"layer_types": 5, "hidden_act": "gelu"}, "the activation"),
         ({"tie_word_embeddings": True}, r"lm_head\.weight is not the embedding"),
     ],
     ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
@@ -123,7 +145,49 @@ def test_what_this_network_cannot_be_is_refused(
     change(folder, **settings)
     with pytest.raises(UserError, match=words) as refused:
         read_folder(folder)
-    assert str(folder) in str(refused.value) and "\n" not in str(refused.value)
+    told = str(refused.value)
+    assert str(folder) in told and "\n" not in told and "--model" not in told
+
+
+@pytest.mark.parametrize("name", ["hidden_size", "num_attention_heads", "num_hidden_layers"])
+def test_a_size_that_is_null_is_refused(folder: Path, name: str) -> None:
+    file = folder / "config.json"
+    config = json.loads(file.read_text(encoding="utf-8")) | {name: None}
+    file.write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(UserError, match=f"{name} is None, not a whole number"):
+        read_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("change_one", "words"),
+    [
+        (lambda x: torch.tensor(1.0), r"has the shape \(\), not \(32,\)"),
+        (lambda x: x.long(), "is of the type int64, not of floating-point numbers"),
+        (lambda x: x > 0, "is of the type bool"),
+        (lambda x: x.to(torch.complex64), "is of the type complex64"),
+        (lambda x: torch.full_like(x, torch.nan), "holds NaN or infinity"),
+        (lambda x: torch.full_like(x, -torch.inf), "holds NaN or infinity"),
+        (lambda x: torch.full_like(x, 1e300, dtype=torch.float64), "holds NaN or infinity"),
+    ],
+)
+def test_weights_that_are_none_are_refused(
+    folder: Path, change_one: Callable[[torch.Tensor], torch.Tensor], words: str
+) -> None:
+    tensors = load_file(folder / WEIGHTS)
+    tensors["model.norm.weight"] = change_one(tensors["model.norm.weight"])
+    save_file(tensors, folder / WEIGHTS)
+    with pytest.raises(UserError, match=rf"model\.norm\.weight {words}"):
+        read_folder(folder)
+
+
+def test_a_tied_matrix_may_be_stored_under_either_name(folder: Path) -> None:
+    tensors = load_file(folder / WEIGHTS)
+    tensors["lm_head.weight"] = tensors.pop("model.embed_tokens.weight")
+    save_file(tensors, folder / WEIGHTS)
+    change(folder, tie_word_embeddings=True)
+    found = read_folder(folder).network
+    assert torch.equal(found.embedding.weight, tensors["lm_head.weight"])
+    assert found.head is None
 
 
 def test_a_missing_head_is_refused(folder: Path) -> None:

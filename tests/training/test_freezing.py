@@ -79,4 +79,7 @@ def test_frozen_parts_stay_bit_by_bit_and_a_resume_keeps_them(workshop: Workshop
 def test_all_blocks_may_be_frozen(workshop: Workshop) -> None:
     """Muon has no matrix then."""
     told = workshop.fit("head", "--model.freeze", "blocks", steps=3)
+    rows = 400 * 32  # the embedding, which is the head; the last norm
+    assert told.line("frozen").startswith(f"blocks; {rows + 32:,} of ")
+    assert "own text" not in told.out  # it was named on the command line
     assert "row zero" in told.line("padding")
