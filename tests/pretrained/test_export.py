@@ -284,7 +284,7 @@ with work_folder(Path(sys.argv[1])) as folder:
 def test_what_a_killed_export_left_is_swept_by_the_next(
     tiny_lm: Build, tmp_path: Path, format: module.Format
 ) -> None:
-    """Killed in a process of its own: one forked from here may wait for a thread's lock for ever."""
+    """Killed in a process of its own: one forked from here may wait for a lock for ever."""
     if format == "gguf":
         pytest.importorskip("gguf")
     command = [sys.executable, "-c", KILLED, str(tmp_path / "model")]
