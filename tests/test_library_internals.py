@@ -94,7 +94,7 @@ state = {"_batches_that_stepped": 1, "_": 2}
 
 def foreign_bases(kind: type) -> list[type]:
     """Classes of libraries that it is built on, written in Python."""
-    inside = ("lightning_embed", "builtins", "typing", "enum", "abc", "_pickle", "torch._C")
+    inside = ("lightning_embed", "builtins", "typing", "enum", "abc", "_pickle", "_io", "torch._C")
     return [base for base in kind.__mro__[1:] if not base.__module__.startswith(inside)]
 
 
