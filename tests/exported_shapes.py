@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning_embed.data.tokenizer import TextTokenizer
 from lightning_embed.model.decoder import DecoderLM
+from lightning_embed.pretrained.llama_cpp_tokens import AWKWARD
 from lightning_embed.pretrained.weights import Pretrained
 
 SIZES: dict[str, Any] = {"d_model": 32, "n_layers": 2, "n_heads": 4, "d_ff": 48}
@@ -23,20 +24,6 @@ SHAPES: dict[str, dict[str, Any]] = {
         **{"head_dim": 4, "norm_eps": 1e-5, "d_ff": None},
     },
 }
-
-# What a tokenizer may stumble over; every character is in the alphabet of `characters`.
-AWKWARD = (
-    *("", " ", "plain words", "  two spaces before", "a space after ", "\n\n\tlines\r\nand tabs\n"),
-    *("<pad>", "<s>text</s>", "a <pad> in the middle <unk>", "1234567 and 3.14159", "x" * 300),
-    *(
-        "emoji 🙂👩‍👩‍👧",
-        "中文字",
-        "cafe\u0301 in NFD",
-        "café in NFC",
-        "a\x00b NUL",
-        "don't 'quote' .  , !",
-    ),
-)
 
 
 @cache

@@ -50,8 +50,9 @@ class Record:
     history: History = field(default_factory=History)
 
     @property
-    def steps(self) -> int:
-        return self.history.last.step if self.history.last else 0
+    def steps(self) -> int | None:
+        """The last one that was logged; None of a run without event files."""
+        return self.history.last.step if self.history.last else None
 
     @property
     def minutes(self) -> float | None:

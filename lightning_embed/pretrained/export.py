@@ -87,6 +87,8 @@ def require_possible(target: Path, format: Format, dtype: Dtype, overwrite: bool
         raise UserError(f"--dtype is {dtype!r}; choose {', '.join(get_args(Dtype))}")
     if format == "gguf":
         import_gguf()
+    elif target.suffix == ".gguf":
+        raise UserError(f"--output {target} would be a folder: give --format gguf for such a file")
     elif dtype != "F32":
         raise UserError(f"--dtype {dtype} is for --format gguf; {format} is F32")
     require_free = _require_free_file if format == "gguf" else _require_free_folder

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import lightning as L
 import torch
+from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_embed import figures
 from lightning_embed.bar import bar
@@ -215,10 +216,12 @@ def say_end(
         _say_sample(samples.prompts[0] + samples.texts(model)[0])
     size = f"   {_megabytes(checkpoints.best_path):.0f} MB" if best else ""
     say("best", (best or "none, no validation ran; see last.ckpt beside") + size)
-    say_command("watch", shlex.join(["tensorboard", "--logdir", str(root)]))
+    if any(isinstance(logger, TensorBoardLogger) for logger in loggers):
+        say_command("watch", shlex.join(["tensorboard", "--logdir", str(root)]))
     say_command("go on", resume)
     if best:
-        say_command("more", command("generate", "--checkpoint", best, "--prompt", "def "))
+        prompt = [] if own_text else ["--prompt", "def "]
+        say_command("more", command("generate", "--checkpoint", best, *prompt))
     if own_text:
         return
     own = [word for file in configs for word in ("--config", file)]

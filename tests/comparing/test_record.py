@@ -88,7 +88,7 @@ def test_a_run_that_prepares_its_text_has_no_figures_yet(tmp_path: Path) -> None
     said = {"name": "a", "starts": [time.time()], "process": owner()}
     (tmp_path / "a" / "run.json").write_text(json.dumps(said), encoding="utf-8")
     run = only(tmp_path / "a")
-    assert (run.state, run.steps, run.loss, run.minutes) == ("running", 0, None, None)
+    assert (run.state, run.steps, run.loss, run.minutes) == ("running", None, None, None)
 
 
 def test_a_run_of_a_version_without_run_json(tmp_path: Path) -> None:

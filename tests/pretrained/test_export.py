@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from exported_shapes import AWKWARD, SHAPES, bpe, characters, pretrained
+from exported_shapes import SHAPES, bpe, characters, pretrained
 from safetensors import safe_open
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
@@ -24,6 +24,7 @@ from lightning_embed.model.decoder import DecoderLM
 from lightning_embed.pretrained import export as module
 from lightning_embed.pretrained.export import export
 from lightning_embed.pretrained.held_out import measure
+from lightning_embed.pretrained.llama_cpp_tokens import AWKWARD
 from lightning_embed.pretrained.model_card import command_of
 from lightning_embed.pretrained.opening import open_pretrained
 
@@ -267,6 +268,11 @@ def test_a_failed_export_leaves_no_folders_above_it(tiny_lm: Build, tmp_path: Pa
     assert "no checkpoint" in told.error_line() and list(tmp_path.iterdir()) == []
     target = export(pretrained(tiny_lm), tmp_path / "a" / "b" / "model")
     assert sorted(file.name for file in target.iterdir()) == sorted(module.FILES)
+
+
+def test_a_file_for_llama_cpp_is_asked_for_by_format(tmp_path: Path) -> None:
+    told = run("export", "--checkpoint", "none", "--output", tmp_path / "model.gguf")
+    assert "--format gguf" in told.error_line() and not list(tmp_path.iterdir())
 
 
 KILLED = """

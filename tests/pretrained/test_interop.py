@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from exported_shapes import AWKWARD, SHAPES, characters, pretrained
+from exported_shapes import SHAPES, characters, pretrained
 
 from lightning_embed.model.decoder import DecoderLM
 from lightning_embed.pretrained.export import export
+from lightning_embed.pretrained.llama_cpp_tokens import AWKWARD
 from lightning_embed.pretrained.weights import Pretrained
 
 PYTHONS = os.environ.get("TRANSFORMERS_PYTHON", sys.executable).split(":")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from exported_shapes import AWKWARD, SHAPES, bpe, pretrained
+from exported_shapes import SHAPES, bpe, pretrained
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from lightning_embed.data.source import About
@@ -22,7 +22,7 @@ from lightning_embed.data.tokenizer import TextTokenizer, cut_by
 from lightning_embed.model.decoder import DecoderLM
 from lightning_embed.pretrained.export import export
 from lightning_embed.pretrained.gguf import Dtype
-from lightning_embed.pretrained.llama_cpp_tokens import KNOWN
+from lightning_embed.pretrained.llama_cpp_tokens import AWKWARD, KNOWN
 from lightning_embed.pretrained.weights import Pretrained
 
 Build = Callable[..., DecoderLM]
