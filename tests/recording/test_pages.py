@@ -178,6 +178,7 @@ def test_loggers_of_other_makers_get_the_figures(workshop: Workshop) -> None:
 
 def test_no_logger(workshop: Workshop) -> None:
     told = workshop.fit("r", "--trainer.logger", "false", steps=2)
+    assert "tensorboard --logdir" not in told.out
     assert not list(workshop.root.glob("r/events.*")) and "vectors" not in told.out
 
 
