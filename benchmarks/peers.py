@@ -293,8 +293,8 @@ def scratch() -> Iterator[Path]:
 def library_text(folder: Path) -> Path:
     """The default corpus' training part as one file of text: a document without an end, so that all
     its windows are full."""
-    from lightning_embed.data.corpus import StdlibCorpus
-    from lightning_embed.data.prepared import open_prepared, prepare
+    from lightning_embed.sources.corpus import StdlibCorpus
+    from lightning_embed.tokens.prepared import open_prepared, prepare
 
     prepared = open_prepared(
         prepare(StdlibCorpus(), folder / "cache", tokenizer="bpe", vocab_size=4096)

@@ -25,10 +25,10 @@ from pathlib import Path
 from peers import library_text, parse, parser, publish, scratch
 from results import Measured, Row
 
-from lightning_embed.data import stdlib
-from lightning_embed.data.corpus import FilesCorpus
-from lightning_embed.data.prepared import open_prepared, prepare
-from lightning_embed.data.tokenizer import TextTokenizer
+from lightning_embed.sources import stdlib
+from lightning_embed.sources.corpus import FilesCorpus
+from lightning_embed.tokens.prepared import open_prepared, prepare
+from lightning_embed.tokens.tokenizer import TextTokenizer
 
 FILES = 40  # enough to be split by name
 AT_ONCE = 2000  # documents, of the bare tokenizer: with fewer its threads wait for each other

@@ -15,7 +15,7 @@ _HOMES = {
     "DecoderLM": "model.decoder",
     "LanguageModel": "training.lightning_module",
     "TextDataModule": "data.datamodule",
-    "TextTokenizer": "data.tokenizer",
+    "TextTokenizer": "tokens.tokenizer",
     "PaddingGuard": "padding.guard",
     "PaddingVectorChanged": "padding.guard",
 }

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from lightning_embed.data.tokenizer import TextTokenizer
 from lightning_embed.model.decoder import DecoderLM
 from lightning_embed.pretrained.llama_cpp_tokens import AWKWARD
 from lightning_embed.pretrained.weights import Pretrained
+from lightning_embed.tokens.tokenizer import TextTokenizer
 
 SIZES: dict[str, Any] = {"d_model": 32, "n_layers": 2, "n_heads": 4, "d_ff": 48}
 SHAPES: dict[str, dict[str, Any]] = {

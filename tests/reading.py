@@ -3,8 +3,8 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from lightning_embed.data.reading import read
-from lightning_embed.data.source import About, Source
+from lightning_embed.sources.source import About, Source
+from lightning_embed.tokens.reading import read
 
 
 @dataclass

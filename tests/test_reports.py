@@ -14,11 +14,11 @@ import pytest
 import yaml
 from workshop import ROOT, Outcome, Workshop, assert_same_weights, load, run, write_corpus
 
-from lightning_embed.data.files import WHOLE_FILES, FilesCorpus
-from lightning_embed.data.finding import find_files
-from lightning_embed.data.formats import texts_of
-from lightning_embed.data.source import About
-from lightning_embed.data.tokenizer import TextTokenizer
+from lightning_embed.sources.files import WHOLE_FILES, FilesCorpus
+from lightning_embed.sources.finding import find_files
+from lightning_embed.sources.formats import texts_of
+from lightning_embed.sources.source import About
+from lightning_embed.tokens.tokenizer import TextTokenizer
 
 WORDS = " ".join(f"{n * 7919 % 997} apples and pears" for n in range(300))
 ONE_STEP = ("--name", "r", "--trainer.max_steps", "1")

@@ -21,6 +21,8 @@ ROOMS = [
     "padding",
     "model",
     "checkpointing",
+    "sources",
+    "tokens",
     "data",
     "pretrained",
     "inference",

@@ -17,7 +17,7 @@ import lightning as L
 import torch
 
 from lightning_embed.cli import main
-from lightning_embed.data.files import FilesCorpus
+from lightning_embed.sources.files import FilesCorpus
 
 ROOT = Path(__file__).parent.parent
 APART = {"OMP_NUM_THREADS": "1", "COLUMNS": "1000"}  # lines that are looked for are not cut

@@ -18,11 +18,11 @@ from lightning_embed.commands.measuring import Beside, Measuring
 from lightning_embed.commands.options import Options
 from lightning_embed.console import BEGAN, duration, say, short
 from lightning_embed.data.datamodule import TextDataModule
-from lightning_embed.data.prepared import data_key
-from lightning_embed.data.preparing_time import preparation_seconds
-from lightning_embed.data.token_files import is_prepared
 from lightning_embed.errors import UserError
 from lightning_embed.model.compiling import compiling_saves, why_not_compile
+from lightning_embed.tokens.prepared import data_key
+from lightning_embed.tokens.preparing_time import preparation_seconds
+from lightning_embed.tokens.token_files import is_prepared
 from lightning_embed.training.rehearsal import without_trace
 from lightning_embed.training.sizing import (
     USEFUL_PASSES,

@@ -12,13 +12,13 @@ from lightning_embed.checkpointing.compatibility import SHAPE
 from lightning_embed.commands.options import named_in
 from lightning_embed.commands.parser import settings_on_command_line
 from lightning_embed.console import say
-from lightning_embed.data.prepared import TRAINED
-from lightning_embed.data.tokenizer import TextTokenizer
 from lightning_embed.errors import UserError
 from lightning_embed.pretrained.opening import open_pretrained
 from lightning_embed.pretrained.weights import Pretrained
+from lightning_embed.tokens.prepared import TRAINED
+from lightning_embed.tokens.tokenizer import TextTokenizer
 
-TOKENIZER, VOCABULARY = "data.tokenizer", "data.vocab_size"
+TOKENIZER, VOCABULARY = "tokens.tokenizer", "data.vocab_size"
 
 
 def begin_from(config: Any, args: list[str], folder: Path) -> tuple[Pretrained, set[str]]:

@@ -9,17 +9,17 @@ from lightning_embed.commands.parser import settings_on_command_line
 from lightning_embed.commands.text_choice import OPTIONS_OF
 from lightning_embed.console import say
 from lightning_embed.data.datamodule import TextDataModule
-from lightning_embed.data.files import FilesCorpus
-from lightning_embed.data.texts import DocumentRule
-from lightning_embed.data.tokenizer import TextTokenizer
 from lightning_embed.errors import UserError
 from lightning_embed.evaluation.breakdown import Scored
 from lightning_embed.evaluation.report import Tested
 from lightning_embed.pretrained.opening import open_pretrained
 from lightning_embed.processes import is_main_process
+from lightning_embed.sources.files import FilesCorpus
+from lightning_embed.sources.texts import DocumentRule
+from lightning_embed.tokens.tokenizer import TextTokenizer
 from lightning_embed.training.lightning_module import LanguageModel
 
-OTHER_TEXT = ("data.files", "data.hub", "data.source", "data.tokenizer")
+OTHER_TEXT = ("sources.files", "sources.hub", "sources.source", "tokens.tokenizer")
 
 
 def take_files(config: Any, args: list[str]) -> None:

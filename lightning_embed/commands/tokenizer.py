@@ -8,13 +8,13 @@ from typing import Any
 from lightning_embed.bar import bar
 from lightning_embed.commands.no_effect import WithoutEffect, note_without_effect
 from lightning_embed.console import say
-from lightning_embed.data.corpus import choose_source
-from lightning_embed.data.formats import Format
-from lightning_embed.data.reading import read
-from lightning_embed.data.source import About, Source, counted
-from lightning_embed.data.texts import Kind
-from lightning_embed.data.tokenizer import TextTokenizer
 from lightning_embed.errors import UserError, writing
+from lightning_embed.sources.corpus import choose_source
+from lightning_embed.sources.formats import Format
+from lightning_embed.sources.source import About, Source, counted
+from lightning_embed.sources.texts import Kind
+from lightning_embed.tokens.reading import read
+from lightning_embed.tokens.tokenizer import TextTokenizer
 
 
 def _from_nowhere(options: dict[str, Any]) -> bool:

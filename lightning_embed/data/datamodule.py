@@ -19,9 +19,6 @@ from lightning_embed.checkpointing.compatibility import DATA, Candidate, Purpose
 from lightning_embed.checkpointing.position import Position
 from lightning_embed.console import say
 from lightning_embed.data.batch import PaddedRows, PlanLoader
-from lightning_embed.data.corpus import choose_source, to_score
-from lightning_embed.data.formats import Format
-from lightning_embed.data.held_out_again import HeldOutAgain
 from lightning_embed.data.plan import (
     BatchSettings,
     Layout,
@@ -30,7 +27,14 @@ from lightning_embed.data.plan import (
     eighths,
     plan_epoch,
 )
-from lightning_embed.data.prepared import (
+from lightning_embed.errors import UserError, require_range
+from lightning_embed.sources.corpus import choose_source, to_score
+from lightning_embed.sources.formats import Format
+from lightning_embed.sources.source import Source
+from lightning_embed.sources.stdlib import StdlibCorpus
+from lightning_embed.sources.texts import Kind
+from lightning_embed.tokens.held_out_again import HeldOutAgain
+from lightning_embed.tokens.prepared import (
     TRAINED,
     Named,
     Prepared,
@@ -40,12 +44,8 @@ from lightning_embed.data.prepared import (
     open_prepared,
     prepare,
 )
-from lightning_embed.data.source import Source
-from lightning_embed.data.stdlib import StdlibCorpus
-from lightning_embed.data.texts import Kind
-from lightning_embed.data.token_files import Split, is_prepared, shared_documents
-from lightning_embed.data.tokenizer import TextTokenizer
-from lightning_embed.errors import UserError, require_range
+from lightning_embed.tokens.token_files import Split, is_prepared, shared_documents
+from lightning_embed.tokens.tokenizer import TextTokenizer
 
 
 def _is_fit(trainer: L.Trainer) -> bool:
@@ -82,7 +82,7 @@ class TextDataModule(L.LightningDataModule):
         num_workers: data worker processes; on CPU they take cores from training.
         cache_dir: where prepared tokens are kept; unset, `~/.cache/lightning_embed`.
         seed: of the batch order.
-        source: any other text: an object like `lightning_embed.data.source.Source`.
+        source: any other text: an object like `lightning_embed.sources.source.Source`.
         format: of the files, whatever their suffixes say.
         document: what a document is in text: the file, a line, a paragraph, or what is between
             separators.

@@ -5,7 +5,7 @@ A token can be part of a character, and text that a stop string may still cut of
 
 from collections.abc import Sequence
 
-from lightning_embed.data.tokenizer import TextTokenizer
+from lightning_embed.tokens.tokenizer import TextTokenizer
 
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # what bytes that are no character yet decode to
 

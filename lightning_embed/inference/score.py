@@ -7,11 +7,11 @@ import numpy as np
 import torch
 
 from lightning_embed.data.plan import cut_windows
-from lightning_embed.data.tokenizer import TextTokenizer
 from lightning_embed.errors import UserError
 from lightning_embed.inference.arguments import require_text
 from lightning_embed.model.decoder import DecoderLM
 from lightning_embed.special_tokens import IGNORE_INDEX, PAD_ID
+from lightning_embed.tokens.tokenizer import TextTokenizer
 
 WINDOWS_AT_ONCE = 8
 

@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
-from lightning_embed.data.tokenizer import TextTokenizer
 from lightning_embed.inference.continuation import Continuation
 from lightning_embed.inference.generate import new_ids
 from lightning_embed.inference.sampling import Sampling
 from lightning_embed.model.decoder import DecoderLM
+from lightning_embed.tokens.tokenizer import TextTokenizer
 
 ROWS_AT_ONCE = 16
 

@@ -11,9 +11,9 @@ import torch
 from lightning_embed.checkpointing.compatibility import DATA, Candidate, check
 from lightning_embed.checkpointing.files import read_checkpoint
 from lightning_embed.checkpointing.run_folders import ROOT, find_checkpoint
-from lightning_embed.data.tokenizer import TextTokenizer
 from lightning_embed.model.decoder import DecoderLM
 from lightning_embed.pretrained.weights import Pretrained
+from lightning_embed.tokens.tokenizer import TextTokenizer
 
 PREFIX = "model."  # of the network's names in `LanguageModel`
 

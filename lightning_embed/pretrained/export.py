@@ -15,13 +15,13 @@ from typing import Any, Literal, get_args
 from tokenizers import Tokenizer, processors
 
 from lightning_embed.atomic import parents_of, put_in_place, sweep_orphans, work_folder
-from lightning_embed.data.tokenizer import TextTokenizer
 from lightning_embed.errors import UserError, writing
 from lightning_embed.pretrained.gguf import Dtype, import_gguf, write_gguf
 from lightning_embed.pretrained.held_out import HeldOut
 from lightning_embed.pretrained.huggingface import CONFIG, config_of, tensors_of
 from lightning_embed.pretrained.model_card import model_card
 from lightning_embed.pretrained.weights import Pretrained
+from lightning_embed.tokens.tokenizer import TextTokenizer
 
 Format = Literal["huggingface", "gguf"]
 

@@ -16,10 +16,10 @@ import yaml
 from lightning_embed.checkpointing.run_folders import run_of
 from lightning_embed.data.batch import PaddedRows
 from lightning_embed.data.plan import BatchSettings, cut_windows, eighths, plan_epoch
-from lightning_embed.data.prepared import Prepared, damage, default_cache_dir, open_prepared
-from lightning_embed.data.token_files import is_prepared
 from lightning_embed.pretrained.weights import Pretrained
 from lightning_embed.special_tokens import IGNORE_INDEX
+from lightning_embed.tokens.prepared import Prepared, damage, default_cache_dir, open_prepared
+from lightning_embed.tokens.token_files import is_prepared
 
 WORK = 4e12  # floating-point operations, a minute of a slow CPU; of more text a draw is taken
 ROWS = 512  # of logits at once

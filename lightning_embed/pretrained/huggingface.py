@@ -20,13 +20,13 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from lightning_embed.data.tokenizer import PAD_NAMES, TextTokenizer
 from lightning_embed.errors import UserError, one_line
 from lightning_embed.model.decoder import DecoderLM
 from lightning_embed.pretrained.tensors import Entry, open_tensors, read_json
 from lightning_embed.pretrained.weights import Pretrained
 from lightning_embed.processes import command
 from lightning_embed.special_tokens import PAD_ID
+from lightning_embed.tokens.tokenizer import PAD_NAMES, TextTokenizer
 
 CONFIG = "config.json"
 

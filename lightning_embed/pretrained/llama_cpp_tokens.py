@@ -12,13 +12,13 @@ from typing import Any
 
 from tokenizers import Tokenizer, pre_tokenizers
 
-from lightning_embed.data.held_out_again import HeldOutAgain
-from lightning_embed.data.source import About
-from lightning_embed.data.stdlib import StdlibCorpus
-from lightning_embed.data.tokenizer import PORTABLE, cut_by
 from lightning_embed.errors import UserError
 from lightning_embed.pretrained.held_out import find_held_out
 from lightning_embed.pretrained.weights import Pretrained
+from lightning_embed.sources.source import About
+from lightning_embed.sources.stdlib import StdlibCorpus
+from lightning_embed.tokens.held_out_again import HeldOutAgain
+from lightning_embed.tokens.tokenizer import PORTABLE, cut_by
 
 TEXTS = 500  # documents that are compared, beside AWKWARD
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from lightning_embed.data.prepared import TRAINED
 from lightning_embed.model.decoder import DecoderLM
 from lightning_embed.pretrained.held_out import HeldOut, run_settings
 from lightning_embed.pretrained.weights import Pretrained
+from lightning_embed.tokens.prepared import TRAINED
 
 LINE = 96  # characters of a command's line
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from lightning_embed.data.tokenizer import TextTokenizer
 from lightning_embed.model.decoder import DecoderLM
+from lightning_embed.tokens.tokenizer import TextTokenizer
 
 
 @dataclass(frozen=True)

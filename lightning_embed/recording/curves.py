@@ -3,6 +3,7 @@
 import contextlib
 import tempfile
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning_embed.console import say
 from lightning_embed.errors import writing
 from lightning_embed.library_internals import begin_new_event_file
+
+LONGEST_WAIT = 2.0  # seconds for a clock that is a little behind
 
 
 class Curves(TensorBoardLogger):
@@ -27,6 +30,7 @@ class Curves(TensorBoardLogger):
     def __init__(self, folder: str, name: str, first_step: int | None = None) -> None:
         super().__init__(folder, name, version="", default_hp_metric=False, purge_step=first_step)
         self._lost = 0
+        _wait_until_later_than(Path(folder) / name)
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         with self._unless_full(step):
@@ -54,6 +58,21 @@ class Curves(TensorBoardLogger):
             self._lost += 1
             # Its writing thread has ended; nothing of this run is taken back.
             begin_new_event_file(self, None if step is None else step + 1)
+
+
+def _wait_until_later_than(folder: Path) -> None:
+    """Let the second pass in which the folder's last event file was begun: TensorBoard reads files
+    in the order of their names, which is that of seconds, and of process ids within one."""
+    begun = [path.name.split(".")[3] for path in folder.glob("events.out.tfevents.*")]
+    ahead = max((int(second) + 1 for second in begun if second.isdigit()), default=0) - time.time()
+    if ahead > LONGEST_WAIT:
+        say(
+            "warning",
+            f"this machine's clock is {ahead:,.0f} s behind the run's last entries: TensorBoard"
+            " may draw its curves out of order",
+        )
+    elif ahead > 0:
+        time.sleep(ahead)
 
 
 def require_writable(loggers: Iterable[Logger]) -> None:

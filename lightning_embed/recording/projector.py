@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from lightning_embed.atomic import replacing
-from lightning_embed.data.tokenizer import TextTokenizer
 from lightning_embed.special_tokens import PAD_ID, SPECIAL_TOKENS
+from lightning_embed.tokens.tokenizer import TextTokenizer
 
 MOST = 5_000  # vectors; more are slow in a browser
 COUNTED = 50_000_000  # tokens of a corpus that frequencies are counted in, at most

@@ -7,11 +7,11 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import ModelParallelStrategy
 
-from lightning_embed.data.tokenizer import TextTokenizer
 from lightning_embed.errors import UserError, require_range
 from lightning_embed.inference.sampling import Sampling
 from lightning_embed.inference.texts import joined, stream_texts
 from lightning_embed.recording.words import sample
+from lightning_embed.tokens.tokenizer import TextTokenizer
 from lightning_embed.training.lightning_module import LanguageModel
 
 

@@ -21,7 +21,6 @@ from lightning_embed.bar import bar
 from lightning_embed.checkpointing.save import Checkpoints
 from lightning_embed.console import say, say_command, short
 from lightning_embed.data.datamodule import TextDataModule
-from lightning_embed.data.prepared import Prepared
 from lightning_embed.evaluation.intervals import FEWEST, ratio_interval
 from lightning_embed.evaluation.metrics import Evaluation
 from lightning_embed.evaluation.report import PERCENT, Tested, say_checkpoint, say_details
@@ -29,6 +28,7 @@ from lightning_embed.model.decoder import DecoderLM
 from lightning_embed.padding.padded import row_of
 from lightning_embed.processes import command, command_of_all
 from lightning_embed.recording.pages import Pages
+from lightning_embed.tokens.prepared import Prepared
 from lightning_embed.training.freezing import freeze
 from lightning_embed.training.lightning_module import LanguageModel
 from lightning_embed.watching.samples import Samples

@@ -26,7 +26,7 @@ from workshop import (
     run,
 )
 
-from lightning_embed.data import stdlib
+from lightning_embed.sources import stdlib
 
 TWO_EPOCHS = ("--trainer.max_epochs", "2", "--model.dropout", "0.1")
 LAST = ("--ckpt_path", "last")

@@ -23,11 +23,11 @@ from workshop import (
 )
 
 from lightning_embed.commands import dial
-from lightning_embed.data.tokenizer import TextTokenizer
 from lightning_embed.model.decoder import DecoderLM
 from lightning_embed.pretrained.export import export
 from lightning_embed.pretrained.model_card import command_of, model_card
 from lightning_embed.pretrained.opening import open_pretrained
+from lightning_embed.tokens.tokenizer import TextTokenizer
 from lightning_embed.training import sizing
 
 # As in `workshop.TINY`, but for the sizes, which come from the weights.

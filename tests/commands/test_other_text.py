@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from workshop import Outcome, Workshop, load, run
 
-from lightning_embed.data.corpus import choose_source, to_score
-from lightning_embed.data.reading import read
-from lightning_embed.data.source import About
+from lightning_embed.sources.corpus import choose_source, to_score
+from lightning_embed.sources.source import About
+from lightning_embed.tokens.reading import read
 
 Finished = tuple[Workshop, Outcome]
 
@@ -125,7 +125,7 @@ class Mine:
     fingerprint = "mine"
 
     def documents(self, about: About):  # type: ignore[no-untyped-def]
-        from lightning_embed.data.source import Document
+        from lightning_embed.sources.source import Document
 
         yield Document("some text", "mine")
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from workshop import Outcome, Workshop, load, run
 
-from lightning_embed.data.prepared import open_prepared
+from lightning_embed.tokens.prepared import open_prepared
 
 Finished = tuple[Workshop, Outcome]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from workshop import Workshop, run
 
-from lightning_embed.data.tokenizer import PORTABLE
+from lightning_embed.tokens.tokenizer import PORTABLE
 
 
 def test_a_tokenizer_is_trained_shown_and_used(workshop: Workshop, tmp_path: Path) -> None:

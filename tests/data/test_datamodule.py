@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from workshop import Workshop
 
-from lightning_embed.data.corpus import choose_source
 from lightning_embed.data.datamodule import TextDataModule
-from lightning_embed.data.files import FilesCorpus
-from lightning_embed.data.hub import HubCorpus
-from lightning_embed.data.source import About, Document
-from lightning_embed.data.stdlib import StdlibCorpus
 from lightning_embed.errors import UserError
+from lightning_embed.sources.corpus import choose_source
+from lightning_embed.sources.files import FilesCorpus
+from lightning_embed.sources.hub import HubCorpus
+from lightning_embed.sources.source import About, Document
+from lightning_embed.sources.stdlib import StdlibCorpus
 
 
 class Numbers:
@@ -91,5 +91,5 @@ def test_a_source_of_ones_own_on_the_command_line(
     shop = Workshop("null", tmp_path / "cache", tmp_path / "runs")
     told = shop.fit("mine", "--data.source", "poems.Numbers", "--data.source.last", "30", steps=2)
     assert told.line("corpus").startswith("numbers, 30 documents")
-    told = shop.run("fit", "--data.source", "lightning_embed.data.source.About")
+    told = shop.run("fit", "--data.source", "lightning_embed.sources.source.About")
     assert "protocol Source" in told.error_line()

@@ -2,8 +2,8 @@
 
 import pytest
 
-from lightning_embed.data.tokenizer import TextTokenizer
 from lightning_embed.inference.continuation import Continuation
+from lightning_embed.tokens.tokenizer import TextTokenizer
 
 
 @pytest.fixture(scope="module")

@@ -16,14 +16,14 @@ import torch
 from exported_shapes import SHAPES, bpe, pretrained
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from lightning_embed.data.source import About
-from lightning_embed.data.stdlib import StdlibCorpus
-from lightning_embed.data.tokenizer import TextTokenizer, cut_by
 from lightning_embed.model.decoder import DecoderLM
 from lightning_embed.pretrained.export import export
 from lightning_embed.pretrained.gguf import Dtype
 from lightning_embed.pretrained.llama_cpp_tokens import AWKWARD, KNOWN
 from lightning_embed.pretrained.weights import Pretrained
+from lightning_embed.sources.source import About
+from lightning_embed.sources.stdlib import StdlibCorpus
+from lightning_embed.tokens.tokenizer import TextTokenizer, cut_by
 
 Build = Callable[..., DecoderLM]
 Ask = Callable[..., Any]

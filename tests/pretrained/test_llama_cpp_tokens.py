@@ -11,12 +11,12 @@ from exported_shapes import bpe, characters, pretrained
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from workshop import Outcome, Workshop
 
-from lightning_embed.data.tokenizer import TextTokenizer
 from lightning_embed.errors import UserError
 from lightning_embed.model.decoder import DecoderLM
 from lightning_embed.pretrained import llama_cpp_tokens as module
 from lightning_embed.pretrained.llama_cpp_tokens import AWKWARD, llama_cpp_name
 from lightning_embed.pretrained.opening import open_pretrained
+from lightning_embed.tokens.tokenizer import TextTokenizer
 
 Build = Callable[..., DecoderLM]
 

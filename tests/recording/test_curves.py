@@ -1,7 +1,9 @@
 """Curves outlive a full disk; steps that are done once more are not there twice."""
 
 import errno
+import itertools
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,6 +37,28 @@ def test_a_resumed_run_takes_back_what_it_does_once_more(
     assert curve(tmp_path / "run")[4] == (5, 55.0)
 
 
+def test_a_run_resumed_within_a_second_has_its_entries_in_order(tmp_path: Path) -> None:
+    """The first process has the higher number, which decides among files of one second."""
+    for first, process in ((None, 9_000_000), (5, 1)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("os.getpid", lambda number=process: number)
+            curves = Curves(str(tmp_path), "run", first)
+            for step in range(first or 1, 8):
+                curves.log_metrics({"loss": 1.0}, step)
+            curves.save()
+    assert [step for step, _ in curve(tmp_path / "run")] == [1, 2, 3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize(("ahead", "said"), [(0, 0), (90, 1)])
+def test_a_clock_that_is_behind_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], ahead: int, said: int
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / f"events.out.tfevents.{int(time.time()) + ahead}.here.1.0").touch()
+    Curves(str(tmp_path), "run")
+    assert capsys.readouterr().out.count("clock") == said
+
+
 def test_a_full_disk_is_said_once_and_curves_go_on_after_it(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -43,6 +67,9 @@ def test_a_full_disk_is_said_once_and_curves_go_on_after_it(
     def full(*args: object, **kwargs: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    # Every file of a second of its own: within one, the tenth would be read before the ninth.
+    clock = SimpleNamespace(time=itertools.count(1.0).__next__)
+    monkeypatch.setattr(event_file_writer, "time", clock)
     curves = Curves(str(tmp_path), "run")
     for step in range(3, 12):
         with monkeypatch.context() as patch:

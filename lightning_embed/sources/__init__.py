@@ -1,0 +1,1 @@
+"""Text people have, found and read as documents."""

@@ -1,0 +1,41 @@
+"""How long a text takes to be tokenised on this machine, estimated from its size and a sample."""
+
+import time
+from typing import Any
+
+from lightning_embed.sources.files import FilesCorpus
+from lightning_embed.sources.source import Source
+from lightning_embed.tokens.prepared import (
+    TRAINED,
+    TRAINING_CHARACTERS,
+    Named,
+    suggested_vocabulary,
+    trained_on,
+)
+from lightning_embed.tokens.tokenizer import TextTokenizer
+
+SMALL = 30_000_000  # bytes that take seconds, of which no sample is timed
+SAMPLE = 4_000_000  # characters
+DOCUMENT = 2_000  # characters
+
+
+def preparation_seconds(source: Source, tokenizer: Named, vocab_size: int | None) -> float:
+    """Seconds to train a tokenizer on the text and to encode it; 0 where the text is small or its
+    size is not known before it is read."""
+    size: int = getattr(source, "n_bytes", 0)
+    if size <= SMALL or not isinstance(source, FilesCorpus):
+        return 0.0
+    text = source.beginning(SAMPLE)
+    pieces = [text[at : at + DOCUMENT] for at in range(0, len(text), DOCUMENT)]
+    began = time.perf_counter()
+    made: Any
+    if tokenizer in TRAINED:
+        vocabulary = vocab_size or suggested_vocabulary(size)
+        made = trained_on(pieces, str(tokenizer), vocabulary)
+    else:
+        made = TextTokenizer.load(tokenizer) if isinstance(tokenizer, str) else tokenizer
+    trained = time.perf_counter()
+    made.encode_documents(pieces)
+    encoded = time.perf_counter()
+    shown = min(size, TRAINING_CHARACTERS) / SAMPLE if tokenizer in TRAINED else 0.0
+    return (trained - began) * shown + (encoded - trained) * size / SAMPLE
