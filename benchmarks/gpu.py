@@ -46,7 +46,7 @@ SHAPE = {"d_model": 768, "n_layers": 12, "n_heads": 12, "d_ff": 2048}
 NANOGPT = {"n_embd": 768, "n_layer": 12, "n_head": 12, "block_size": 1024, "vocab_size": VOCABULARY}
 PUBLISHED_LOSS, PUBLISHED_TOKENS, MOST_PARAMETERS = 1.4697, 5_000 * 16_384, 10_700_000
 SHAKESPEARE = {
-    "tokens.tokenizer": "characters",
+    "data.tokenizer": "characters",
     "data.max_length": 256,
     "data.widths": [256],
     "data.tokens_per_batch": 16_384,
@@ -141,7 +141,7 @@ def shakespeare_rows(options: Any, folder: Path) -> list[Row]:
         settings = SHAKESPEARE | {
             "config": "configs/shakespeare_char.yaml",
             "seed_everything": number,
-            "sources.files": options.text.resolve(),
+            "data.files": options.text.resolve(),
             "data.rows_per_batch": "null",
             "data.cache_dir": folder / "cache",
             "trainer.precision": "bf16-mixed",

@@ -95,7 +95,7 @@ def run(
             "trainer.check_val_every_n_epoch": "null",
             "trainer.default_root_dir": folder,
             "samples.max_new_tokens": 0,
-            **({"sources.files": json.dumps(files)} if files else {}),
+            **({"data.files": json.dumps(files)} if files else {}),
         }
         done = subprocess.run(
             [sys.executable, "train.py", "fit", *(f"--{k}={v}" for k, v in arguments.items())],

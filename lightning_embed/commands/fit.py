@@ -376,7 +376,7 @@ class EmbedCLI(LightningCLI):
             samples=config["samples"],
             pages=config["pages"],
             configs=[shown(file) for file in self.config_files],
-            own_text="sources.files" in named_in(settings_on_command_line(self.args)),
+            own_text="data.files" in named_in(settings_on_command_line(self.args)),
         )
         if is_main_process():
             with suppress(OSError):  # a full disk, of which the run has told

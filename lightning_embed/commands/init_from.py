@@ -18,7 +18,7 @@ from lightning_embed.pretrained.weights import Pretrained
 from lightning_embed.tokens.prepared import TRAINED
 from lightning_embed.tokens.tokenizer import TextTokenizer
 
-TOKENIZER, VOCABULARY = "tokens.tokenizer", "data.vocab_size"
+TOKENIZER, VOCABULARY = "data.tokenizer", "data.vocab_size"
 
 
 def begin_from(config: Any, args: list[str], folder: Path) -> tuple[Pretrained, set[str]]:

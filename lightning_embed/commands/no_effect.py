@@ -48,17 +48,17 @@ def _rows_never_reached(options: Any) -> bool:
 
 DATA = (
     *(
-        WithoutEffect(name, lambda options: not options["sources.hub"], "there is no --data.hub")
+        WithoutEffect(name, lambda options: not options["data.hub"], "there is no --data.hub")
         for name in ("data.hub_config", "data.hub_split", "data.hub_revision")
     ),
     WithoutEffect(
         "data.vocab_size",
-        lambda options: options["tokens.tokenizer"] == "characters",
+        lambda options: options["data.tokenizer"] == "characters",
         "--data.tokenizer characters has an id for each",
     ),
     WithoutEffect(
         "data.vocab_size",
-        lambda options: options["tokens.tokenizer"] not in TRAINED,
+        lambda options: options["data.tokenizer"] not in TRAINED,
         "the tokenizer of --data.tokenizer has its own",
     ),
     WithoutEffect(

@@ -19,7 +19,7 @@ from lightning_embed.sources.texts import DocumentRule
 from lightning_embed.tokens.tokenizer import TextTokenizer
 from lightning_embed.training.lightning_module import LanguageModel
 
-OTHER_TEXT = ("sources.files", "sources.hub", "sources.source", "tokens.tokenizer")
+OTHER_TEXT = ("data.files", "data.hub", "data.source", "data.tokenizer")
 
 
 def take_files(config: Any, args: list[str]) -> None:

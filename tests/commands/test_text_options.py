@@ -132,12 +132,12 @@ def test_the_shipped_stories_with_a_file(workshop: Workshop) -> None:
 # -- options without effect ------------------------------------------------------------------------
 
 GIVEN = {
-    "sources.files": "t.txt",
-    "sources.hub": None,
+    "data.files": "t.txt",
+    "data.hub": None,
     "data.hub_config": None,
     "data.hub_split": "train",
     "data.hub_revision": None,
-    "tokens.tokenizer": "bpe",
+    "data.tokenizer": "bpe",
     "data.vocab_size": None,
     "data.max_length": 64,
     "data.widths": None,
@@ -154,10 +154,10 @@ GIVEN = {
     [
         ({}, False),
         ({"data.hub_config": "small"}, True),
-        ({"data.hub_config": "small", "sources.files": None, "sources.hub": "a/b"}, False),
+        ({"data.hub_config": "small", "data.files": None, "data.hub": "a/b"}, False),
         ({"data.vocab_size": 400}, False),
-        ({"data.vocab_size": 400, "tokens.tokenizer": "characters"}, True),
-        ({"data.vocab_size": 400, "tokens.tokenizer": "mine.json"}, True),
+        ({"data.vocab_size": 400, "data.tokenizer": "characters"}, True),
+        ({"data.vocab_size": 400, "data.tokenizer": "mine.json"}, True),
         ({"data.rows_per_batch": 31}, False),
         ({"data.rows_per_batch": 32}, True),
         ({"data.rows_per_batch": 4, "data.layout": "packed"}, True),

@@ -47,7 +47,7 @@ def test_settings_that_differ_are_shown_with_every_runs_value(runs: list[Record]
     assert {re.sub("<wbr>", "", cells[0]): cells[1:] for cells in shown} == {
         "model.d_model": ["32", "64", "64", "64", "64"],
         "model.lr": ["0.003", "0.01", "0.003", "0.003", "0.003"],
-        "sources.files": ["null", "null", "a &amp; b.txt", "null", "null"],
+        "data.files": ["null", "null", "a &amp; b.txt", "null", "null"],
         "trainer.max_steps": ["20", "20", "20", "40", "20"],
     }
     assert "None." in page(runs[:1])

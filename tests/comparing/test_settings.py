@@ -13,13 +13,13 @@ def test_what_differs_from_the_first_is_shown_and_places_are_not() -> None:
     first = settings()
     other = settings(model__lr=0.01, data__files=["a.txt", "b.txt"], trainer__default_root_dir="x")
     other["name"] = "other"
-    assert changed(first, other) == {"model.lr": "0.01", "sources.files": "a.txt,b.txt"}
+    assert changed(first, other) == {"model.lr": "0.01", "data.files": "a.txt,b.txt"}
     assert changed(first, first) == {}
 
 
 def test_settings_of_several_runs_stand_by_section() -> None:
     runs = [settings(), settings(trainer__max_steps=5), settings(model__lr=1.0, data__files="a")]
-    assert differing(runs) == ["model.lr", "sources.files", "trainer.max_steps"]
+    assert differing(runs) == ["model.lr", "data.files", "trainer.max_steps"]
 
 
 def test_a_setting_that_one_version_does_not_know_is_left_out() -> None:
@@ -28,9 +28,9 @@ def test_a_setting_that_one_version_does_not_know_is_left_out() -> None:
 
 def test_a_class_is_one_setting() -> None:
     mine = settings(data__source={"class_path": "my.module.Mine", "init_args": {"n": 1}})
-    assert changed(settings(), mine) == {"sources.source": "Mine"}
+    assert changed(settings(), mine) == {"data.source": "Mine"}
     other = settings(data__source={"class_path": "my.module.Mine", "init_args": {"n": 2}})
-    assert list(changed(mine, other)) == ["sources.source"]
+    assert list(changed(mine, other)) == ["data.source"]
 
 
 @pytest.mark.parametrize(
