@@ -144,15 +144,23 @@ def require_there(candidate: Candidate) -> None:
 
 def require_undamaged(candidate: Candidate) -> None:
     """It is complete and its checksums hold; torch.load would not notice flipped bits."""
-    if not is_whole(candidate.path):
-        raise damage(candidate.path)
+    if is_whole(candidate.path):
+        return
+    if candidate.path.is_file():
+        with open(candidate.path, "rb") as file:
+            if file.read(4) == b"GGUF":
+                raise UserError(
+                    f"{candidate.path} is a file for llama.cpp, which is no checkpoint: give the"
+                    " checkpoint that it was made of"
+                )
+    raise damage(candidate.path)
 
 
 def damage(path: Path) -> UserError:
     """What is said of a file or folder that is not whole."""
     return UserError(
         f"{path} is damaged (not a whole archive, or its checksums do not hold); give another, or"
-        " --ckpt_path last for the newest whole one"
+        " `last` for the newest whole one"
     )
 
 

@@ -139,22 +139,20 @@ def find_checkpoint(
         UserError: there is none; never a silent start from scratch.
     """
     if not wanted:  # a shell's variable that is not set
-        raise UserError(
-            "the checkpoint's path is empty: give --ckpt_path (generate: --checkpoint) a file, a"
-            " run's folder, last or best"
-        )
+        raise UserError("the checkpoint's path is empty: give a file, a run's folder, last or best")
     if wanted == "last":
-        return _newest(runs_named(root, name), f"{_called(name)} under {root}")
+        return _newest(runs_named(root, name), f"{_called(name)} under {root}", purpose)
     if wanted == "best":
         for folder in runs_named(root, name):
             return _best(folder)
-        raise _none(f"{_called(name)} under {root}")
+        raise _none(f"{_called(name)} under {root}", purpose)
     path = Path(wanted)
     folder = path.parent if path.name == "checkpoints" else path
     if path.is_dir() and (folder / "checkpoints").is_dir():
-        return _newest(iter([folder]), str(folder)) if purpose == "train" else _best(folder)
+        train = purpose == "train"
+        return _newest(iter([folder]), str(folder), purpose) if train else _best(folder)
     if path.is_dir() and (path / CLAIM).is_file():
-        raise _none(str(path))
+        raise _none(str(path), purpose)
     return path
 
 
@@ -162,10 +160,11 @@ def _called(name: str | None) -> str:
     return "any run" if name is None else f"a run named {name!r}"
 
 
-def _none(where: str) -> UserError:
+def _none(where: str, purpose: Purpose) -> UserError:
+    afresh = ", or leave out --ckpt_path to start afresh, or name the run with --name"
     return UserError(
-        f"no checkpoint of {where}; give a checkpoint or a run's folder, or leave out --ckpt_path"
-        " to start afresh, or name the run with --name"
+        f"no checkpoint of {where}; give a checkpoint or a run's folder"
+        f"{afresh if purpose == 'train' else ''}"
     )
 
 
@@ -173,12 +172,12 @@ def _best(folder: Path) -> Path:
     best = folder / "checkpoints" / "best.ckpt"
     if best.exists():
         return best
-    newest = _newest(iter([folder]), str(folder))
+    newest = _newest(iter([folder]), str(folder), "evaluate")
     say("note", f"no validation has chosen a best checkpoint yet: {newest} is taken")
     return newest
 
 
-def _newest(folders: Iterator[Path], where: str) -> Path:
+def _newest(folders: Iterator[Path], where: str, purpose: Purpose) -> Path:
     """The newest whole checkpoint of the first run that has one; others are named."""
     refused: list[UserError] = []
     for folder in folders:
@@ -197,7 +196,7 @@ def _newest(folders: Iterator[Path], where: str) -> Path:
             return max(whole)[1]
         if refused:
             raise refused[0]
-    raise _none(where)
+    raise _none(where, purpose)
 
 
 def _progress(candidate: Candidate) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from lightning_embed.inference.texts import Piece
 
 def generate(
     checkpoint: str,
-    prompt: str = "",
+    prompt: str | list[str] = "",
     prompts: str | None = None,
     max_new_tokens: int = 200,
     temperature: float = 0.8,
@@ -35,7 +35,7 @@ def generate(
     Args:
         checkpoint: a run's folder, whose best is taken; a .ckpt or a folder of shards; best or last
             of the latest run; or a Hugging Face folder.
-        prompt: text to continue; empty begins a document.
+        prompt: text to continue; empty begins a document; several may be given.
         prompts: a file in UTF-8 with a prompt on each line, in place of --prompt; - for standard
             input.
         max_new_tokens: tokens at most.
@@ -51,11 +51,13 @@ def generate(
     """
     require_whole("--max_new_tokens", max_new_tokens, at_least=1)
     require_whole("--samples", samples, at_least=1)
-    require_text("--prompt", prompt)
+    given = [prompt] if isinstance(prompt, str) else prompt
+    for text in given:
+        require_text("--prompt", text)
     sampling = Sampling(temperature, top_k, top_p, repetition_penalty, seed)
-    if prompts is not None and prompt:
+    if prompts is not None and any(given):
         raise UserError("--prompt and --prompts are both given: leave one out")
-    each = [prompt] if prompts is None else _lines(prompts)
+    each = given if prompts is None else _lines(prompts)
     with redirect_stdout(sys.stderr):  # where notes belong, beside the text
         model = load(checkpoint, device=device)
         for text in each:

@@ -46,8 +46,9 @@ SECTIONS = {  # of a file of settings
     *("padding_guard", "loss_watch", "samples"),
 }
 
-LISTS = ("--data.files", "--files", "--model.freeze", "--stop")
-LITERAL = ("--stop",)  # of these, what is no list of values but always one: "[a, b]", "null"
+LISTS = ("--data.files", "--files", "--model.freeze", "--prompt", "--stop")
+LITERAL = ("--prompt", "--stop")  # of these, what is always one string: "[a, b]", "null", "- a"
+ONE_EACH = ("--prompt",)  # of these, what takes one value each time: no unquoted words
 
 
 def settings_files_first(args: list[str]) -> list[str]:
@@ -110,15 +111,19 @@ def add_up_lists(args: list[str]) -> list[str]:
         found.append(f"{name}{'+' if further else ''}={value}")
         seen.add(name)
 
+    def is_value(name: str, arg: str) -> bool:
+        return not arg.startswith("-") or (name in LITERAL and " " in arg)
+
     for arg, after in zip(args, [*args[1:], "-"], strict=False):
         name, equals, value = arg.partition("=")
-        if taking and not arg.startswith("-"):
+        if taking and is_value(taking, arg):
             take(taking, arg)
+            taking = "" if taking in ONE_EACH else taking
             continue
         taking = ""
         if name in LISTS and equals:
             take(name, value)
-        elif name in LISTS and not after.startswith("-"):
+        elif name in LISTS and is_value(name, after):
             taking = name
         else:
             found.append(arg)

@@ -74,6 +74,10 @@ def cut(c: Candidate) -> None:
     c.path.write_bytes(c.path.read_bytes()[:-30])
 
 
+def of_llama_cpp(c: Candidate) -> None:
+    c.path.write_bytes(b"GGUF" + bytes(60))
+
+
 def put(*keys: str, to: Any) -> Callable[[Candidate], None]:
     """Set what `checkpoint[keys[0]][keys[1]]...` holds."""
 
@@ -94,6 +98,7 @@ def drop(key: str) -> Callable[[Candidate], None]:
 REFUSALS: list[tuple[str, Stage, Purpose, Callable[[Candidate], Any], str]] = [
     ("require_there", "file", "train", lambda c: c.path.unlink(), "no checkpoint at"),
     ("require_undamaged", "file", "generate", cut, "is damaged"),
+    ("require_undamaged", "file", "generate", of_llama_cpp, "is a file for llama.cpp"),
     ("take_header", "file", "generate", lambda c: torch.save(Path, c.path), "could run a program"),
     ("require_ours", "content", "generate", drop("state_dict"), "not a checkpoint that fit wrote"),
     ("require_ours", "content", "train", put("epoch", to="x"), "not a checkpoint that fit wrote"),

@@ -214,6 +214,8 @@ def test_the_command_writes_prompt_and_text(model, folder) -> None:
     options = ("--checkpoint", folder, "--max_new_tokens", "8")
     alone = run("generate", *options, "--prompt", "abc")
     assert alone.out == f"abc{model.generate('abc', **SHORT)}\n" and not alone.err
+    each = run("generate", *options, "--prompt", "abc", "--prompt=- d", "--json")
+    assert [json.loads(line)["prompt"] for line in each.out.splitlines()] == ["abc", "- d"]
     several = run("generate", *options, "--prompt", "abc", "--samples", "2")
     one, two = model.generate(["abc", "abc"], **SHORT)
     assert several.out == f"--- 1 of 2\nabc{one}\n--- 2 of 2\nabc{two}\n"
@@ -246,6 +248,7 @@ def test_prompts_come_from_a_file_and_lines_of_json_go_out(model, folder, tmp_pa
         (("--temperature", "1e999"), "--temperature must be at least 0 and below inf, not inf"),
         (("--max_new_tokens", "1.5"), "--max_new_tokens cannot be 1.5: give int"),
         (("--prompt", "\udcff"), "--prompt is not UTF-8"),
+        (("--prompt", "several", "words"), "words"),
         (("--stop", ""), "--stop is empty"),
         (("--stop", "a", "--stop", ""), "--stop is empty"),
         (("--stop", "\udcff"), "stop is not UTF-8"),
