@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from lightning_embed.console import say
 from lightning_embed.data.plan import eighths
-from lightning_embed.tokens.prepared import TRAINED
+from lightning_embed.tokens.trained import TRAINED
 
 
 class WithoutEffect(NamedTuple):

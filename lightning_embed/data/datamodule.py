@@ -35,8 +35,6 @@ from lightning_embed.sources.stdlib import StdlibCorpus
 from lightning_embed.sources.texts import Kind
 from lightning_embed.tokens.held_out_again import HeldOutAgain
 from lightning_embed.tokens.prepared import (
-    TRAINED,
-    Named,
     Prepared,
     damage,
     data_key,
@@ -46,6 +44,7 @@ from lightning_embed.tokens.prepared import (
 )
 from lightning_embed.tokens.token_files import Split, is_prepared, shared_documents
 from lightning_embed.tokens.tokenizer import TextTokenizer
+from lightning_embed.tokens.trained import TRAINED, Named
 
 
 def _is_fit(trainer: L.Trainer) -> bool:
