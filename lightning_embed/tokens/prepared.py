@@ -25,12 +25,18 @@ from lightning_embed.errors import UserError, one_line, writing
 from lightning_embed.sources.source import Source
 from lightning_embed.tokens import checksums
 from lightning_embed.tokens.encoding import KEEP_TEXT_UP_TO, write
-from lightning_embed.tokens.token_files import SPLITS, Report, Split, fits_together, is_prepared
+from lightning_embed.tokens.token_files import (
+    SPLITS,
+    CannotGoOn,
+    Report,
+    Split,
+    fits_together,
+    is_prepared,
+)
 from lightning_embed.tokens.tokenizer import TextTokenizer
 from lightning_embed.tokens.trained import Named, given_tokenizer, size_of
 from lightning_embed.tokens.turn import NoLocks, Turn, turn
 from lightning_embed.tokens.work import (
-    TextChanged,
     Work,
     lock_beside,
     sweep_abandoned,
@@ -135,8 +141,8 @@ def _make(
     try:
         try:
             write(source, work, tokenizer, vocab_size, target.name, own)
-        except TextChanged:
-            say("note", "the text changed since a part of it was tokenised: begun anew")
+        except CannotGoOn as why:
+            say("note", f"tokens that an ended run has left are of no use ({why}): begun anew")
             work.empty()
             write(source, work, tokenizer, vocab_size, target.name, own)
         checksums.note_checksums(work.folder)

@@ -149,6 +149,10 @@ def fits_together(split: Split, sources: int) -> bool:
     )
 
 
+class CannotGoOn(Exception):
+    """What was written before does not serve; says why."""
+
+
 class SplitWriter:
     """Writes one split, document after document, or goes on where an earlier one was safe.
 
@@ -162,7 +166,7 @@ class SplitWriter:
         state: what `safe` said, to go on from there.
 
     Raises:
-        ValueError: files are shorter than they were then.
+        CannotGoOn: the files are not those of then.
     """
 
     def __init__(
@@ -177,15 +181,20 @@ class SplitWriter:
             "rows": beside.with_suffix(".rows"),
             "names": beside.with_suffix(".names"),
         }
-        sizes = dict.fromkeys(self._paths, 0) if state is None else state["sizes"]
-        self._files = {name: _opened(self._paths[name], size) for name, size in sizes.items()}
-        self._last: list[int] | None = state["last"] if state else None  # row of the last document
-        self.total_bytes: int = state["bytes"] if state else 0
-        self.unknown: int = state["unknown"] if state else 0
-        if state and "text" not in sizes:
+        state = state or {"sizes": dict.fromkeys(self._paths, 0), "bytes": 0, "unknown": 0}
+        self._last: list[int] | None = state.get("last")  # row of the last document
+        self.total_bytes: int = state["bytes"]
+        self.unknown: int = state["unknown"]
+        if "text" not in state["sizes"]:
             self._paths["text"].unlink(missing_ok=True)
-        lines = self._paths["names"].read_text(encoding="utf-8").splitlines()
-        self.names = {json.loads(line): n for n, line in enumerate(lines)}  # as they came
+        self._files = {
+            name: _opened(self._paths[name], size) for name, size in state["sizes"].items()
+        }
+        try:
+            lines = self._paths["names"].read_text(encoding="utf-8").splitlines()
+            self.names = {json.loads(line): n for n, line in enumerate(lines)}  # as they came
+        except ValueError:
+            raise CannotGoOn(f"{self._paths['names'].name} does not read") from None
 
     def __enter__(self) -> SplitWriter:
         return self
@@ -263,10 +272,13 @@ class SplitWriter:
 
 def _opened(path: Path, size: int) -> BufferedRandom:
     """A file to go on with behind its first `size` bytes."""
-    file = open(path, "r+b" if size else "w+b")  # noqa: SIM115, closed by `SplitWriter.__exit__`
+    try:
+        file = open(path, "r+b" if size else "w+b")  # noqa: SIM115, `SplitWriter` closes it
+    except FileNotFoundError:
+        raise CannotGoOn(f"{path.name} is gone") from None
     if file.seek(0, os.SEEK_END) < size:
         file.close()
-        raise ValueError(f"{path.name} is shorter than it was")
+        raise CannotGoOn(f"{path.name} is shorter than it was")
     file.truncate(size)
     file.seek(size)
     return file

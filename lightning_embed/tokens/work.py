@@ -25,16 +25,13 @@ from typing import Any
 
 from lightning_embed.atomic import remove, replacing
 from lightning_embed.sources.source import Document, Mark
+from lightning_embed.tokens.token_files import CannotGoOn
 from lightning_embed.tokens.turn import turn_if_free
 
 VERSION = 1  # raise it when what a killed run left cannot be gone on with
 SHARD = 32_000_000  # bytes of text
 ABANDONED_AFTER = 7 * 86_400  # seconds
 PROGRESS = "progress.json"
-
-
-class TextChanged(Exception):
-    """What was read again is not what was tokenised."""
 
 
 @dataclass
@@ -129,15 +126,15 @@ def skip(
         advance: is told the bytes of each.
 
     Raises:
-        TextChanged: they are not the same any more.
+        CannotGoOn: they are not the same any more.
     """
     checksum = 0
     for _ in range(progress.mark.items if progress.mark else 0, progress.items):
         document = next(documents, None)
         if document is None:
-            raise TextChanged
+            raise CannotGoOn("the text is another one now")
         text = document.text.encode()
         checksum = zlib.crc32(text, checksum)
         advance(len(text))
     if progress.mark is None and checksum != progress.checksum:
-        raise TextChanged
+        raise CannotGoOn("the text is another one now")
