@@ -49,7 +49,7 @@ def _rows_never_reached(options: Any) -> bool:
 DATA = (
     *(
         WithoutEffect(name, lambda options: not options["data.hub"], "there is no --data.hub")
-        for name in ("data.hub_config", "data.hub_split", "data.hub_revision")
+        for name in ("data.hub_config", "data.hub_split", "data.hub_revision", "data.hub_streaming")
     ),
     WithoutEffect(
         "data.vocab_size",
