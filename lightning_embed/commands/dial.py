@@ -86,8 +86,9 @@ class Dial:
                 f"{self.flag} is over: starting took {duration(took)}: give more minutes"
             )
         self.data = self.measuring.data = data = self.build()
-        if not is_prepared(data.cache_dir / data_key(data.source, **data.tokenizer_asked)):
-            takes = preparation_seconds(data.source, **data.tokenizer_asked)
+        text = data.text
+        if not is_prepared(text.cache_dir / data_key(text.source, **text.tokenizer_asked)):
+            takes = preparation_seconds(text.source, **text.tokenizer_asked)
             if takes > self.left:
                 raise UserError(
                     f"{self.flag} is less than preparing the text takes, about"

@@ -174,7 +174,7 @@ class EmbedCLI(LightningCLI):
         with refusals_in_one_line():
             super().instantiate_classes()
         if self.start is not None:
-            self.datamodule.take_tokenizer(self.start.tokenizer)
+            self.datamodule.text.take_tokenizer(self.start.tokenizer)
             self.model.begin_with(self.start.network.state_dict())
             self.start = None  # the weights are needed once
 
@@ -233,7 +233,7 @@ class EmbedCLI(LightningCLI):
         with refusals_in_one_line():
             data: TextDataModule = self.parser.instantiate_classes(settings)[self.command].data
         if self.start is not None:
-            data.take_tokenizer(self.start.tokenizer)
+            data.text.take_tokenizer(self.start.tokenizer)
         return data
 
     def _check(self, path: Path, config: Any) -> None:

@@ -66,7 +66,7 @@ def score_files(data: TextDataModule, config: Any, tokenizer_json: str | None) -
     if asked.text_column != "text" and files.is_text:  # it may be of a file of settings
         say("note", f"--data.text_column {asked.text_column} has no effect: --files is text")
         files = replace(files, text_column="text")
-    data.score_all_of(files, TextTokenizer.from_json(tokenizer_json))
+    data.text.score_all_of(files, TextTokenizer.from_json(tokenizer_json))
 
 
 @dataclass(frozen=True)
@@ -100,10 +100,10 @@ def _again(first: TextDataModule, tokenizer: TextTokenizer, max_length: int) -> 
         tokens_per_batch=max(first.settings.tokens, max_length),
         eval_overlap=first.eval_overlap,
         num_workers=first.num_workers,
-        cache_dir=str(first.cache_dir),
+        cache_dir=str(first.text.cache_dir),
     )
     if is_main_process():  # others learn of it in `TextDataModule.setup`
-        data.score_again(first.prepared, tokenizer)
+        data.text.score_again(first.prepared, tokenizer)
     return data
 
 

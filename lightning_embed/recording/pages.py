@@ -218,7 +218,7 @@ class Pages(L.Callback):
         about: dict[str, Any] = {}
         if isinstance(data, TextDataModule):
             about = {**data.plan_settings, "corpus": data.prepared.report.title}
-            about["tokenizer"] = data.tokenizer_name
+            about["tokenizer"] = data.text.tokenizer_name
             about["training_tokens"] = len(data.prepared.train.tokens)
         return summaries.flat(
             {

@@ -96,8 +96,8 @@ def say_evaluation(
     if details is not None:
         say_checkpoint(details)
     seen, whole = int(found.n_bytes.sum()), data.prepared.report.splits["validation"].bytes
-    label, text = "held out", f"of {data.prepared.report.title}: " if data.is_other else ""
-    if data.is_other and not data.prepared.train.documents:
+    label, text = "held out", f"of {data.prepared.report.title}: " if data.text.is_other else ""
+    if data.text.is_other and not data.prepared.train.documents:
         label, text = "all of" if seen == whole else "part of", text.removeprefix("of ")
     figures_of_it = (
         f"{stage} loss {found.loss:.4f}   perplexity {found.perplexity:.1f}"
@@ -107,11 +107,12 @@ def say_evaluation(
         say(label, text.rstrip())
         label, text = "", ""
     say(label, f"{text}{figures_of_it}")
-    if data.is_other:
+    if data.text.is_other:
         for note in data.prepared.report.notes:
             say("", note)
-    if data.trained_on:
-        say("note", f"{data.trained_on:,} of these documents are in the training text as they are")
+    if data.text.trained_on:
+        known = f"{data.text.trained_on:,} of these documents"
+        say("note", f"{known} are in the training text as they are")
     if seen < whole:
         say("", f"of {seen:,} of its {whole:,} bytes")
     say("", f"bits per byte {found.bits_per_byte:.4f}")
