@@ -11,10 +11,14 @@ import yaml
 
 from lightning_embed.commands.parser import expand
 from lightning_embed.console import say
+from lightning_embed.sources.held_out import SHARE
 
 TEXTS = ("files", "hub", "source")
 OPTIONS_OF = {  # what concerns one kind of text alone, and what it is when not given
-    "files": {"format": None, "document": "file", "separator": None},
+    "files": {
+        **{"format": None, "document": "file", "separator": None},
+        **{"validation": None, "validation_share": SHARE, "split": "auto"},
+    },
     "hub": {"hub_config": None, "hub_split": "train", "hub_revision": None},
 }
 

@@ -30,6 +30,7 @@ from lightning_embed.data.plan import (
 from lightning_embed.errors import UserError, require_range
 from lightning_embed.sources.corpus import choose_source
 from lightning_embed.sources.formats import Format
+from lightning_embed.sources.held_out import SHARE, SplitKind
 from lightning_embed.sources.source import Source
 from lightning_embed.sources.texts import Kind
 from lightning_embed.tokens.prepared import Prepared, default_cache_dir
@@ -77,6 +78,10 @@ class TextDataModule(L.LightningDataModule):
         separator: text that separates documents, and is part of none.
         hub_split: the data set's split to train on; "validation" is held out where there is one.
         hub_revision: the data set's branch, tag or commit; unset, the newest.
+        validation: files, globs or folders that are held out; all other `files` train.
+        validation_share: of the text at the end that is held out, or the rate of file names.
+        split: what decides what of files is held out: the end of the text, a hash of a file's name,
+            which more files do not change, or "auto", by name from 20 files on.
     """
 
     def __init__(
@@ -104,6 +109,9 @@ class TextDataModule(L.LightningDataModule):
         separator: str | None = None,
         hub_split: str = "train",
         hub_revision: str | None = None,
+        validation: str | list[str] | None = None,
+        validation_share: float = SHARE,
+        split: SplitKind = "auto",
     ) -> None:
         super().__init__()
         require_range("--data.quick_eval_tokens", quick_eval_tokens, at_least=1)
@@ -121,6 +129,9 @@ class TextDataModule(L.LightningDataModule):
             separator,
             hub_split,
             hub_revision,
+            validation,
+            validation_share,
+            split,
         )
         cut_windows(np.zeros(1, np.int64), max_length, eval_overlap)  # refuses bad lengths now
         widths = eighths(max_length) if widths is None else widths

@@ -11,6 +11,7 @@ from functools import cached_property
 from lightning_embed.errors import UserError
 from lightning_embed.sources.files import WHOLE_FILES, FilesCorpus
 from lightning_embed.sources.formats import Format
+from lightning_embed.sources.held_out import AS_EVER, SHARE, SplitKind, SplitRule
 from lightning_embed.sources.hub import HubCorpus
 from lightning_embed.sources.source import About, Document, Source, fingerprint_of
 from lightning_embed.sources.stdlib import StdlibCorpus
@@ -37,7 +38,10 @@ def to_score(source: Source) -> Source:
     """What is scored of a text that a model was not trained on: all of it, but a data set of the
     Hub and Python's library keep their own split, which makes figures comparable."""
     if isinstance(source, FilesCorpus):
-        return replace(source, whole=True)
+        held_out = source.validation  # what there is to be scored, where it is given
+        return replace(
+            source, files=held_out or source.files, validation=(), split=AS_EVER, whole=True
+        )
     return source if isinstance(source, HubCorpus | StdlibCorpus) else Whole(source)
 
 
@@ -52,6 +56,9 @@ def choose_source(
     separator: str | None = None,
     hub_split: str = "train",
     hub_revision: str | None = None,
+    validation: str | list[str] | None = None,
+    validation_share: float = SHARE,
+    split: SplitKind = "auto",
 ) -> Source:
     """The source that was asked for; the standard library's own code when none was.
 
@@ -63,12 +70,26 @@ def choose_source(
     if len(named) > 1:
         raise UserError(f"give only one of {' and '.join(named)}")
     rule = DocumentRule(document, separator)
+    split_rule, held_out = SplitRule(split, validation_share), _several(validation)
     if files:
-        names = (files,) if isinstance(files, str) else tuple(files)
-        return FilesCorpus(names, text_column, rule=rule, format=format)
-    if format or rule != WHOLE_FILES:
-        flag = f"--data.format {format}" if format else f"--data.document {document}"
-        raise UserError(f"{flag} is for files: name them with --data.files")
+        return FilesCorpus(
+            _several(files),
+            text_column,
+            rule=rule,
+            format=format,
+            split=split_rule,
+            validation=held_out,
+        )
+    of_files = {
+        f"format {format}": format,
+        f"document {document}": rule != WHOLE_FILES,
+        f"validation {validation}": validation,
+        f"validation_share {validation_share}": validation_share != SHARE,
+        f"split {split}": split != AS_EVER.kind,
+    }
+    for flag, is_given in of_files.items():
+        if is_given:
+            raise UserError(f"--data.{flag} is for files: name them with --data.files")
     if text_column != "text" and not hub:
         raise UserError(f"--data.text_column {text_column} needs --data.files or --data.hub")
     if source:
@@ -76,3 +97,7 @@ def choose_source(
     if hub:
         return HubCorpus(hub, hub_config, text_column, hub_split, revision=hub_revision)
     return StdlibCorpus()
+
+
+def _several(names: str | list[str] | None) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names or ())

@@ -29,6 +29,7 @@ from typing import NamedTuple, Protocol, TypeVar
 RECIPE = 1  # raise it when the same input would give other documents or another split
 SET_ASIDE = (
     "exact copies",
+    "copies of held-out documents",
     "empty documents",
     "held-out documents left out",
     "files that do not parse",
@@ -110,11 +111,6 @@ def drained(items: deque[Item]) -> Iterator[Item]:
     """The items in order; each is let go of as it is handed over."""
     while items:
         yield items.popleft()
-
-
-def is_held_out(path: str) -> bool:
-    """Whether the file at this posix path, relative to its corpus, is for validation: 1 in 10."""
-    return int(hashlib.md5(path.encode(), usedforsecurity=False).hexdigest(), 16) % 10 == 0
 
 
 def fingerprint_of(*parts: object) -> str:
