@@ -350,7 +350,7 @@ class EmbedCLI(LightningCLI):
             if self.run.checkpoint is not None:
                 self.run.note_start()
             self.run.note(parameters=model.parameter_count())
-            say_start(self.trainer, model, datamodule.prepared, self.precision_reason)
+            say_start(self.trainer, model, datamodule, self.precision_reason)
         with refusals_in_one_line(lambda: self.trainer.global_step == first_step):
             try:
                 self.trainer.fit(model, datamodule, **kwargs | {"weights_only": True})
@@ -376,7 +376,10 @@ class EmbedCLI(LightningCLI):
             samples=config["samples"],
             pages=config["pages"],
             configs=[shown(file) for file in self.config_files],
-            own_text="data.files" in named_in(settings_on_command_line(self.args)),
+            own_text=any(
+                name.startswith(("data.files", "data.sources"))
+                for name in named_in(settings_on_command_line(self.args))
+            ),
         )
         if is_main_process():
             with suppress(OSError):  # a full disk, of which the run has told

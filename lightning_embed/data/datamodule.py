@@ -19,9 +19,11 @@ from lightning_embed.checkpointing.compatibility import DATA, Candidate, Purpose
 from lightning_embed.checkpointing.position import Position
 from lightning_embed.data.batch import PaddedRows, PlanLoader
 from lightning_embed.data.checkpoint_text import CheckpointText
+from lightning_embed.data.mixture import MAX_PASSES, MOST_PASSES, Mixture, normalised
 from lightning_embed.data.plan import (
     BatchSettings,
     Layout,
+    Plan,
     Windows,
     cut_windows,
     eighths,
@@ -31,6 +33,7 @@ from lightning_embed.errors import UserError, require_range
 from lightning_embed.sources.corpus import choose_source
 from lightning_embed.sources.formats import Format
 from lightning_embed.sources.held_out import SHARE, SplitKind
+from lightning_embed.sources.mixed import Mixed
 from lightning_embed.sources.source import Source
 from lightning_embed.sources.texts import Kind
 from lightning_embed.tokens.prepared import Prepared, default_cache_dir
@@ -82,6 +85,11 @@ class TextDataModule(L.LightningDataModule):
         validation_share: of the text at the end that is held out, or the rate of file names.
         split: what decides what of files is held out: the end of the text, a hash of a file's name,
             which more files do not change, or "auto", by name from 20 files on.
+        sources: several texts by name, each with the options above of one text:
+            `{books: {files: books/}, web: {hub: NAME}}`; `{}` is the standard library.
+        mix: the share of real tokens that each of the sources has in training: `{books: 0.7, web:
+            0.3}`; unset, as much as there is of each. A source with 0 is evaluated alone.
+        max_passes: over a source in an epoch at most; a small one has a smaller share then.
     """
 
     def __init__(
@@ -112,6 +120,9 @@ class TextDataModule(L.LightningDataModule):
         validation: str | list[str] | None = None,
         validation_share: float = SHARE,
         split: SplitKind = "auto",
+        sources: dict[str, Any] | None = None,
+        mix: dict[str, float] | None = None,
+        max_passes: float = MAX_PASSES,
     ) -> None:
         super().__init__()
         require_range("--data.quick_eval_tokens", quick_eval_tokens, at_least=1)
@@ -132,7 +143,14 @@ class TextDataModule(L.LightningDataModule):
             validation,
             validation_share,
             split,
+            sources,
         )
+        self.max_passes, self.shares = max_passes, dict[str, float]()
+        require_range("--data.max_passes", max_passes, at_least=1, at_most=MOST_PASSES)
+        if mix is not None:
+            if not isinstance(chosen, Mixed):
+                raise UserError(f"--data.mix {mix} needs texts by name: give --data.sources")
+            self.shares = normalised(mix, list(chosen.sources))
         cut_windows(np.zeros(1, np.int64), max_length, eval_overlap)  # refuses bad lengths now
         widths = eighths(max_length) if widths is None else widths
         if not widths or widths[-1] != max_length:
@@ -207,12 +225,12 @@ class TextDataModule(L.LightningDataModule):
             accumulate=accumulate,
             num_workers=self.num_workers,
             pin_memory=on_gpu,
+            mixture=self.mixture if train else None,
         )
 
     def train_dataloader(self) -> PlanLoader:
         split = self.prepared.train
-        windows = cut_windows(split.offsets, self.max_length)
-        self._train_loader = self._loader(split, windows, self.settings, train=True)
+        self._train_loader = self._loader(split, self._windows(), self.settings, train=True)
         if self.trainer is None or self.trainer.current_epoch == self._origin.epoch:
             self._train_loader.start = self._origin.consumed * self._train_loader.accumulate
         return self._train_loader
@@ -243,11 +261,38 @@ class TextDataModule(L.LightningDataModule):
     def predict_dataloader(self) -> PlanLoader:
         return self.eval_dataloader()
 
+    # Epochs ---------------------------------------------------------------------------------
+
+    def _windows(self) -> Windows:
+        return cut_windows(self.prepared.train.offsets, self.max_length)
+
+    @cached_property
+    def mixture(self) -> Mixture | None:
+        """Draws each epoch's windows, where `mix` is given."""
+        if not self.shares:
+            return None
+        windows, prepared = self._windows(), self.prepared
+        named = prepared.report.named_of_source[prepared.train.source]
+        return Mixture(windows, named[windows.document], self.shares, self.max_passes, self.seed)
+
+    def _plan(self, epoch: int) -> Plan:
+        draw = self.mixture.draw(epoch) if self.mixture else None
+        return plan_epoch(self._windows(), self.settings, seed=self.seed, epoch=epoch, draw=draw)
+
     @cached_property
     def batches_per_epoch(self) -> int:
         """Global batches of the plan, the same number every epoch."""
-        windows = cut_windows(self.prepared.train.offsets, self.max_length)
-        return len(plan_epoch(windows, self.settings, seed=self.seed, epoch=0))
+        return len(self._plan(0))
+
+    @property
+    def targets_per_epoch(self) -> int:
+        """Real targets; of a mixture those of the first epoch, from which others hardly differ."""
+        return self.mixture.targets if self.mixture else self.prepared.train.n_targets
+
+    @property
+    def unique_targets(self) -> int:
+        """Real targets of all text that trains, each counted once."""
+        return self.mixture.unique if self.mixture else self.prepared.train.n_targets
 
     @property
     def steps_per_epoch(self) -> int:
@@ -261,7 +306,7 @@ class TextDataModule(L.LightningDataModule):
     @property
     def targets_per_step(self) -> float:
         """Real targets of a global batch, on average."""
-        return self.prepared.train.n_targets / self.batches_per_epoch
+        return self.targets_per_epoch / self.batches_per_epoch
 
     # State ----------------------------------------------------------------------------------
 
@@ -272,6 +317,7 @@ class TextDataModule(L.LightningDataModule):
     @property
     def plan_settings(self) -> dict[str, Any]:
         """What decides which windows make a batch, as flags name it."""
+        mixture = {"mix": self.shares, "max_passes": self.max_passes} if self.shares else {}
         return {
             "max_length": self.max_length,
             "tokens_per_batch": self.settings.tokens,
@@ -279,6 +325,7 @@ class TextDataModule(L.LightningDataModule):
             "layout": self.settings.layout,
             "widths": list(self.settings.widths),
             "seed": self.seed,
+            **mixture,
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -320,9 +367,6 @@ class TextDataModule(L.LightningDataModule):
     def documents_of_step(self, step: int) -> list[str]:
         """Names of the documents in the global batch that optimizer step `step` trains on."""
         _, epoch, batch = self.position(step - 1)
-        split = self.prepared.train
-        windows = cut_windows(split.offsets, self.max_length)
-        plan = plan_epoch(windows, self.settings, seed=self.seed, epoch=epoch)
-        names = self.prepared.report.sources
-        documents = np.unique(windows.document[plan.windows_of(batch)])
+        split, names = self.prepared.train, self.prepared.report.sources
+        documents = np.unique(self._windows().document[self._plan(epoch).windows_of(batch)])
         return [f"{names[split.source[d]]} (document {d})" for d in documents]

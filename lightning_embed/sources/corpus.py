@@ -1,21 +1,28 @@
 """Which source of text is meant: the one place that knows them all.
 
-Each source is in a file of its own: `stdlib.py`, `files.py`, `hub.py`. What they have in common is
-in `source.py`; `prepared.py` turns a source's documents into tokens.
+Each source is in a file of its own: `stdlib.py`, `files.py`, `hub.py`; `mixed.py` is of several
+together. What they have in common is in `source.py`; `prepared.py` turns a source's documents into
+tokens.
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from difflib import get_close_matches
 from functools import cached_property
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from lightning_embed.errors import UserError
 from lightning_embed.sources.files import WHOLE_FILES, FilesCorpus
 from lightning_embed.sources.formats import Format
 from lightning_embed.sources.held_out import AS_EVER, SHARE, SplitKind, SplitRule
 from lightning_embed.sources.hub import HubCorpus
+from lightning_embed.sources.mixed import Mixed
 from lightning_embed.sources.source import About, Document, Source, fingerprint_of
 from lightning_embed.sources.stdlib import StdlibCorpus
 from lightning_embed.sources.texts import DocumentRule, Kind
+
+NAME = re.compile(r"[\w-]{1,40}")
 
 
 class Whole:
@@ -42,6 +49,8 @@ def to_score(source: Source) -> Source:
         return replace(
             source, files=held_out or source.files, validation=(), split=AS_EVER, whole=True
         )
+    if isinstance(source, Mixed):
+        return Mixed({name: to_score(its) for name, its in source.sources.items()})
     return source if isinstance(source, HubCorpus | StdlibCorpus) else Whole(source)
 
 
@@ -59,13 +68,14 @@ def choose_source(
     validation: str | list[str] | None = None,
     validation_share: float = SHARE,
     split: SplitKind = "auto",
+    sources: Mapping[str, Any] | None = None,
 ) -> Source:
     """The source that was asked for; the standard library's own code when none was.
 
     Raises:
         UserError: more than one was asked for, or what concerns another kind of source.
     """
-    given = {"files": files, "hub": hub, "source": source}
+    given = {"files": files, "hub": hub, "source": source, "sources": sources}
     named = [f"--data.{flag} {value}" for flag, value in given.items() if value]
     if len(named) > 1:
         raise UserError(f"give only one of {' and '.join(named)}")
@@ -89,7 +99,10 @@ def choose_source(
     }
     for flag, is_given in of_files.items():
         if is_given:
-            raise UserError(f"--data.{flag} is for files: name them with --data.files")
+            within = " within --data.sources" if sources is not None else " with --data.files"
+            raise UserError(f"--data.{flag} is for files: name them{within}")
+    if sources is not None:
+        return _several_sources(sources)
     if text_column != "text" and not hub:
         raise UserError(f"--data.text_column {text_column} needs --data.files or --data.hub")
     if source:
@@ -97,6 +110,70 @@ def choose_source(
     if hub:
         return HubCorpus(hub, hub_config, text_column, hub_split, revision=hub_revision)
     return StdlibCorpus()
+
+
+def _several_sources(named: Mapping[str, Any]) -> Mixed:
+    """Several sources by name, each as the options of `choose_source`, or a source itself.
+
+    Raises:
+        UserError: a name or an option that cannot be, or what `choose_source` refuses.
+    """
+    found: dict[str, Source] = {}
+    for name, options in named.items():
+        flag = f"--data.sources.{name}"
+        if not NAME.fullmatch(name):
+            raise UserError(f"{flag}: a source's name has letters, digits, - and _ alone")
+        if hasattr(options, "documents"):
+            found[name] = options
+            continue
+        if not isinstance(options, Mapping):
+            raise UserError(
+                f"{flag} is {options!r}: give its options, for example {{files: {name}/}}"
+            )
+        _require_options(flag, options)
+        try:
+            found[name] = choose_source(**options)
+        except UserError as error:
+            raise UserError(f"--data.sources {name}: {error}") from error
+    if not found:
+        raise UserError("--data.sources is empty: give for example {books: {files: books/}}")
+    return Mixed(found)
+
+
+def _require_options(flag: str, options: Mapping[str, Any]) -> None:
+    kinds = get_type_hints(choose_source)
+    known = [option for option in kinds if option not in ("source", "sources", "return")]
+    for option, value in options.items():
+        if option not in known:
+            near = get_close_matches(str(option), known, n=1)
+            hint = f" (did you mean {near[0]}?)" if near else f": it has {', '.join(known)}"
+            raise UserError(f"{flag} has no option {option}{hint}")
+        if not _is_a(value, kinds[option]):
+            raise UserError(f"{flag}.{option} cannot be {value!r}: give {_words(kinds[option])}")
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    """Whether a value is of an annotated type."""
+    origin, of = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return value in of
+    if origin is list:
+        return isinstance(value, list) and all(_is_a(each, of[0]) for each in value)
+    if of:
+        return any(_is_a(value, each) for each in of)
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, kind)
+
+
+def _words(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return " or ".join(get_args(kind))
+    if get_origin(kind) is list:
+        return "a list of texts"
+    if of := [each for each in get_args(kind) if each is not type(None)]:
+        return " or ".join(map(_words, of))
+    return {str: "a text", float: "a number"}[kind]
 
 
 def _several(names: str | list[str] | None) -> tuple[str, ...]:

@@ -59,7 +59,7 @@ class About:
     `counts` has plain words as keys: what a source sets aside ("exact copies"), and what `read`
     counts, "documents" and "bytes" (UTF-8), in all and for each split ("train bytes").
     `notes` are finished lines for the screen. `whole` says that all is held out on purpose,
-    `complete` that the last document has been read.
+    `complete` that the last document has been read. `named` are the sources of a mixture.
     """
 
     title: str = ""
@@ -67,6 +67,7 @@ class About:
     notes: list[str] = field(default_factory=list)
     whole: bool = False
     complete: bool = False
+    named: list[str] = field(default_factory=list)
 
     def note_set_aside(self) -> None:
         """One line on what was left out, if anything was."""

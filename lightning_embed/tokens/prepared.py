@@ -215,6 +215,7 @@ def _write(
         vocabulary_asked=asked,
         splits=splits,
         sources=list(names),
+        named=about.named,
     ).save(folder)
 
 
