@@ -28,7 +28,7 @@ from lightning_embed.checkpointing.lightning_io import AtomicCheckpointIO
 from lightning_embed.checkpointing.resume import Resuming
 from lightning_embed.checkpointing.run_folders import Run, choose_run, run_name
 from lightning_embed.checkpointing.stop import GracefulStop
-from lightning_embed.commands import minutes
+from lightning_embed.commands import minutes, source_options
 from lightning_embed.commands.arguments import add_options
 from lightning_embed.commands.callbacks import accept, has, shows_a_bar
 from lightning_embed.commands.init_from import begin_from
@@ -82,6 +82,9 @@ def fit(args: list[str]) -> None:
         except BeginAnew as anew:
             more = [FLAG, str(anew.accumulate)]
         gc.collect()  # the model that did not fit
+
+
+OWN_TEXT = ("data.files", "data.sources")
 
 
 class _Parser(OneLineParser, LightningArgumentParser):
@@ -150,7 +153,11 @@ class EmbedCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         require_settings_files(args)
-        self.config = parser.parse_args(with_values(add_up_lists(args), {"--json"}))
+        others, typed = source_options.part(args)
+        self.config = parser.parse_args(with_values(add_up_lists(others), {"--json"}))
+        data = self.config[self.command].data
+        if sources := source_options.merged(data.sources, typed):
+            data.sources = source_options.with_paths(sources)
         if self.config[self.command].progress != "bar":
             self.shown.enter_context(no_bars())
         self.choose_text(self.config[self.command], args)
@@ -376,10 +383,7 @@ class EmbedCLI(LightningCLI):
             samples=config["samples"],
             pages=config["pages"],
             configs=[shown(file) for file in self.config_files],
-            own_text=any(
-                name.startswith(("data.files", "data.sources"))
-                for name in named_in(settings_on_command_line(self.args))
-            ),
+            own_text=not named_in(settings_on_command_line(self.args)).isdisjoint(OWN_TEXT),
         )
         if is_main_process():
             with suppress(OSError):  # a full disk, of which the run has told

@@ -136,37 +136,12 @@ def expand(value: Any) -> Any:
 def expand_paths(options: Any) -> None:
     """Do so, in place, for every option of `PATHS`."""
     for name in list(options.keys()):  # of nested ones too, with dots between
-        if name == "data.sources" and options[name]:
-            options[name] = _with_paths(_unfolded(options[name]))
-        elif name.rpartition(".")[2] in PATHS:
+        if name.rpartition(".")[2] in PATHS:
             options[name] = expand(options[name])
         elif isinstance(options[name], list):
             for each in options[name]:
                 if isinstance(each, Namespace):  # a class with its arguments
                     expand_paths(each)
-
-
-def _unfolded(named: Any) -> dict[str, Any]:
-    """The same with `books.files`, which `--data.sources.books.files` gives, as an option of
-    `books`."""
-    found: dict[str, Any] = {}
-    for key, value in named.items():
-        name, dot, option = key.partition(".")
-        if dot:
-            found[name] = {**found.get(name, {}), option: value}
-        else:
-            found[name] = value
-    return found
-
-
-def _with_paths(named: Any) -> Any:
-    """Options of several sources, with paths as a shell would write them."""
-    return {
-        name: {k: expand(v) if k in PATHS else v for k, v in options.items()}
-        if isinstance(options, dict)
-        else options
-        for name, options in named.items()
-    }
 
 
 def name_enums(options: Any) -> None:

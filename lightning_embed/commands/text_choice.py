@@ -71,4 +71,6 @@ def _texts_of(path: str) -> set[str]:
 def _shown(value: Any) -> str:
     if isinstance(value, list):
         return " ".join(map(str, value))
+    if isinstance(value, dict):
+        return ", ".join(value)
     return str(getattr(value, "class_path", value))

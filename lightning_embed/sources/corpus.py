@@ -99,9 +99,12 @@ def choose_source(
     }
     for flag, is_given in of_files.items():
         if is_given:
-            within = " within --data.sources" if sources is not None else " with --data.files"
-            raise UserError(f"--data.{flag} is for files: name them{within}")
+            if sources is not None:
+                raise UserError(_of_one_text(flag))
+            raise UserError(f"--data.{flag} is for files: name them with --data.files")
     if sources is not None:
+        if text_column != "text":
+            raise UserError(_of_one_text(f"text_column {text_column}"))
         return _several_sources(sources)
     if text_column != "text" and not hub:
         raise UserError(f"--data.text_column {text_column} needs --data.files or --data.hub")
@@ -174,6 +177,11 @@ def _words(kind: Any) -> str:
     if of := [each for each in get_args(kind) if each is not type(None)]:
         return " or ".join(map(_words, of))
     return {str: "a text", float: "a number"}[kind]
+
+
+def _of_one_text(flag: str) -> str:
+    option = flag.partition(" ")[0]
+    return f"--data.{flag} is of one text: give it within --data.sources, NAME: {{{option}: ...}}"
 
 
 def _several(names: str | list[str] | None) -> tuple[str, ...]:
