@@ -6,7 +6,7 @@ A tag's part before the slash is its group. TensorBoard sorts groups and tags by
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # importing Lightning takes seconds
@@ -71,6 +71,31 @@ PAGES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "Padding vector": {"norm": (PADDING_NORM,), "gradient": (PADDING_GRADIENT,)},
 }
+
+
+def pages(names: Sequence[str] = ()) -> dict[str, dict[str, tuple[str, ...]]]:
+    """`PAGES`, and one with a line for each source of a mixture."""
+    if not names:
+        return PAGES
+    charts = {"loss": "loss", "bits per byte": "bits_per_byte"}
+    tags = {title: tuple(_of_source(x, name) for name in names) for title, x in charts.items()}
+    return {**PAGES, "Sources": tags}
+
+
+def _of_source(figure: str, name: str) -> str:
+    return f"sources/{figure}_{name}"
+
+
+def of_sources(
+    values: Mapping[str, Mapping[str, float]], held_out: bool = False
+) -> dict[str, float]:
+    """An evaluation's figures of each source of a mixture by their tags; see `of_validation`."""
+    before = "held_out_" if held_out else ""
+    return {
+        _of_source(before + figure, name): value
+        for name, its in values.items()
+        for figure, value in its.items()
+    }
 
 
 def of_validation(values: Mapping[str, float], held_out: bool = False) -> dict[str, float]:

@@ -317,8 +317,9 @@ def require_same_batches(candidate: Candidate) -> None:
     """Batch number n holds the same windows as when the run began."""
     if not candidate.trains:
         return
-    for name, now in candidate.data["plan"].items():
-        then = candidate.checkpoint[DATA]["plan"][name]
+    plan, before = candidate.data["plan"], candidate.checkpoint[DATA]["plan"]
+    for name in [*plan, *(name for name in before if name not in plan)]:
+        now, then = plan.get(name), before.get(name)  # a mixture's stand there where there is one
         if now != then:
             flag = "--seed_everything" if name == "seed" else f"--data.{name}"
             raise UserError(

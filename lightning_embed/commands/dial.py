@@ -86,8 +86,9 @@ class Dial:
                 f"{self.flag} is over: starting took {duration(took)}: give more minutes"
             )
         self.data = self.measuring.data = data = self.build()
-        if not is_prepared(data.cache_dir / data_key(data.source, **data.tokenizer_asked)):
-            takes = preparation_seconds(data.source, **data.tokenizer_asked)
+        text = data.text
+        if not is_prepared(text.cache_dir / data_key(text.source, **text.tokenizer_asked)):
+            takes = preparation_seconds(text.source, **text.tokenizer_asked)
             if takes > self.left:
                 raise UserError(
                     f"{self.flag} is less than preparing the text takes, about"
@@ -138,7 +139,7 @@ class Dial:
         )
         keep("trainer.max_time")  # which may end the run before
         text = Text(
-            max(1, prepared.train.n_targets), prepared.tokenizer.vocab_size, self.data.max_length
+            max(1, self.data.unique_targets), prepared.tokenizer.vocab_size, self.data.max_length
         )
         with without_trace(self.options["trainer.deterministic"], self.measuring.threads):
             seconds = max(1.0, 0.88 * self.left)
@@ -245,7 +246,7 @@ class Dial:
                 f"{self.flag} is too little: {FEWEST_STEPS} steps, with preparing the text and"
                 f" evaluating, take {duration(needed)} on this machine"
             )
-        unique = self.data.prepared.train.n_targets
+        unique = self.data.unique_targets
         most = max(FEWEST_STEPS, int(USEFUL_PASSES * unique / self.data.targets_per_step))
         epochs = self.options.keep("trainer.max_epochs")
         whole = (epochs or math.inf) * self.data.batches_per_epoch

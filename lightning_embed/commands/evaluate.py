@@ -74,11 +74,11 @@ class EvaluationCLI(EmbedCLI):
         if config.get("files"):
             score_files(self.datamodule, config, tokenizer)
         elif data is not None:
-            self.datamodule.score_with(data, tokenizer)
+            self.datamodule.text.score_with(data, tokenizer)
         if data is not None:
             self.datamodule.go_on_with(data, training=False)
-            if self.datamodule.is_other:
-                self.datamodule.note_trained_on(data)
+            if self.datamodule.text.is_other:
+                self.datamodule.text.note_trained_on(data)
         self.model.require_possible(self.datamodule)
 
     before_test = before_predict = before_validate
@@ -120,7 +120,7 @@ class EvaluationCLI(EmbedCLI):
         with refusals_in_one_line():
             rows: Any = self.trainer.predict(model, datamodule, **kwargs)
         prepared = datamodule.prepared
-        path = self.run.folder / predictions_name(prepared, own=not datamodule.is_other)
+        path = self.run.folder / predictions_name(prepared, own=not datamodule.text.is_other)
         whole = prepared.report.splits["validation"].bytes
         with writing(self.run.folder, "--trainer.default_root_dir"):
             write_predictions(rows, prepared.report.sources, path, whole)

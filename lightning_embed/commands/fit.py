@@ -28,7 +28,7 @@ from lightning_embed.checkpointing.lightning_io import AtomicCheckpointIO
 from lightning_embed.checkpointing.resume import Resuming
 from lightning_embed.checkpointing.run_folders import Run, choose_run, run_name
 from lightning_embed.checkpointing.stop import GracefulStop
-from lightning_embed.commands import minutes
+from lightning_embed.commands import minutes, source_options
 from lightning_embed.commands.arguments import add_options
 from lightning_embed.commands.callbacks import accept, has, shows_a_bar
 from lightning_embed.commands.init_from import begin_from
@@ -82,6 +82,9 @@ def fit(args: list[str]) -> None:
         except BeginAnew as anew:
             more = [FLAG, str(anew.accumulate)]
         gc.collect()  # the model that did not fit
+
+
+OWN_TEXT = ("data.files", "data.sources")
 
 
 class _Parser(OneLineParser, LightningArgumentParser):
@@ -150,7 +153,11 @@ class EmbedCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         require_settings_files(args)
-        self.config = parser.parse_args(with_values(add_up_lists(args), {"--json"}))
+        others, typed = source_options.part(args)
+        self.config = parser.parse_args(with_values(add_up_lists(others), {"--json"}))
+        data = self.config[self.command].data
+        if sources := source_options.merged(data.sources, typed):
+            data.sources = source_options.with_paths(sources)
         if self.config[self.command].progress != "bar":
             self.shown.enter_context(no_bars())
         self.choose_text(self.config[self.command], args)
@@ -174,7 +181,7 @@ class EmbedCLI(LightningCLI):
         with refusals_in_one_line():
             super().instantiate_classes()
         if self.start is not None:
-            self.datamodule.take_tokenizer(self.start.tokenizer)
+            self.datamodule.text.take_tokenizer(self.start.tokenizer)
             self.model.begin_with(self.start.network.state_dict())
             self.start = None  # the weights are needed once
 
@@ -233,7 +240,7 @@ class EmbedCLI(LightningCLI):
         with refusals_in_one_line():
             data: TextDataModule = self.parser.instantiate_classes(settings)[self.command].data
         if self.start is not None:
-            data.take_tokenizer(self.start.tokenizer)
+            data.text.take_tokenizer(self.start.tokenizer)
         return data
 
     def _check(self, path: Path, config: Any) -> None:
@@ -350,7 +357,7 @@ class EmbedCLI(LightningCLI):
             if self.run.checkpoint is not None:
                 self.run.note_start()
             self.run.note(parameters=model.parameter_count())
-            say_start(self.trainer, model, datamodule.prepared, self.precision_reason)
+            say_start(self.trainer, model, datamodule, self.precision_reason)
         with refusals_in_one_line(lambda: self.trainer.global_step == first_step):
             try:
                 self.trainer.fit(model, datamodule, **kwargs | {"weights_only": True})
@@ -376,7 +383,7 @@ class EmbedCLI(LightningCLI):
             samples=config["samples"],
             pages=config["pages"],
             configs=[shown(file) for file in self.config_files],
-            own_text="data.files" in named_in(settings_on_command_line(self.args)),
+            own_text=not named_in(settings_on_command_line(self.args)).isdisjoint(OWN_TEXT),
         )
         if is_main_process():
             with suppress(OSError):  # a full disk, of which the run has told

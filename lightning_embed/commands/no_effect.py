@@ -52,6 +52,9 @@ DATA = (
         for name in ("data.hub_config", "data.hub_split", "data.hub_revision", "data.hub_streaming")
     ),
     WithoutEffect(
+        "data.max_passes", lambda options: not options["data.mix"], "there is no --data.mix"
+    ),
+    WithoutEffect(
         "data.vocab_size",
         lambda options: options["data.tokenizer"] == "characters",
         "--data.tokenizer characters has an id for each",

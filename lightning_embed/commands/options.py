@@ -51,7 +51,7 @@ class Options:
 
 
 def named_in(args: list[str]) -> set[str]:
-    """Options that stand on a command line or in its settings files."""
+    """Options that stand on a command line or in its settings files, and what they are parts of."""
     found = set[str]()
     for flag, value in zip(args, [*args[1:], ""], strict=False):
         name, _, joined = flag.partition("=")
@@ -60,7 +60,8 @@ def named_in(args: list[str]) -> set[str]:
             settings = yaml.safe_load(path.read_text("utf-8")) if path.is_file() else None
             found |= set(_dotted(settings or {}))
         elif name.startswith("--"):
-            found.add(name.removeprefix("--").removesuffix("+"))
+            parts = name.removeprefix("--").removesuffix("+").split(".")
+            found |= {".".join(parts[:end]) for end in range(1, len(parts) + 1)}
     return found
 
 

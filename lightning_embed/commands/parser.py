@@ -39,6 +39,7 @@ RENAMED = {  # in 0.2
 PATHS = {
     *("adopt", "against", "cache_dir", "checkpoint", "ckpt_path", "default_root_dir", "files"),
     *("hub", "dirpath", "init_from", "output", "path", "prompts", "save_dir", "show", "tokenizer"),
+    "validation",
 }
 
 SECTIONS = {  # of a file of settings
@@ -46,7 +47,7 @@ SECTIONS = {  # of a file of settings
     *("padding_guard", "loss_watch", "samples"),
 }
 
-LISTS = ("--data.files", "--files", "--model.freeze", "--prompt", "--stop")
+LISTS = ("--data.files", "--data.validation", "--files", "--model.freeze", "--prompt", "--stop")
 LITERAL = ("--prompt", "--stop")  # of these, what is always one string: "[a, b]", "null", "- a"
 ONE_EACH = ("--prompt",)  # of these, what takes one value each time: no unquoted words
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning_embed.commands.options import named_in
 from lightning_embed.commands.parser import settings_on_command_line
-from lightning_embed.commands.text_choice import OPTIONS_OF
+from lightning_embed.commands.text_choice import OPTIONS_OF, TEXTS
 from lightning_embed.console import say
 from lightning_embed.data.datamodule import TextDataModule
 from lightning_embed.errors import UserError
@@ -19,7 +19,7 @@ from lightning_embed.sources.texts import DocumentRule
 from lightning_embed.tokens.tokenizer import TextTokenizer
 from lightning_embed.training.lightning_module import LanguageModel
 
-OTHER_TEXT = ("data.files", "data.hub", "data.source", "data.tokenizer")
+OTHER_TEXT = (*(f"data.{text}" for text in TEXTS), "data.tokenizer")
 
 
 def take_files(config: Any, args: list[str]) -> None:
@@ -36,7 +36,9 @@ def take_files(config: Any, args: list[str]) -> None:
             )
     if isinstance(config.files, str):
         config.files = [config.files]
-    config.data.files, config.data.hub, config.data.source = config.files, None, None
+    for text in TEXTS:
+        config.data[text] = None
+    config.data.files, config.data.mix = config.files, None
     for option, default in OPTIONS_OF["files"].items():
         if f"data.{option}" not in typed:  # a file of settings says it of the text it names
             config.data[option] = default
@@ -66,7 +68,7 @@ def score_files(data: TextDataModule, config: Any, tokenizer_json: str | None) -
     if asked.text_column != "text" and files.is_text:  # it may be of a file of settings
         say("note", f"--data.text_column {asked.text_column} has no effect: --files is text")
         files = replace(files, text_column="text")
-    data.score_all_of(files, TextTokenizer.from_json(tokenizer_json))
+    data.text.score_all_of(files, TextTokenizer.from_json(tokenizer_json))
 
 
 @dataclass(frozen=True)
@@ -100,10 +102,10 @@ def _again(first: TextDataModule, tokenizer: TextTokenizer, max_length: int) -> 
         tokens_per_batch=max(first.settings.tokens, max_length),
         eval_overlap=first.eval_overlap,
         num_workers=first.num_workers,
-        cache_dir=str(first.cache_dir),
+        cache_dir=str(first.text.cache_dir),
     )
     if is_main_process():  # others learn of it in `TextDataModule.setup`
-        data.score_again(first.prepared, tokenizer)
+        data.text.score_again(first.prepared, tokenizer)
     return data
 
 
@@ -111,13 +113,15 @@ def tested(path: Path | None, model: LanguageModel, data: TextDataModule) -> Tes
     """What the last test of a model found; nothing where no batch was evaluated."""
     if model.evaluation is None or model.window_scores is None:
         return None
-    windows, split = data.eval_windows(), data.prepared.validation
+    windows, split, report = data.eval_windows(), data.prepared.validation, data.prepared.report
     scored = Scored(
         model.window_scores,
         windows.document,
         split.source[windows.document],
-        data.prepared.report.sources,
+        report.sources,
         data.max_length,
+        report.named,
+        report.named_of_source if report.named else None,
     )
     return Tested(str(path), model.evaluation, scored, data.eval_overlap)
 

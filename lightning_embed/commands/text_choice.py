@@ -1,7 +1,7 @@
 """Which text is meant where a configuration names one and the command line another.
 
-`TextDataModule` takes one of `files`, `hub` and `source`. Of what stands in files of settings the
-later counts, and the command line before all of them, as with any option.
+`TextDataModule` takes one of `files`, `hub`, `source` and `sources`. Of what stands in files of
+settings the later counts, and the command line before all of them, as with any option.
 """
 
 from pathlib import Path
@@ -11,11 +11,18 @@ import yaml
 
 from lightning_embed.commands.parser import expand
 from lightning_embed.console import say
+from lightning_embed.data.mixture import MAX_PASSES
+from lightning_embed.sources.held_out import SHARE
 
-TEXTS = ("files", "hub", "source")
-OPTIONS_OF = {  # what concerns one kind of text alone, and what it is when not given
-    "files": {"format": None, "document": "file", "separator": None},
+TEXTS = ("files", "hub", "source", "sources")
+# What concerns one kind of text alone, and what it is when not given.
+OPTIONS_OF: dict[str, dict[str, Any]] = {
+    "files": {
+        **{"format": None, "document": "file", "separator": None},
+        **{"validation": None, "validation_share": SHARE, "split": "auto"},
+    },
     "hub": {"hub_config": None, "hub_split": "train", "hub_revision": None, "hub_streaming": None},
+    "sources": {"mix": None, "max_passes": MAX_PASSES},
 }
 
 
@@ -64,4 +71,6 @@ def _texts_of(path: str) -> set[str]:
 def _shown(value: Any) -> str:
     if isinstance(value, list):
         return " ".join(map(str, value))
+    if isinstance(value, dict):
+        return ", ".join(value)
     return str(getattr(value, "class_path", value))

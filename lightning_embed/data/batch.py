@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from lightning_embed.data.mixture import Mixture
 from lightning_embed.data.plan import BatchSettings, MicroBatch, Windows, pack, plan_epoch
 from lightning_embed.errors import UserError
 from lightning_embed.model.segments import Segments
@@ -193,6 +194,7 @@ class PlanLoader:
         accumulate: micro-batches a process has in each global batch.
         num_workers: data worker processes; 0 collates in this one.
         pin_memory: for copies to a GPU that do not wait.
+        mixture: draws an epoch's windows; without one each comes once.
     """
 
     def __init__(
@@ -207,10 +209,11 @@ class PlanLoader:
         accumulate: int = 1,
         num_workers: int = 0,
         pin_memory: bool = False,
+        mixture: Mixture | None = None,
     ) -> None:
         self.rows, self.settings, self.seed, self.shuffle = rows, settings, seed, shuffle
         self.rank, self.world_size, self.accumulate = rank, world_size, accumulate
-        self.num_workers, self.pin_memory = num_workers, pin_memory
+        self.num_workers, self.pin_memory, self.mixture = num_workers, pin_memory, mixture
         self.start = 0  # micro-batches of this epoch already done, when a run goes on
         self.waited = 0.0  # seconds that whoever iterates had to wait for batches
         self.sampler = self  # Lightning calls set_epoch on a loader's `sampler` only
@@ -221,7 +224,12 @@ class PlanLoader:
         if getattr(self, "epoch", None) != epoch:
             self.epoch = epoch
             self.plan = plan_epoch(
-                self.rows.windows, self.settings, seed=self.seed, epoch=epoch, shuffle=self.shuffle
+                self.rows.windows,
+                self.settings,
+                seed=self.seed,
+                epoch=epoch,
+                shuffle=self.shuffle,
+                draw=self.mixture.draw(epoch) if self.mixture else None,
             )
 
     def __len__(self) -> int:

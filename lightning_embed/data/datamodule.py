@@ -17,34 +17,27 @@ import numpy as np
 
 from lightning_embed.checkpointing.compatibility import DATA, Candidate, Purpose, check
 from lightning_embed.checkpointing.position import Position
-from lightning_embed.console import say
 from lightning_embed.data.batch import PaddedRows, PlanLoader
+from lightning_embed.data.checkpoint_text import CheckpointText
+from lightning_embed.data.mixture import MAX_PASSES, MOST_PASSES, Mixture, normalised
 from lightning_embed.data.plan import (
     BatchSettings,
     Layout,
+    Plan,
     Windows,
     cut_windows,
     eighths,
     plan_epoch,
 )
 from lightning_embed.errors import UserError, require_range
-from lightning_embed.sources.corpus import choose_source, to_score
+from lightning_embed.sources.corpus import choose_source
 from lightning_embed.sources.formats import Format
+from lightning_embed.sources.held_out import SHARE, SplitKind
+from lightning_embed.sources.mixed import Mixed
 from lightning_embed.sources.source import Source
-from lightning_embed.sources.stdlib import StdlibCorpus
 from lightning_embed.sources.texts import Kind
-from lightning_embed.tokens.held_out_again import HeldOutAgain
-from lightning_embed.tokens.prepared import (
-    Prepared,
-    damage,
-    data_key,
-    default_cache_dir,
-    open_prepared,
-    prepare,
-)
-from lightning_embed.tokens.token_files import Split, is_prepared, shared_documents
-from lightning_embed.tokens.tokenizer import TextTokenizer
-from lightning_embed.tokens.trained import TRAINED, Named
+from lightning_embed.tokens.prepared import Prepared, default_cache_dir
+from lightning_embed.tokens.token_files import Split, is_prepared
 
 
 def _is_fit(trainer: L.Trainer) -> bool:
@@ -90,6 +83,15 @@ class TextDataModule(L.LightningDataModule):
         hub_revision: the data set's branch, tag or commit; unset, the newest.
         hub_streaming: fetch, tokenise and drop the data set's files one by one; unset, where the
             disk is too small for all of them.
+        validation: files, globs or folders that are held out; all other `files` train.
+        validation_share: of the text at the end that is held out, or the rate of file names.
+        split: what decides what of files is held out: the end of the text, a hash of a file's name,
+            which more files do not change, or "auto", by name from 20 files on.
+        sources: several texts by name, each with the options above of one text:
+            `{books: {files: books/}, web: {hub: NAME}}`; `{}` is the standard library.
+        mix: the share of real tokens that each of the sources has in training: `{books: 0.7, web:
+            0.3}`; unset, as much as there is of each. A source with 0 is evaluated alone.
+        max_passes: over a source in an epoch at most; a small one has a smaller share then.
     """
 
     def __init__(
@@ -118,13 +120,19 @@ class TextDataModule(L.LightningDataModule):
         hub_split: str = "train",
         hub_revision: str | None = None,
         hub_streaming: bool | None = None,
+        validation: str | list[str] | None = None,
+        validation_share: float = SHARE,
+        split: SplitKind = "auto",
+        sources: dict[str, Any] | None = None,
+        mix: dict[str, float] | None = None,
+        max_passes: float = MAX_PASSES,
     ) -> None:
         super().__init__()
         require_range("--data.quick_eval_tokens", quick_eval_tokens, at_least=1)
         require_range("--data.final_eval_tokens", final_eval_tokens, at_least=1)
         require_range("--data.num_workers", num_workers, at_least=0)
         require_range("--data.seed", seed, at_least=0)
-        self.source = choose_source(
+        chosen = choose_source(
             files,
             hub,
             hub_config,
@@ -136,7 +144,17 @@ class TextDataModule(L.LightningDataModule):
             hub_split,
             hub_revision,
             hub_streaming,
+            validation,
+            validation_share,
+            split,
+            sources,
         )
+        self.max_passes, self.shares = max_passes, dict[str, float]()
+        require_range("--data.max_passes", max_passes, at_least=1, at_most=MOST_PASSES)
+        if mix is not None:
+            if not isinstance(chosen, Mixed):
+                raise UserError(f"--data.mix {mix} needs texts by name: give --data.sources")
+            self.shares = normalised(mix, list(chosen.sources))
         cut_windows(np.zeros(1, np.int64), max_length, eval_overlap)  # refuses bad lengths now
         widths = eighths(max_length) if widths is None else widths
         if not widths or widths[-1] != max_length:
@@ -144,24 +162,19 @@ class TextDataModule(L.LightningDataModule):
                 f"the last of --data.widths {widths} must be --data.max_length {max_length}"
             )
         self.settings = BatchSettings(tokens_per_batch, tuple(widths), rows_per_batch, layout)
-        self.tokenizer_name, self.vocab_size = tokenizer, vocab_size
-        self._tokenizer: Named = tokenizer
         self.max_length, self.eval_overlap = max_length, eval_overlap
         self.quick_eval_tokens, self.final_eval_tokens = quick_eval_tokens, final_eval_tokens
         self.num_workers, self.seed = num_workers, seed
-        self.cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
+        cache = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
+        self.text = CheckpointText(chosen, cache, tokenizer, vocab_size)
         self._origin = Position()  # where this process began; later positions follow from it
-        self._folder: Path | None = None  # of the tokens, once they are known
         self._train_loader: PlanLoader | None = None
-        self.is_other = False  # evaluation is of another text than the checkpoint was trained on
-        self.trained_on = 0  # documents of that text which training saw, where that is known
 
     # Tokens ---------------------------------------------------------------------------------
 
     def prepare_data(self) -> None:
         """Make the tokens, or find them; Lightning calls it on one process of each machine."""
-        if self._folder is None:
-            self._folder = prepare(self.source, self.cache_dir, **self.tokenizer_asked)
+        self.text.prepare()
 
     def setup(self, stage: str) -> None:
         """Take the first process' tokens: the text is hashed there and by no other.
@@ -170,26 +183,20 @@ class TextDataModule(L.LightningDataModule):
             UserError: this machine does not have them.
         """
         assert self.trainer is not None
-        own = self._folder.name if self._folder and self.trainer.is_global_zero else ""
-        folder = self.cache_dir / self.trainer.strategy.broadcast(own)
+        found = self.text.folder
+        own = found.name if found and self.trainer.is_global_zero else ""
+        folder = self.text.cache_dir / self.trainer.strategy.broadcast(own)
         if not is_prepared(folder):
             raise UserError(
                 f"process {self.trainer.global_rank} has no tokens {folder}: give all machines the"
                 " same text, or a --data.cache_dir that they share"
             )
-        self._open_from(folder)
+        self.text.open_from(folder)
 
-    def _open_from(self, folder: Path) -> None:
-        if folder != self._folder:
-            self._folder = folder
-            self.__dict__.pop("prepared", None)
-
-    @cached_property
+    @property
     def prepared(self) -> Prepared:
         """The tokens, prepared on first use."""
-        self.prepare_data()
-        assert self._folder is not None
-        return open_prepared(self._folder)
+        return self.text.prepared
 
     # Loaders --------------------------------------------------------------------------------
 
@@ -222,12 +229,12 @@ class TextDataModule(L.LightningDataModule):
             accumulate=accumulate,
             num_workers=self.num_workers,
             pin_memory=on_gpu,
+            mixture=self.mixture if train else None,
         )
 
     def train_dataloader(self) -> PlanLoader:
         split = self.prepared.train
-        windows = cut_windows(split.offsets, self.max_length)
-        self._train_loader = self._loader(split, windows, self.settings, train=True)
+        self._train_loader = self._loader(split, self._windows(), self.settings, train=True)
         if self.trainer is None or self.trainer.current_epoch == self._origin.epoch:
             self._train_loader.start = self._origin.consumed * self._train_loader.accumulate
         return self._train_loader
@@ -258,11 +265,38 @@ class TextDataModule(L.LightningDataModule):
     def predict_dataloader(self) -> PlanLoader:
         return self.eval_dataloader()
 
+    # Epochs ---------------------------------------------------------------------------------
+
+    def _windows(self) -> Windows:
+        return cut_windows(self.prepared.train.offsets, self.max_length)
+
+    @cached_property
+    def mixture(self) -> Mixture | None:
+        """Draws each epoch's windows, where `mix` is given."""
+        if not self.shares:
+            return None
+        windows, prepared = self._windows(), self.prepared
+        named = prepared.report.named_of_source[prepared.train.source]
+        return Mixture(windows, named[windows.document], self.shares, self.max_passes, self.seed)
+
+    def _plan(self, epoch: int) -> Plan:
+        draw = self.mixture.draw(epoch) if self.mixture else None
+        return plan_epoch(self._windows(), self.settings, seed=self.seed, epoch=epoch, draw=draw)
+
     @cached_property
     def batches_per_epoch(self) -> int:
         """Global batches of the plan, the same number every epoch."""
-        windows = cut_windows(self.prepared.train.offsets, self.max_length)
-        return len(plan_epoch(windows, self.settings, seed=self.seed, epoch=0))
+        return len(self._plan(0))
+
+    @property
+    def targets_per_epoch(self) -> int:
+        """Real targets; of a mixture those of the first epoch, from which others hardly differ."""
+        return self.mixture.targets if self.mixture else self.prepared.train.n_targets
+
+    @property
+    def unique_targets(self) -> int:
+        """Real targets of all text that trains, each counted once."""
+        return self.mixture.unique if self.mixture else self.prepared.train.n_targets
 
     @property
     def steps_per_epoch(self) -> int:
@@ -276,7 +310,7 @@ class TextDataModule(L.LightningDataModule):
     @property
     def targets_per_step(self) -> float:
         """Real targets of a global batch, on average."""
-        return self.prepared.train.n_targets / self.batches_per_epoch
+        return self.targets_per_epoch / self.batches_per_epoch
 
     # State ----------------------------------------------------------------------------------
 
@@ -287,6 +321,7 @@ class TextDataModule(L.LightningDataModule):
     @property
     def plan_settings(self) -> dict[str, Any]:
         """What decides which windows make a batch, as flags name it."""
+        mixture = {"mix": self.shares, "max_passes": self.max_passes} if self.shares else {}
         return {
             "max_length": self.max_length,
             "tokens_per_batch": self.settings.tokens,
@@ -294,24 +329,8 @@ class TextDataModule(L.LightningDataModule):
             "layout": self.settings.layout,
             "widths": list(self.settings.widths),
             "seed": self.seed,
+            **mixture,
         }
-
-    @property
-    def tokenizer_asked(self) -> dict[str, Any]:
-        """What decides the tokens beside the text."""
-        return {"tokenizer": self._tokenizer, "vocab_size": self.vocab_size}
-
-    def take_tokenizer(self, tokenizer: TextTokenizer) -> None:
-        """Use this one: it is what the run keeps under the name of `--data.tokenizer`."""
-        self._tokenizer = tokenizer
-
-    @property
-    def _asked(self) -> dict[str, Any]:
-        """How the tokens were asked for: the text by its name, whatever is in it now."""
-        by_name = {"tokenizer": self.tokenizer_name, "vocab_size": self.vocab_size}
-        asked = {"source": type(self.source).__name__, **by_name}
-        name = getattr(self.source, "name_of_text", None)
-        return asked if name is None else {**asked, "text": name}
 
     def state_dict(self) -> dict[str, Any]:
         """The position, in global batches, and of which data and plan."""
@@ -320,7 +339,7 @@ class TextDataModule(L.LightningDataModule):
             **self.position(step)._asdict(),
             "data": self.prepared.key,
             "tokenizer": self.prepared.tokenizer.fingerprint,
-            "asked": self._asked,
+            "asked": self.text.asked,
             "plan": self.plan_settings,
             "evaluation": {
                 "eval_overlap": self.eval_overlap,
@@ -328,102 +347,13 @@ class TextDataModule(L.LightningDataModule):
             },
         }
 
-    def _keep_tokens(self, state_dict: dict[str, Any]) -> None:
-        """If the text was changed or removed since, use the tokens of before, where they are kept:
-        Python's library is patched, notes grow, and a run began with what there was then."""
-        before = self.cache_dir / state_dict["data"]
-        if self.is_other or "text" not in self._asked or state_dict["asked"] != self._asked:
-            return
-        if not is_prepared(before) or before == self._folder:
-            return
-        change = "has changed"
-        try:
-            now = (self._folder or Path(data_key(self.source, **self.tokenizer_asked))).name
-        except FileNotFoundError:
-            now, change = "", "is gone"
-        if now == before.name:
-            return
-        fault = damage(before)
-        if fault:
-            say("warning", f"the tokens of before, {before}, are damaged ({fault}): not used")
-            return
-        name = self._asked["text"]
-        if self.tokenizer_name not in TRAINED:
-            name += f" or --data.tokenizer {self.tokenizer_name}"
-        say("note", f"{name} {change}; its tokens of before are used ({before})")
-        self._open_from(before)
-
-    def score_with(self, state_dict: dict[str, Any], tokenizer_json: str | None) -> None:
-        """Take the text that a checkpoint is to be scored on: what its own run held out, or, of any
-        other text, all of it, in the tokens of the checkpoint's own tokenizer.
-
-        Raises:
-            UserError: no text was named and the run's own is not kept; or `--data.tokenizer` names
-                another tokenizer.
-        """
-        if tokenizer_json is None:
-            return  # not written by `fit`
-        self._keep_tokens(state_dict)
-        if self._folder is not None and self._folder.name == state_dict["data"]:
-            return
-        tokenizer = TextTokenizer.from_json(tokenizer_json)
-        if self.tokenizer_name not in TRAINED:
-            named = TextTokenizer.load(self.tokenizer_name)
-            if named.fingerprint != tokenizer.fingerprint:
-                return  # `go_on_with` refuses
-        own, asked = self.cache_dir / state_dict["data"], state_dict["asked"]
-        trained = asked["tokenizer"] in TRAINED
-        then: dict[str, Any] = {
-            "tokenizer": asked["tokenizer"] if trained else tokenizer,
-            "vocab_size": asked["vocab_size"],
-        }
-        unnamed = isinstance(self.source, StdlibCorpus) and asked["source"] != "StdlibCorpus"
-        if unnamed and not is_prepared(own):
-            raise UserError(
-                f"the tokens this checkpoint was trained on are not in {own}: name its text, or"
-                " another one, with --data.files"
-            )
-        self.is_other = not unnamed and data_key(self.source, **then) != own.name
-        if self.is_other:
-            text, then = to_score(self.source), {"tokenizer": tokenizer, "vocab_size": None}
-            self._open_from(prepare(text, self.cache_dir, **then))
-        else:
-            self._open_from(own if unnamed else prepare(self.source, self.cache_dir, **then))
-
-    def score_all_of(self, source: Source, tokenizer: TextTokenizer) -> None:
-        """Take all of a text, whatever the checkpoint was trained on, in a tokenizer's tokens."""
-        self.is_other = True
-        self._open_from(prepare(source, self.cache_dir, tokenizer=tokenizer, vocab_size=None))
-
-    def note_trained_on(self, state_dict: dict[str, Any]) -> None:
-        """Count documents of another text that a checkpoint was trained on, where its tokens are
-        still at hand."""
-        folder = self.cache_dir / state_dict["data"]
-        if is_prepared(folder) and not damage(folder):
-            own = open_prepared(folder)
-            if own.tokenizer.fingerprint == self.prepared.tokenizer.fingerprint:
-                self.trained_on = shared_documents(self.prepared.validation, own.train)
-
-    def score_again(self, scored: Prepared, tokenizer: TextTokenizer) -> None:
-        """Take the text that was evaluated as `scored` in the tokens of another tokenizer, document
-        by document.
-
-        Raises:
-            UserError: the text cannot be had from its tokens.
-        """
-        if tokenizer.fingerprint == scored.tokenizer.fingerprint:
-            self.is_other = True
-            self._open_from(scored.path)
-        else:
-            self.score_all_of(HeldOutAgain(scored), tokenizer)
-
     def go_on_with(self, state_dict: dict[str, Any], training: bool) -> None:
         """Use the data a checkpoint was trained on.
 
         Raises:
             UserError: another tokenizer, or, for training, other data or another plan.
         """
-        self._keep_tokens(state_dict)
+        self.text.keep_tokens(state_dict)
         purpose: Purpose = "train" if training else "evaluate"
         now = {
             "key": self.prepared.key,
@@ -441,9 +371,6 @@ class TextDataModule(L.LightningDataModule):
     def documents_of_step(self, step: int) -> list[str]:
         """Names of the documents in the global batch that optimizer step `step` trains on."""
         _, epoch, batch = self.position(step - 1)
-        split = self.prepared.train
-        windows = cut_windows(split.offsets, self.max_length)
-        plan = plan_epoch(windows, self.settings, seed=self.seed, epoch=epoch)
-        names = self.prepared.report.sources
-        documents = np.unique(windows.document[plan.windows_of(batch)])
+        split, names = self.prepared.train, self.prepared.report.sources
+        documents = np.unique(self._windows().document[self._plan(epoch).windows_of(batch)])
         return [f"{names[split.source[d]]} (document {d})" for d in documents]

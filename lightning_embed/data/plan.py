@@ -13,10 +13,11 @@ Step by step, with max_length 4 and documents of 3 and 6 targets:
               (lengths, settings, seed, epoch), so it is the same on 1, 2 or 8 processes
 4. shares     a global batch's rows are dealt out to its micro-batches (ranks x accumulation)
 
-An epoch has every window exactly once and always the same number of batches, which is what lets a
-run go on by counting them. Padded, the number follows from how many windows each width has. Packed,
-which *lengths* share a row is decided without a seed; each epoch draws anew which window of that
-length takes the place, so neighbours change and the number of rows does not.
+An epoch has every window exactly once, or those that a mixture draws (`mixture.py`), and always the
+same number of batches, which is what lets a run go on by counting them. Padded, the number follows
+from how many windows each width has. Packed, which *lengths* share a row is decided without a seed;
+each epoch draws anew which window of that length takes the place, so neighbours change and the
+number of rows does not.
 
 Every rank gets the same number of micro-batches of the same shape; a row nobody has is all padding
 and contributes 0.
@@ -202,6 +203,13 @@ class BatchSettings:
         return rows if self.rows is None else min(rows, self.rows)
 
 
+class Draw(NamedTuple):
+    """Which windows an epoch has, where it has not each one once."""
+
+    windows: np.ndarray  # (D,) window numbers; one may come several times
+    room: np.ndarray  # (D,) positions kept for each, the same ones in every epoch
+
+
 class MicroBatch(NamedTuple):
     """One process' share of a global batch: what a loader's worker is asked for."""
 
@@ -255,31 +263,39 @@ class Plan(NamedTuple):
 
 
 def plan_epoch(
-    windows: Windows, settings: BatchSettings, *, seed: int, epoch: int, shuffle: bool = True
+    windows: Windows,
+    settings: BatchSettings,
+    *,
+    seed: int,
+    epoch: int,
+    shuffle: bool = True,
+    draw: Draw | None = None,
 ) -> Plan:
     """Global batches of rows of one width; a pure function of its arguments.
 
     Rows are drawn in a random order, so a padded batch's windows are alike in length and in nothing
     else, and batches come in a random order too. What does not fill a batch moves up to the next
-    width, so an epoch has at most one partial batch. Without `shuffle` the longest come first.
+    width, so an epoch has at most one partial batch. Without `shuffle` the longest come first. Of a
+    `draw` the room alone decides how many batches there are.
     """
+    room = windows.length if draw is None else draw.room
     longest = int(windows.length.max(initial=0))
     if longest > settings.widths[-1]:
         raise UserError(f"a window of {longest} fits none of --data.widths {list(settings.widths)}")
-    order = _numbers(len(windows))
+    order = _numbers(len(room))
     rng = np.random.default_rng([seed, epoch])
     if shuffle:
         rng.shuffle(order)
     if settings.layout == "packed":
-        order = order[np.argsort(-windows.length[order], kind="stable")]
-        row = pack(windows.length[order], settings.widths[-1])
+        order = order[np.argsort(-room[order], kind="stable")]
+        row = pack(room[order], settings.widths[-1])
         order, sizes = order[np.argsort(row, kind="stable")], np.bincount(row)
         classes = np.full(len(sizes), len(settings.widths) - 1)
         rows = rng.permutation(len(sizes)) if shuffle else np.arange(len(sizes))[::-1]
     else:
         classes = np.zeros(len(order), np.min_scalar_type(len(settings.widths)))
         for width in settings.widths[:-1]:
-            classes += windows.length > width
+            classes += room > width
         classes = classes[order]
         rows = np.argsort(classes, kind="stable").astype(order.dtype)
         sizes = np.ones(len(order), np.uint8)
@@ -295,6 +311,8 @@ def plan_epoch(
         order = order[rows]
     row_bounds = _narrow(_bounds(sizes[rows]))
     del rows, sizes
+    if draw is not None:
+        order = draw.windows[order]
     edges = row_bounds[bounds]
     lengths = windows.length[order]
     squares, positions = (_sums(x, edges) for x in (np.square(lengths, dtype=np.int64), lengths))

@@ -5,6 +5,7 @@ Intervals are over files where there are at least ten, as functions of one file 
 documents; of a single document over its windows.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -25,6 +26,8 @@ class Scored:
         document, source: `(N,)` numbers of each window's document and source.
         names: of sources.
         max_length: positions in the longest window.
+        named: of the sources of a mixture.
+        named_of_source: `(sources,)` which of these each source belongs to.
     """
 
     scores: WindowScores
@@ -32,6 +35,8 @@ class Scored:
     source: np.ndarray
     names: list[str]
     max_length: int
+    named: Sequence[str] = ()
+    named_of_source: np.ndarray | None = None
 
     @property
     def seen(self) -> np.ndarray:
@@ -93,6 +98,19 @@ def by_source(scored: Scored) -> tuple[Unit, list[Part]]:
         for number, chosen in zip(numbers, np.split(order, begins[1:]), strict=True)
     ]
     return over, sorted(parts, key=lambda part: -part.figures["bits_per_byte"].value)
+
+
+def by_named_source(scored: Scored) -> tuple[Unit, list[Part]]:
+    """The same of each source of a mixture, which has many files: intervals over these where there
+    are ten in all, else as `by_source`."""
+    if scored.named_of_source is None:
+        return "files", []
+    over, parts = units_of(scored)[0], scored.named_of_source[scored.source]
+    groups = replace(scored, source=parts, names=list(scored.named))
+    units = units_of(scored)[1]
+    chosen = [scored.seen & (parts == number) for number in np.unique(parts[scored.seen])]
+    found = [_part(groups.names[parts[each][0]], groups, each, units) for each in chosen]
+    return over, sorted(found, key=lambda part: -part.figures["bits_per_byte"].value)
 
 
 def by_position(scored: Scored) -> list[Part]:

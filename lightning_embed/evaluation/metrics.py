@@ -6,7 +6,7 @@ keeps them for each window and by position in it (`WindowSums`).
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -31,6 +31,7 @@ class Evaluation(NamedTuple):
     bits_per_byte: float
     nll: Tensor  # (GROUPS,) summed negative log-likelihood of each source
     n_bytes: Tensor  # (GROUPS,) UTF-8 bytes of each source
+    by_name: Mapping[str, Mapping[str, float]] = {}  # figures of each source of a mixture
 
     @property
     def scalars(self) -> dict[str, float]:
@@ -101,6 +102,44 @@ class LanguageModelMetrics(_Sums):
             self.nll.clone(),
             self.n_bytes.clone(),
         )
+
+
+class NamedSums(_Sums):
+    """Adds up scores for each named source of a mixture.
+
+    Args:
+        names: of the sources.
+        number: `(files,)` which of them each file belongs to.
+    """
+
+    nll: Tensor
+    tokens: Tensor
+    n_bytes: Tensor
+    number: Tensor
+
+    def __init__(self, names: Sequence[str], number: np.ndarray, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.names = list(names)
+        self.register_buffer("number", torch.from_numpy(number), persistent=False)
+        for name in ("nll", "tokens", "n_bytes"):
+            zeros = torch.zeros(len(names), dtype=torch.float64)
+            self.add_state(name, zeros, dist_reduce_fx="sum")
+
+    def update(self, scores: Scores, real: Tensor, group: Tensor, n_bytes: Tensor) -> None:
+        """Add a batch; see `LanguageModelMetrics.update`."""
+        index = self.number[group]
+        self.nll.index_add_(0, index, scores.nll.sum(dim=1, dtype=torch.float64))
+        self.tokens.index_add_(0, index, real.sum(dim=1).double())
+        self.n_bytes.index_add_(0, index, n_bytes.double())
+
+    def compute(self) -> dict[str, dict[str, float]]:
+        """Loss (nats a token) and bits per byte of each source that was evaluated."""
+        columns = (x.tolist() for x in (self.nll, self.tokens, self.n_bytes))
+        return {
+            name: {"loss": nll / tokens, "bits_per_byte": nll / math.log(2) / n_bytes}
+            for name, nll, tokens, n_bytes in zip(self.names, *columns, strict=True)
+            if tokens
+        }
 
 
 class WindowScores(NamedTuple):

@@ -9,6 +9,7 @@ from lightning_embed.evaluation.breakdown import (
     Part,
     Scored,
     Unit,
+    by_named_source,
     by_position,
     by_source,
     difference,
@@ -49,7 +50,8 @@ def say_checkpoint(tested: Tested) -> None:
 def say_details(tested: Tested) -> None:
     """Intervals, sources and positions, below the figures."""
     _say_intervals(whole(tested.scored), units_of(tested.scored)[0])
-    _say_sources(*by_source(tested.scored))
+    _say_sources("source", *by_named_source(tested.scored))
+    _say_sources("by file", *by_source(tested.scored))
     _say_positions(by_position(tested.scored))
 
 
@@ -76,10 +78,10 @@ def _say_if_unreliable(interval: Interval, over: Unit) -> None:
         say("note", "windows of one document tell of this document, not of other texts")
 
 
-def _say_sources(over: Unit, parts: list[Part]) -> None:
+def _say_sources(label: str, over: Unit, parts: list[Part]) -> None:
     if len(parts) < 2:
         return
-    say("by file", f"bits/byte  {PERCENT} of its {over:<10}  accuracy    bytes  hardest first")
+    say(label, f"bits/byte  {PERCENT} of its {over:<10}  accuracy    bytes  hardest first")
     for part in parts[:SOURCES_SHOWN]:
         bits = part.figures["bits_per_byte"]
         accuracy = part.figures["accuracy"].value
@@ -160,6 +162,7 @@ def as_json(tested: Tested, other: Tested | None = None) -> dict[str, Any]:
             "interval_over": its,
             "sources": [{"source": x.name, **_plain_part(x)} for x in sources],
         },
+        **_plain_named(tested.scored),
         "by_position": [
             {"positions": x.name, **_plain_part(x, sized=False)} for x in by_position(tested.scored)
         ],
@@ -174,6 +177,15 @@ def as_json(tested: Tested, other: Tested | None = None) -> dict[str, Any]:
             },
         }
     return found
+
+
+def _plain_named(scored: Scored) -> dict[str, Any]:
+    """Of a mixture alone."""
+    over, parts = by_named_source(scored)
+    if not parts:
+        return {}
+    sources = [{"source": x.name, **_plain_part(x)} for x in parts]
+    return {"by_named_source": {"interval_over": over, "sources": sources}}
 
 
 def _plain_part(part: Part, sized: bool = True) -> dict[str, Any]:

@@ -83,7 +83,7 @@ class Pages(L.Callback):
             texts["run/3 config"] = words.as_code(self.config.read_text(encoding="utf-8"))
         for writer in writers:
             with suppress(OSError):  # a full disk, of which the next figures' entry warns
-                for entry in (summaries.layout(), *summaries.session(settings)):
+                for entry in (summaries.layout(_named(trainer)), *summaries.session(settings)):
                     add_summary(writer, entry)
                 for tag, text in texts.items():
                     writer.add_text(tag, text, step)
@@ -218,7 +218,7 @@ class Pages(L.Callback):
         about: dict[str, Any] = {}
         if isinstance(data, TextDataModule):
             about = {**data.plan_settings, "corpus": data.prepared.report.title}
-            about["tokenizer"] = data.tokenizer_name
+            about["tokenizer"] = data.text.tokenizer_name
             about["training_tokens"] = len(data.prepared.train.tokens)
         return summaries.flat(
             {
@@ -239,6 +239,12 @@ def _boards(trainer: L.Trainer) -> list[TensorBoardLogger]:
 def _writers(trainer: L.Trainer) -> list[Any]:
     """Those of TensorBoard's files, on the process that writes them."""
     return [logger.experiment for logger in _boards(trainer)] if trainer.is_global_zero else []
+
+
+def _named(trainer: L.Trainer) -> list[str]:
+    """The sources of a mixture."""
+    data: Any = getattr(trainer, "datamodule", None)
+    return data.prepared.report.named if isinstance(data, TextDataModule) else []
 
 
 def _can_look(trainer: L.Trainer) -> bool:

@@ -5,7 +5,7 @@ its row, with the settings it began with and the newest figures.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from google.protobuf import struct_pb2
@@ -37,10 +37,10 @@ RESULTS = {
 }
 
 
-def layout() -> Summary:
-    """The page of custom scalars, as `figures.PAGES` arranges it."""
+def layout(names: Sequence[str] = ()) -> Summary:
+    """The page of custom scalars, as `figures.pages` arranges it for these sources of a mixture."""
     categories = []
-    for title, charts in figures.PAGES.items():
+    for title, charts in figures.pages(names).items():
         its = [
             layout_pb2.Chart(
                 title=name,

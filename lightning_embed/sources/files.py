@@ -1,15 +1,14 @@
-"""A user's own files as a source: what of them is usable, and what is held out."""
+"""A user's own files as a source: what of them is usable. What is held out is in `held_out.py`."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from lightning_embed.errors import UserError
 from lightning_embed.sources.finding import (
@@ -21,22 +20,23 @@ from lightning_embed.sources.finding import (
     relative_names,
 )
 from lightning_embed.sources.formats import Format, Text, format_of, is_known, texts_of
-from lightning_embed.sources.opening import suffixes
-from lightning_embed.sources.source import (
-    About,
-    Document,
-    drained,
-    fingerprint_of,
-    is_held_out,
+from lightning_embed.sources.held_out import (
+    AS_EVER,
+    FEWEST_FILES_TO_SPLIT_BY_NAME,
+    SplitRule,
+    cut,
+    last_share,
+    stable_names,
 )
+from lightning_embed.sources.opening import suffixes
+from lightning_embed.sources.source import About, Document, drained, fingerprint_of
 from lightning_embed.sources.texts import DocumentRule
+from lightning_embed.sources.usable import File, Usable, documents_of
 
-FEWEST_FILES_TO_SPLIT_BY_NAME = 20
-TRAIN_SHARE = 0.9
 HELD_BYTES = 100_000_000  # of text kept in memory until its whole length is known
-HELD_DOCUMENT = 16_000_000  # characters; a longer document is read again when it is needed
 TEXT_IN_A_PACKED_BYTE = 4  # of compressed files and archives, for estimates
 NAMES_SHOWN = 3
+VALIDATION_FLAG = "--data.validation"
 WHOLE_FILES = DocumentRule()
 FORMATS_AT_FIRST = {  # of version 0.2, to which every other file was text
     ".jsonl": "jsonl",
@@ -46,45 +46,13 @@ FORMATS_AT_FIRST = {  # of version 0.2, to which every other file was text
 }
 
 
-class File(NamedTuple):
-    """A file that is read.
-
-    Attributes:
-        name: relative to the folder that all files share.
-        path: where it is.
-        format: None of an archive.
-    """
-
-    name: str
-    path: Path
-    format: Format | None
-
-
-class Usable(NamedTuple):
-    """A document with text in it, read to its end.
-
-    Attributes:
-        file: the name of its file.
-        source: the same, or with it the name of the member of an archive.
-        n_bytes: in UTF-8.
-        n_characters: of all pieces.
-        pieces: a list, or what reads them from the file again.
-    """
-
-    file: str
-    source: str
-    n_bytes: int
-    n_characters: int
-    pieces: Iterable[str]
-
-
 @dataclass(frozen=True)
 class FilesCorpus:
     """Local files, globs and folders: text is a document a file, of records each row is one.
 
-    Below 20 files the last 10 % of the text are held out (in bytes, files in order; the document on
-    the line is cut there, a single one at `int(characters * 0.9)`). From 20 files on, a file is
-    held out when the md5 of its path relative to the folder all share, modulo 10, is 0.
+    Below 20 files the last 10 % of the text are held out, a single document from
+    `int(characters * 0.9)` on; from 20 files on, a file is held out when the md5 of its path,
+    relative to the folder all share, modulo 10, is 0. See `held_out.py` for other ways.
 
     Args:
         files: paths, globs and folders; `-` is standard input.
@@ -93,6 +61,8 @@ class FilesCorpus:
         rule: what a document is in text.
         format: of all files, whatever their suffixes; standard input is text without it.
         flag: the option that named the files, for messages.
+        split: what is held out, where no files are given for that.
+        validation: paths, globs and folders of which all is held out; all else trains.
     """
 
     files: tuple[str, ...]
@@ -101,24 +71,45 @@ class FilesCorpus:
     rule: DocumentRule = WHOLE_FILES
     format: Format | None = None
     flag: str = "--data.files"
+    split: SplitRule = AS_EVER
+    validation: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.validation and self.split != AS_EVER:
+            raise UserError(
+                f"--data.validation {self.validation[0]} says what is held out: leave out"
+                " --data.split and --data.validation_share"
+            )
 
     @cached_property
-    def _named(self) -> tuple[list[File], list[str]]:
-        """The files; and those of folders that are left out, as nothing is known of them."""
+    def _named(self) -> tuple[list[File], list[str], int]:
+        """The files, those given for validation last; those of folders that are left out, as
+        nothing is known of them; and how many are named for both splits."""
         left_out = list[str]()
         anything = self.format is not None
-        paths = find_files(self.files, lambda name: anything or is_known(name), left_out, self.flag)
+
+        def find(patterns: tuple[str, ...], flag: str) -> list[Path]:
+            return find_files(patterns, lambda name: anything or is_known(name), left_out, flag)
+
+        paths = find(self.files, self.flag)
+        given = find(self.validation, VALIDATION_FLAG) if self.validation else []
+        places = {os.path.realpath(path) for path in given}
+        trains = [path for path in paths if os.path.realpath(path) not in places]
+        all_of_them = trains + given
         files = [
-            File(name, path, self._format_of(path))
-            for name, path in zip(relative_names(paths), paths, strict=True)
+            File(name, path, self._format_of(path), held_out=number >= len(trains))
+            for number, (name, path) in enumerate(
+                zip(relative_names(all_of_them), all_of_them, strict=True)
+            )
         ]
-        return files, left_out
+        return files, left_out, len(paths) - len(trains)
 
     @cached_property
     def _found(self) -> tuple[list[File], list[str]]:
         """The same, where all options have an effect on them."""
-        self._refuse_what_has_no_effect(self._named[0])
-        return self._named
+        files, left_out, _ = self._named
+        self._refuse_what_has_no_effect(files)
+        return files, left_out
 
     @property
     def is_text(self) -> bool:
@@ -155,18 +146,23 @@ class FilesCorpus:
             options.append(changed)
         if self.rule != WHOLE_FILES:
             options.append([self.rule.kind, self.rule.separator])
+        if self.split != AS_EVER:
+            options.append(str(self.split))
+            if self.split.kind == "name":
+                options.append(sorted(self._hashed_names.items()))
+        if self.validation:
+            options.append(["held out", [file.name for file in files if file.held_out]])
         found = digests([file.path for file in files])
         return fingerprint_of("files", found, self.text_column, *options)
 
     @property
     def name_of_text(self) -> str:
-        patterns = ", ".join(
-            name if name == STANDARD_INPUT else os.path.abspath(os.path.expanduser(name))
-            for name in self.files
-        )
+        patterns, validation = map(absolute, (self.files, self.validation))
         column = "" if self.text_column == "text" else f" (column {self.text_column!r})"
         rule = "" if self.rule == WHOLE_FILES else f" ({self.rule})"
-        return f"--data.files {printable(patterns)}{column}{rule}"
+        split = "" if self.split == AS_EVER else f" ({self.split})"
+        held_out = f" ({VALIDATION_FLAG} {validation})" if validation else ""
+        return f"--data.files {patterns}{column}{rule}{split}{held_out}"
 
     @property
     def n_bytes(self) -> int:
@@ -199,12 +195,41 @@ class FilesCorpus:
                 used[text.file] = None
                 yield from cut(text, 0)
             about.title = title_of(list(used))
-        elif held_out := held_out_by_name(files):
+        elif self.validation:
+            yield from self._split_as_given(about, members)
+        elif held_out := self.split.by_name(self._hashed_names, len(files)):
             yield from self._split_by_name(held_out, about, members)
         else:
             yield from self._split_by_size(about, members)
         note_left_out([*left_out, *members], about)
         about.note_set_aside()
+
+    @property
+    def _hashed_names(self) -> dict[str, str]:
+        """Of each file with text in it, the name by which it is held out or not."""
+        files = [file for file in self._found[0] if file.path.stat().st_size]
+        names = [file.name for file in files]
+        if self.split.kind == "name":
+            stable = stable_names(self.files, [file.path for file in files])
+            return dict(zip(names, stable, strict=True))
+        return dict(zip(names, names, strict=True))
+
+    def _split_as_given(self, about: About, members: list[str]) -> Iterator[Document]:
+        """What stands in the files for validation is no training text, wherever it stands."""
+        files, _ = self._found
+        given = [file for file in files if file.held_out]
+        if len(given) == len(files):
+            raise UserError(
+                f"{VALIDATION_FLAG} names all files of {self.flag}: none are left to train on"
+            )
+        digests = {digest for file in given for _, digest in self._documents_of(file)}
+        for text in self._usable(about.counts, members, digests):
+            yield from cut(text, text.n_characters)
+        for text in self._usable(about.counts, members, held_out=True):
+            yield from cut(text, 0)
+        both = self._named[2]
+        also = f"; {both} of them stand in {self.flag} too and train nothing" if both else ""
+        about.notes.append(f"held out: {len(given)} files of {VALIDATION_FLAG}{also}")
 
     def _split_by_name(
         self, held_out: set[str], about: About, members: list[str]
@@ -228,91 +253,74 @@ class FilesCorpus:
                 kept.append(text)
             else:
                 kept.clear()
-        yield from last_tenth(drained(kept) if all_kept else self._usable(Counter(), []), total)
+        texts = drained(kept) if all_kept else self._usable(Counter(), [])
+        yield from last_share(texts, total, self.split.share)
         few = len(self._found[0]) < FEWEST_FILES_TO_SPLIT_BY_NAME
-        why = "" if few else ", as no file's name falls there"
-        about.notes.append(f"held out: the last 10 % of the text{why}")
+        why = "" if few or self.split.kind == "end" else ", as no file's name falls there"
+        about.notes.append(f"held out: the last {self.split.percent} of the text{why}")
 
     def _texts(self, file: File, members: list[str] | None = None) -> Iterator[Text]:
         asked = file.format if is_standard_input(file.path) else self.format
         return texts_of(file.path, str(file.path), self.text_column, self.rule, asked, members)
 
-    def _usable(self, counts: Counter[str], members: list[str]) -> Iterator[Usable]:
-        """Documents without empty ones and copies of earlier ones; members of archives that are
-        left out are added to the list."""
+    def _usable(
+        self,
+        counts: Counter[str],
+        members: list[str],
+        but: Container[bytes] = (),
+        held_out: bool = False,
+    ) -> Iterator[Usable]:
+        """Documents without empty ones and copies of earlier ones.
+
+        Args:
+            counts: takes how many were set aside.
+            members: takes those of archives that are left out.
+            but: digests of documents for validation, which are no training text.
+            held_out: of the files that are given for validation.
+        """
         seen: set[bytes] = set()  # digests, as the texts may not fit into memory
-        files, _ = self._found
+        files = [file for file in self._found[0] if file.held_out is held_out]
         for file in files:
             for document, digest in self._documents_of(file, members):
                 if document is None:
                     counts["empty documents"] += 1
                 elif digest in seen:
                     counts["exact copies"] += 1
+                elif digest in but:
+                    counts["copies of held-out documents"] += 1
                 else:
                     seen.add(digest)
                     yield document
         if not seen:
             names = first_of([str(file.path) for file in files])
             raise UserError(
-                f"no usable document in the {len(files)} file(s) of {self.flag} ({names}): "
-                f"{counts['empty documents']} empty"
+                f"no usable document in the {len(files)} file(s) of"
+                f" {VALIDATION_FLAG if held_out else self.flag} ({names}):"
+                f" {counts['empty documents']} empty"
             )
 
     def _documents_of(
-        self, file: File, members: list[str]
+        self, file: File, members: list[str] | None = None
     ) -> Iterator[tuple[Usable | None, bytes]]:
-        """Documents, None where there is no text, and their digests."""
-        number = -1
-        for piece, name in self._texts(file, members):
-            if piece.begins:
-                pieces, n_bytes, n_characters, blank = list[str](), 0, 0, True
-                digest, number = hashlib.blake2b(digest_size=16), number + 1
-            encoded = piece.text.encode()
-            digest.update(encoded)
-            n_bytes += len(encoded)
-            n_characters += len(piece.text)
-            blank = blank and (not piece.text or piece.text.isspace())
-            if n_characters <= HELD_DOCUMENT or piece.begins:
-                pieces.append(piece.text)
-            else:
-                pieces.clear()
-            if not piece.ends:
-                continue
-            if blank:
-                yield None, b""
-                continue
-            read_again = ReadAgain(partial(self._texts, file), number, digest.digest(), file)
-            source = file.name + name.removeprefix(str(file.path))
-            found = Usable(file.name, source, n_bytes, n_characters, pieces or read_again)
-            yield found, digest.digest()
-
-
-@dataclass(frozen=True)
-class ReadAgain:
-    """A document that is too long to be kept in memory: read from its file each time."""
-
-    texts: Callable[[], Iterator[Text]]
-    number: int  # of the document in its file
-    digest: bytes
-    file: File
-
-    def __iter__(self) -> Iterator[str]:
-        number, digest = -1, hashlib.blake2b(digest_size=16)
-        for piece, _ in self.texts():
-            number += piece.begins
-            if number > self.number:
-                break
-            if number == self.number:
-                digest.update(piece.text.encode())
-                yield piece.text
-        if digest.digest() != self.digest:
-            raise UserError(f"{self.file.path} changed while it was read: begin again")
+        return documents_of(
+            file, partial(self._texts, file, members), again=partial(self._texts, file)
+        )
 
 
 def format_at_first(file: File) -> str:
     """How version 0.2 read a file."""
     suffix = file.path.suffix.lower()
     return FORMATS_AT_FIRST.get(suffix, "text")
+
+
+def absolute(patterns: Iterable[str]) -> str:
+    """Patterns as they can be written, wherever they are read."""
+    return printable(
+        ", ".join(
+            name if name == STANDARD_INPUT else os.path.abspath(os.path.expanduser(name))
+            for name in patterns
+        )
+    )
 
 
 def is_packed(file: File) -> bool:
@@ -335,36 +343,3 @@ def first_of(names: list[str]) -> str:
 
 def title_of(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{len(names)} files, {names[0]} to {names[-1]}"
-
-
-def held_out_by_name(files: list[File]) -> set[str]:
-    """Which files are for validation; none where the rule by name cannot be applied."""
-    if len(files) < FEWEST_FILES_TO_SPLIT_BY_NAME:
-        return set()
-    names = {file.name for file in files if file.path.stat().st_size}
-    held_out = set(filter(is_held_out, names))
-    return held_out if held_out < names else set()
-
-
-def last_tenth(texts: Iterable[Usable], total: int) -> Iterator[Document]:
-    """Hold out what lies beyond 90 % of `total` bytes; the document on the line is cut in two."""
-    before = 0
-    for text in texts:
-        # rounded, so that a single document is cut at exactly int(characters * 0.9)
-        share = round((TRAIN_SHARE * total - before) / text.n_bytes, 12)
-        before += text.n_bytes
-        yield from cut(text, int(text.n_characters * min(max(share, 0.0), 1.0)))
-
-
-def cut(text: Usable, line: int) -> Iterator[Document]:
-    """The document in pieces, held out from character `line` on; on both sides of it stand
-    documents of their own."""
-    at, end = 0, text.n_characters
-    for piece in text.pieces:
-        middle = min(max(line - at, 0), len(piece))
-        for start, stop in ((0, middle), (middle, len(piece))):
-            if start < stop:
-                begins, ends = at + start in (0, line), at + stop in (line, end)
-                held_out = at + start >= line
-                yield Document(piece[start:stop], text.source, held_out, begins, ends)
-        at += len(piece)

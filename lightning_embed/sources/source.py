@@ -29,6 +29,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 RECIPE = 1  # raise it when the same input would give other documents or another split
 SET_ASIDE = (
     "exact copies",
+    "copies of held-out documents",
     "empty documents",
     "held-out documents left out",
     "files that do not parse",
@@ -66,7 +67,7 @@ class About:
     `counts` has plain words as keys: what a source sets aside ("exact copies"), and what `read`
     counts, "documents" and "bytes" (UTF-8), in all and for each split ("train bytes").
     `notes` are finished lines for the screen. `whole` says that all is held out on purpose,
-    `complete` that the last document has been read.
+    `complete` that the last document has been read. `named` are the sources of a mixture.
 
     A source that can begin later says where, between two documents, with `mark`; where `begin` is
     set, it begins there. Others are read from the start when a killed run goes on.
@@ -77,6 +78,7 @@ class About:
     notes: list[str] = field(default_factory=list)
     whole: bool = False
     complete: bool = False
+    named: list[str] = field(default_factory=list)
     begin: Mark | None = None
     items: int = 0  # documents, and parts of long ones, that `read` has handed over
     marks: deque[Mark] = field(default_factory=deque)
@@ -139,11 +141,6 @@ def drained(items: deque[Item]) -> Iterator[Item]:
     """The items in order; each is let go of as it is handed over."""
     while items:
         yield items.popleft()
-
-
-def is_held_out(path: str) -> bool:
-    """Whether the file at this posix path, relative to its corpus, is for validation: 1 in 10."""
-    return int(hashlib.md5(path.encode(), usedforsecurity=False).hexdigest(), 16) % 10 == 0
 
 
 def fingerprint_of(*parts: object) -> str:

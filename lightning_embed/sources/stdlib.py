@@ -30,7 +30,8 @@ from importlib.util import decode_source
 from pathlib import Path
 
 from lightning_embed.errors import UserError
-from lightning_embed.sources.source import About, Document, fingerprint_of, is_held_out, utf8_size
+from lightning_embed.sources.held_out import is_held_out
+from lightning_embed.sources.source import About, Document, fingerprint_of, utf8_size
 
 HELD_OUT_BYTES_PER_FILE = 20_000
 LEFT_OUT = frozenset({"test", "tests", "idlelib", "lib2to3", "site-packages", "__pycache__"})

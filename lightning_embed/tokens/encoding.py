@@ -89,6 +89,7 @@ def write(
         vocabulary_asked=progress.vocabulary_asked,
         splits=sizes,
         sources=list(names),
+        named=about.named,
     ).save(work.folder)
 
 

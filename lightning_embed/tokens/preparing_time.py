@@ -3,7 +3,6 @@
 import time
 from typing import Any
 
-from lightning_embed.sources.files import FilesCorpus
 from lightning_embed.sources.source import Source
 from lightning_embed.tokens.tokenizer import TextTokenizer
 from lightning_embed.tokens.trained import (
@@ -23,7 +22,7 @@ def preparation_seconds(source: Source, tokenizer: Named, vocab_size: int | None
     """Seconds to train a tokenizer on the text and to encode it; 0 where the text is small or its
     size is not known before it is read."""
     size: int = getattr(source, "n_bytes", 0)
-    if size <= SMALL or not isinstance(source, FilesCorpus):
+    if size <= SMALL or not hasattr(source, "beginning"):
         return 0.0
     text = source.beginning(SAMPLE)
     pieces = [text[at : at + DOCUMENT] for at in range(0, len(text), DOCUMENT)]

@@ -20,7 +20,7 @@ import os
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from io import BufferedRandom, BufferedReader, BufferedWriter
 from itertools import chain
 from pathlib import Path
@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from lightning_embed.sources.mixed import name_of
 from lightning_embed.sources.source import Document
 
 SPLITS = ("train", "validation")
@@ -57,11 +58,20 @@ class Report:
     vocabulary_asked: int | None  # of a BPE that was trained here
     splits: dict[str, SplitSize]
     sources: list[str]  # names, those of the training part first
+    named: list[str] = field(default_factory=list)  # sources of a mixture, see `sources/mixed.py`
 
     def save(self, folder: Path) -> None:
         # spaces in names: what version 0.1 wrote, so that its folders and ours serve both
         fields = {name.replace("_", " "): value for name, value in asdict(self).items()}
+        if not self.named:
+            del fields["named"]  # which version 0.1 does not know
         (folder / "report.json").write_text(json.dumps(fields, indent=1), encoding="utf-8")
+
+    @property
+    def named_of_source(self) -> np.ndarray:
+        """`(sources,)` number in `named` of each source."""
+        number = {name: n for n, name in enumerate(self.named)}
+        return np.array([number[name_of(source)] for source in self.sources], np.int64)
 
     @classmethod
     def load(cls, folder: Path) -> Report:

@@ -34,6 +34,7 @@ from lightning_embed.errors import UserError, require_range
 from lightning_embed.evaluation.metrics import (
     Evaluation,
     LanguageModelMetrics,
+    NamedSums,
     WindowScores,
     WindowSums,
 )
@@ -126,6 +127,7 @@ class LanguageModel(L.LightningModule):
         self.tokenizer_json: str | None = None  # the tokenizer's text travels in the checkpoint
         self.metrics = LanguageModelMetrics()
         self.evaluation: Evaluation | None = None  # what the last validation or test found
+        self.named_sums: NamedSums | None = None  # of an evaluation under way, of a mixture
         self.window_sums: WindowSums | None = None  # of a test under way
         self.window_scores: WindowScores | None = None  # what the last test found of each window
         self.keeps_tokens = False  # `predict_step` gives each token's score, too
@@ -222,7 +224,9 @@ class LanguageModel(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         real, scores = batch.targets != IGNORE_INDEX, self._score(batch)
-        self.metrics.update(scores, real, batch.group, batch.n_bytes)
+        for sums in (self.metrics, self.named_sums):
+            if sums is not None:
+                sums.update(scores, real, batch.group, batch.n_bytes)
         if self.window_sums is not None and batch.window is not None:
             self.window_sums.update(scores, real, batch.window, batch.n_bytes)
 
@@ -247,9 +251,12 @@ class LanguageModel(L.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self.metrics.reset()
+        data = getattr(self.trainer, "datamodule", None)
+        if data is not None and (report := data.prepared.report).named:
+            self.named_sums = NamedSums(report.named, report.named_of_source).to(self.device)
 
     def on_test_epoch_start(self) -> None:
-        self.metrics.reset()
+        self.on_validation_epoch_start()
         data = getattr(self.trainer, "datamodule", None)
         if data is not None:
             sums = WindowSums(len(data.eval_windows()), data.max_length)
@@ -258,12 +265,16 @@ class LanguageModel(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         stage = "test" if self.trainer.testing else "val"
         self.evaluation = self.metrics.compute()  # already the same on all ranks
+        if self.named_sums is not None:
+            self.evaluation = self.evaluation._replace(by_name=self.named_sums.compute())
+            self.named_sums = None
         values = {f"{stage}/{name}": value for name, value in self.evaluation.scalars.items()}
         self.log_dict(values, logger=False)  # its step would be one behind that of the weights
         if self.trainer.sanity_checking:
             return
-        found = self.evaluation.scalars
-        figures.log(self.trainer, values if self.trainer.testing else figures.of_validation(found))
+        found, by_name = self.evaluation.scalars, self.evaluation.by_name
+        told = values if self.trainer.testing else figures.of_validation(found)
+        figures.log(self.trainer, told | figures.of_sources(by_name))
 
     def on_test_epoch_end(self) -> None:
         self.on_validation_epoch_end()

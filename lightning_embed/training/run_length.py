@@ -52,16 +52,15 @@ class RunLength(L.Callback):
         self._count_in_steps(trainer, data)
         if self.given:
             return
-        targets = max(1, data.prepared.train.n_targets)
-        passes = min(MOST_PASSES, max(1.0, LEAST_TOKENS / targets))
+        targets = max(1, data.targets_per_epoch)
+        repeats = data.mixture.most_passes if data.mixture else 1.0  # within an epoch
+        passes = min(max(1.0, MOST_PASSES / repeats), max(1.0, LEAST_TOKENS / targets))
         steps = max(1, round(passes * data.steps_per_epoch))
         trainer.fit_loop.epoch_loop.max_steps = steps
         trainer.fit_loop.max_epochs = math.ceil(passes) + 1  # so that max_steps ends the run
         read = steps * data.targets_per_step / targets  # below `passes` where batches are limited
-        say(
-            "length",
-            f"{steps:,} steps, {read:.1f} passes over the text; --trainer.max_steps changes it",
-        )
+        what = "epochs of the mixture" if data.mixture else "passes over the text"
+        say("length", f"{steps:,} steps, {read:.1f} {what}; --trainer.max_steps changes it")
 
     @staticmethod
     def _count_in_steps(trainer: L.Trainer, data: Any) -> None:

@@ -31,6 +31,7 @@ from lightning_embed.recording.pages import Pages
 from lightning_embed.tokens.prepared import Prepared
 from lightning_embed.training.freezing import freeze
 from lightning_embed.training.lightning_module import LanguageModel
+from lightning_embed.watching.mixture_table import say_by_name, say_mixture
 from lightning_embed.watching.samples import Samples
 from lightning_embed.watching.throughput import Throughput
 
@@ -38,9 +39,10 @@ XZ_AT_ONCE = 2**18  # bytes; how long a text takes to be pressed does not depend
 
 
 def say_start(
-    trainer: L.Trainer, model: LanguageModel, prepared: Prepared, precision_reason: str
+    trainer: L.Trainer, model: LanguageModel, data: TextDataModule, precision_reason: str
 ) -> None:
     """What the run is trained on, and with which numbers."""
+    prepared = data.prepared
     report = prepared.report
     counts = report.counts
     say(
@@ -60,6 +62,7 @@ def say_start(
     unknown = [report.splits[split].unknown for split in ("train", "validation")]
     if any(unknown):
         say("", "unknown to the tokenizer: {:,} training and {:,} held-out tokens".format(*unknown))
+    say_mixture(data)
     threads = torch.get_num_threads()
     processes = f", {trainer.world_size} processes" if trainer.world_size > 1 else ""
     say(
@@ -96,8 +99,8 @@ def say_evaluation(
     if details is not None:
         say_checkpoint(details)
     seen, whole = int(found.n_bytes.sum()), data.prepared.report.splits["validation"].bytes
-    label, text = "held out", f"of {data.prepared.report.title}: " if data.is_other else ""
-    if data.is_other and not data.prepared.train.documents:
+    label, text = "held out", f"of {data.prepared.report.title}: " if data.text.is_other else ""
+    if data.text.is_other and not data.prepared.train.documents:
         label, text = "all of" if seen == whole else "part of", text.removeprefix("of ")
     figures_of_it = (
         f"{stage} loss {found.loss:.4f}   perplexity {found.perplexity:.1f}"
@@ -107,11 +110,12 @@ def say_evaluation(
         say(label, text.rstrip())
         label, text = "", ""
     say(label, f"{text}{figures_of_it}")
-    if data.is_other:
+    if data.text.is_other:
         for note in data.prepared.report.notes:
             say("", note)
-    if data.trained_on:
-        say("note", f"{data.trained_on:,} of these documents are in the training text as they are")
+    if data.text.trained_on:
+        known = f"{data.text.trained_on:,} of these documents"
+        say("note", f"{known} are in the training text as they are")
     if seen < whole:
         say("", f"of {seen:,} of its {whole:,} bytes")
     say("", f"bits per byte {found.bits_per_byte:.4f}")
@@ -126,6 +130,8 @@ def say_evaluation(
         say(
             "", f"{PERCENT} over {bits.units} held-out {over} {bits.low:.3f}-{bits.high:.3f}{rough}"
         )
+    if details is None:
+        say_by_name(found.by_name)
     if xz is not None:
         alone, after = xz  # the second is 0 where the training text holds all of it
         ratio = f": ratio {found.bits_per_byte / after:.3f}" if after > 0 else ""
@@ -203,7 +209,8 @@ def say_end(
         trainer.loggers = loggers
     found = model.evaluation
     if found is not None:
-        figures.log(trainer, figures.of_validation(found.scalars, held_out=True), steps)
+        told = figures.of_validation(found.scalars, held_out=True)
+        figures.log(trainer, told | figures.of_sources(found.by_name, held_out=True), steps)
         for logger in loggers:
             logger.save()  # some write when training ends, which it has
     xz = xz_bits_per_byte(data.prepared) if found and trainer.is_global_zero else None

@@ -10,7 +10,7 @@ from workshop import ROOT, TINY, Workshop, run
 
 from lightning_embed.commands.no_effect import DATA, note_without_effect
 from lightning_embed.commands.parser import add_up_lists
-from lightning_embed.commands.text_choice import OPTIONS_OF, prefer_later_text
+from lightning_embed.commands.text_choice import OPTIONS_OF, TEXTS, prefer_later_text
 
 ONE_STEP = ("--trainer.max_steps", "1", "--trainer.limit_val_batches", "0")
 
@@ -66,7 +66,7 @@ def test_all_named_files_are_used(workshop: Workshop, tmp_path: Path) -> None:
 
 def parsed(**given: Any) -> Namespace:
     options = {name: default for of in OPTIONS_OF.values() for name, default in of.items()}
-    return Namespace({"files": None, "hub": None, "source": None} | options | given)
+    return Namespace(dict.fromkeys(TEXTS) | options | given)
 
 
 def settings(folder: Path, name: str, **data: Any) -> str:
@@ -138,6 +138,8 @@ GIVEN = {
     "data.hub_split": "train",
     "data.hub_revision": None,
     "data.hub_streaming": None,
+    "data.mix": None,
+    "data.max_passes": 4.0,
     "data.tokenizer": "bpe",
     "data.vocab_size": None,
     "data.max_length": 64,

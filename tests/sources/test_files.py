@@ -15,10 +15,11 @@ from reading import Corpus, read_all
 
 from lightning_embed.errors import UserError
 from lightning_embed.sources import files
-from lightning_embed.sources.files import FilesCorpus, Usable, last_tenth
+from lightning_embed.sources.files import FilesCorpus
+from lightning_embed.sources.held_out import is_held_out, last_share
 from lightning_embed.sources.records import READERS, jsonl_rows
-from lightning_embed.sources.source import is_held_out
 from lightning_embed.sources.texts import DocumentRule
+from lightning_embed.sources.usable import Usable
 
 
 def load(tmp_path: Path, *patterns: str, **options: Any) -> Corpus:
@@ -132,7 +133,7 @@ def test_blank_lines_are_empty_documents(tmp_path: Path) -> None:
 def test_a_single_document_is_cut_at_exactly_nine_tenths_of_its_characters() -> None:
     for n in (10, 70, *range(1_280, 1_400)):  # rounding 0.9 * bytes / bytes must not move the cut
         for text in ("a" * n, "你" * n, "ä" * 7 + "a" * (n - 7)):
-            train, rest = last_tenth([whole(text, "a.txt")], len(text.encode()))
+            train, rest = last_share([whole(text, "a.txt")], len(text.encode()))
             assert len(train.text) == int(n * 0.9) and not train.held_out
             assert train.text + rest.text == text and rest.held_out
 
@@ -141,7 +142,7 @@ def test_a_single_document_is_cut_at_exactly_nine_tenths_of_its_characters() -> 
 def test_the_last_tenth_of_the_text(texts: list[str]) -> None:
     pairs = [whole(text, str(i)) for i, text in enumerate(texts)]
     total = sum(len(text.encode()) for text in texts)
-    documents = list(last_tenth(pairs, total))
+    documents = list(last_share(pairs, total))
     assert "".join(document.text for document in documents) == "".join(texts)
     assert len(documents) <= len(texts) + 1  # one document at most is cut
     held_out = [document.held_out for document in documents]

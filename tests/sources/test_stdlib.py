@@ -9,7 +9,7 @@ from reading import Corpus, read_all
 
 from lightning_embed.errors import UserError
 from lightning_embed.sources import stdlib
-from lightning_embed.sources.source import is_held_out
+from lightning_embed.sources.held_out import is_held_out
 from lightning_embed.sources.stdlib import StdlibCorpus
 
 DECORATED = b'''"""Docstring."""

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-from lightning_embed.sources import files, texts
+from lightning_embed.sources import texts, usable
 from lightning_embed.sources.files import FilesCorpus
 from lightning_embed.sources.source import About, Document
 from lightning_embed.special_tokens import SPECIAL_TOKENS
@@ -189,7 +189,7 @@ def test_prepared_files_are_the_same_with_and_without_parts(
     assert in_parts_files == whole and counts == plain + Counter({CUTS: counts[CUTS]})
     monkeypatch.setattr(reading, "LONGEST_WHOLE", 60)
     monkeypatch.setattr(texts, "BLOCK", 50)  # and files read in pieces, again where long
-    monkeypatch.setattr(files, "HELD_DOCUMENT", held)
+    monkeypatch.setattr(usable, "HELD_DOCUMENT", held)
     assert made("pieces") == (in_parts_files, counts)
 
 
@@ -207,7 +207,7 @@ def test_a_long_document_that_changes_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(texts, "BLOCK", 50)
-    monkeypatch.setattr(files, "HELD_DOCUMENT", 100)
+    monkeypatch.setattr(usable, "HELD_DOCUMENT", 100)
     path = tmp_path / "a.txt"
     path.write_text("some words and more " * 50)
     documents = FilesCorpus((str(path),)).documents(About())

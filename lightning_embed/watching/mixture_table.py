@@ -1,0 +1,60 @@
+"""What a run of several named sources says of each: how much of it an epoch has, and how well it is
+predicted."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from lightning_embed.console import say, short
+from lightning_embed.data.datamodule import TextDataModule
+from lightning_embed.data.mixture import Ingredient
+
+NAME = 20  # characters
+
+
+def say_mixture(data: TextDataModule) -> None:
+    """Tokens, share and passes of each source, and where a share is not what was asked for."""
+    rows = ingredients(data)
+    if not rows:
+        return
+    head = f"{'source':<{NAME}}  {'tokens':>7}  {'asked':>7}  {'share':>7}  passes an epoch"
+    say("mixture", head)
+    for row in rows:
+        asked = f"{100 * row.asked:5.1f} %" if data.mixture else "-"
+        share = f"{100 * row.had:5.1f} %"
+        line = f"{row.name[:NAME]:<{NAME}}  {short(row.tokens):>7}  {asked:>7}  {share:>7}"
+        say("", f"{line}  {row.passes:.2f}")
+    limited = [row.name for row in rows if row.asked and row.passes >= data.max_passes]
+    if data.mixture and limited and any(row.had < 0.999 * row.asked for row in rows):
+        names = ", ".join(limited)
+        say(
+            "note",
+            f"{names}: too small for the share asked at {data.max_passes:g} passes an epoch;"
+            " --data.max_passes allows more",
+        )
+
+
+def ingredients(data: TextDataModule) -> list[Ingredient]:
+    """Of a mixture, or of named sources that are taken as they are; else none."""
+    if data.mixture is not None:
+        return data.mixture.ingredients
+    prepared = data.prepared
+    names, split = prepared.report.named, prepared.train
+    if not names:
+        return []
+    targets = np.diff(split.offsets) - 1
+    tokens = np.bincount(prepared.report.named_of_source[split.source], targets, len(names))
+    shares = tokens / tokens.sum()
+    return [
+        Ingredient(name, int(n), share, share, 1.0)
+        for name, n, share in zip(names, tokens, shares.tolist(), strict=True)
+    ]
+
+
+def say_by_name(by_name: Mapping[str, Mapping[str, float]]) -> None:
+    """Loss and bits per byte of each source, the hardest first."""
+    if len(by_name) < 2:
+        return
+    say("by source", f"{'':<{NAME}}     loss  bits/byte")
+    for name, its in sorted(by_name.items(), key=lambda item: -item[1]["bits_per_byte"]):
+        say("", f"{name[:NAME]:<{NAME}}  {its['loss']:7.4f}  {its['bits_per_byte']:9.4f}")
