@@ -1,5 +1,6 @@
 """Fixtures that several test modules share."""
 
+import functools
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from lightning_embed import console
 from lightning_embed.data.batch import PaddedRows
 from lightning_embed.data.plan import cut_windows
 from lightning_embed.model.decoder import DecoderLM
+from lightning_embed.watching import throughput
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +24,14 @@ def uncut_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lines that are looked for are not cut; tests of the cutting have a fixture of this name."""
     monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.setattr(console, "PLAIN", 1000)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def measured_once() -> Iterator[None]:
+    """How fast this machine multiplies is measured for the first run, not for hundreds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(throughput, "matrix_rate", functools.cache(throughput.matrix_rate))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +59,7 @@ def finished(
     """A run called `done` of 4 epochs, to look at and not to touch."""
     shop = Workshop(corpus, cache, tmp_path_factory.mktemp("finished"))
     often = ("--trainer.log_every_n_steps", "5", "--padding_guard.every_n_steps", "5")
-    often += ("--loss_watch.every_n_steps", "5")
+    often += ("--loss_watch.every_n_steps", "5", "--pages.pictures", "true")
     return shop, shop.fit("done", "--trainer.max_epochs", "4", *often)
 
 
