@@ -16,6 +16,7 @@ from lightning_embed import console
 from lightning_embed.data.batch import PaddedRows
 from lightning_embed.data.plan import cut_windows
 from lightning_embed.model.decoder import DecoderLM
+from lightning_embed.training.rehearsal import Rehearsal
 from lightning_embed.watching import throughput
 
 
@@ -61,6 +62,17 @@ def finished(
     often = ("--trainer.log_every_n_steps", "5", "--padding_guard.every_n_steps", "5")
     often += ("--loss_watch.every_n_steps", "5", "--pages.pictures", "true")
     return shop, shop.fit("done", "--trainer.max_epochs", "4", *often)
+
+
+@pytest.fixture
+def timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--minutes` times one step of each size, for tests that look at what was asked for."""
+    seconds = Rehearsal.seconds
+
+    def once(self: Rehearsal, do: Any, batches: Any, at_least: float, fewest: int = 3) -> float:
+        return seconds(self, do, batches, 0.0, fewest=1)
+
+    monkeypatch.setattr(Rehearsal, "seconds", once)
 
 
 @pytest.fixture

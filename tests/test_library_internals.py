@@ -2,12 +2,14 @@
 
 import ast
 import inspect
+import itertools
 import os
 import re
 import shutil
 import sys
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -18,6 +20,7 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 from torch import nn
 from torch.distributed.tensor import Shard
 from torch.utils.tensorboard import SummaryWriter
@@ -218,7 +221,12 @@ def test_every_process_becomes_a_shard(monkeypatch: pytest.MonkeyPatch) -> None:
     assert strategy._data_parallel_size == 4
 
 
-def test_a_new_event_file_takes_back_from_a_step_on(tmp_path: Path) -> None:
+def test_a_new_event_file_takes_back_from_a_step_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Files of one second would be read in the order of a number, in which 10 comes before 9.
+    clock = SimpleNamespace(time=itertools.count(1.0).__next__)
+    monkeypatch.setattr(event_file_writer, "time", clock)
     logger = TensorBoardLogger(tmp_path, "run", version="")
     for step in range(1, 10):
         logger.log_metrics({"a": 1.0}, step)

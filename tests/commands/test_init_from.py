@@ -180,6 +180,7 @@ def test_settings_files_give_way_and_that_is_said(
     assert "data.vocab_size 999 -> 400" in note
 
 
+@pytest.mark.usefixtures("timed_once")
 def test_the_dial_keeps_the_shape(
     finished: tuple[Workshop, Outcome], other_text: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,7 +22,6 @@ from lightning_embed.commands.options import Options, named_in
 from lightning_embed.data.datamodule import TextDataModule
 from lightning_embed.errors import UserError
 from lightning_embed.training import sizing
-from lightning_embed.training.rehearsal import Rehearsal
 
 QUIET = (
     *("--samples.max_new_tokens", "3", "--trainer.precision", "32-true"),
@@ -39,17 +38,6 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(BEGUN, time.perf_counter())
     for module in (dial, sizing):
         monkeypatch.setattr(module, "USEFUL_PASSES", 1.0)
-
-
-@pytest.fixture
-def timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of each size one step is timed, for tests that look at what was asked for."""
-    seconds = Rehearsal.seconds
-
-    def once(self: Rehearsal, do: Any, batches: Any, at_least: float, fewest: int = 3) -> float:
-        return seconds(self, do, batches, 0.0, fewest=1)
-
-    monkeypatch.setattr(Rehearsal, "seconds", once)
 
 
 def fit(workshop: Workshop, name: str, *more: str | Path) -> Outcome:
@@ -214,7 +202,7 @@ def test_options_named_in_files_and_on_the_command_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("timed_once")
-def test_a_resume_keeps_its_plan_and_stops(
+def test_a_resume_keeps_its_plan_and_has_a_limit(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fit(workshop, "long", *MINUTE, "--trainer.max_steps", "20", "--model.d_model", "32")
@@ -222,16 +210,17 @@ def test_a_resume_keeps_its_plan_and_stops(
     more = ("--trainer.max_steps", "100000", "--model.schedule_steps", "100000")
     where = ("--config", config, "--ckpt_path", workshop.root / "long")
     monkeypatch.setattr(BEGUN, time.perf_counter())
-    told = run("fit", *where, *more, "--minutes", "0.2")
+    halt = "--trainer.callbacks+=workshop.HaltAfter"  # for the limit would be waited
+    told = run("fit", *where, *more, *MINUTE, halt)
     assert told.status == 0, told.out + told.err
     limit = re.search(r"--trainer.max_time 00:00:00:(\d\d)", told.line("note"))
-    assert limit and int(limit[1]) < 12
+    assert limit and int(limit[1]) < 60
     assert "sized" not in told.out and "max_time" in told.out
     reached = load(workshop.checkpoint("long"))["global_step"]
     assert reached > 20
     again = ("--config", workshop.root / "long" / "config-resume-1.yaml", *where[2:])
     monkeypatch.setattr(BEGUN, time.perf_counter())
-    told = run("fit", *again, "--minutes", "0.2")
+    told = run("fit", *again, *MINUTE)
     assert told.status == 0, told.out + told.err
     assert f"of which are over, in place of 00:00:00:{limit[1]}" in told.line("note")
     assert load(workshop.checkpoint("long"))["global_step"] > reached

@@ -108,7 +108,7 @@ def test_a_closed_terminal_saves_the_run(workshop: Workshop, not_nohup: None) ->
                 out += os.read(terminal, 4096)
             os.close(inside)
             os.close(terminal)
-            assert child.wait(timeout=60) == 128 + signal.SIGHUP
+            assert child.wait(timeout=120) == 128 + signal.SIGHUP
         finally:
             child.kill()
     assert load(workshop.checkpoint("run"))["global_step"] > 0
