@@ -28,8 +28,10 @@ def uncut_lines(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def measured_once() -> Iterator[None]:
-    """How fast this machine multiplies is measured for the first run, not for hundreds."""
+def quick_runs() -> Iterator[None]:
+    """On one thread, which small networks are fastest on and processes of their own have, too; and
+    how fast this machine multiplies is measured for the first run, not for hundreds."""
+    torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(throughput, "matrix_rate", functools.cache(throughput.matrix_rate))
         yield

@@ -236,7 +236,7 @@ def test_a_whole_run_is_short_and_silent_about_libraries(corpus: str, tmp_path: 
     """In a process of its own, where no test runner swallows warnings."""
     config = tmp_path / "mine.yaml"
     config.write_text(
-        "trainer:\n  val_check_interval: 0.5\n  log_every_n_steps: 2\n"
+        "trainer:\n  max_epochs: 3\n  val_check_interval: 0.5\n  log_every_n_steps: 2\n"
         "early_stopping:\n  patience: 100\n",
         encoding="utf-8",
     )
