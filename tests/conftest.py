@@ -1,5 +1,6 @@
 """Fixtures that several test modules share."""
 
+import functools
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ from lightning_embed import console
 from lightning_embed.data.batch import PaddedRows
 from lightning_embed.data.plan import cut_windows
 from lightning_embed.model.decoder import DecoderLM
+from lightning_embed.training.rehearsal import Rehearsal
+from lightning_embed.watching import throughput
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +25,16 @@ def uncut_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lines that are looked for are not cut; tests of the cutting have a fixture of this name."""
     monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.setattr(console, "PLAIN", 1000)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def quick_runs() -> Iterator[None]:
+    """On one thread, which small networks are fastest on and processes of their own have, too; and
+    how fast this machine multiplies is measured for the first run, not for hundreds."""
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(throughput, "matrix_rate", functools.cache(throughput.matrix_rate))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -49,8 +62,19 @@ def finished(
     """A run called `done` of 4 epochs, to look at and not to touch."""
     shop = Workshop(corpus, cache, tmp_path_factory.mktemp("finished"))
     often = ("--trainer.log_every_n_steps", "5", "--padding_guard.every_n_steps", "5")
-    often += ("--loss_watch.every_n_steps", "5")
+    often += ("--loss_watch.every_n_steps", "5", "--pages.pictures", "true")
     return shop, shop.fit("done", "--trainer.max_epochs", "4", *often)
+
+
+@pytest.fixture
+def timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--minutes` times one step of each size, for tests that look at what was asked for."""
+    seconds = Rehearsal.seconds
+
+    def once(self: Rehearsal, do: Any, batches: Any, at_least: float, fewest: int = 3) -> float:
+        return seconds(self, do, batches, 0.0, fewest=1)
+
+    monkeypatch.setattr(Rehearsal, "seconds", once)
 
 
 @pytest.fixture

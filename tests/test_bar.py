@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from rich.live import Live
 from terminal import Screen, on_terminal
 
 from lightning_embed import bar as bars
@@ -15,13 +16,31 @@ from lightning_embed.console import say
 
 LONG = "saving naïve 日本語 of a name with spaces and letters that take two columns, 日本語日本語"
 
+drawings: list[None] = []  # one for each
+
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bars, "PATIENCE", 0.0)
-    monkeypatch.setattr(bars, "DRAWINGS_PER_SECOND", 50)
+    monkeypatch.setattr(bars, "DRAWINGS_PER_SECOND", 500)
+    refresh = Live.refresh
+
+    def counted(self: Live) -> None:
+        refresh(self)
+        drawings.append(None)
+
+    monkeypatch.setattr(Live, "refresh", counted)
     for name in ("LOCAL_RANK", "NODE_RANK", "GROUP_RANK"):
         monkeypatch.delenv(name, raising=False)
+
+
+def drawn() -> None:
+    """Waits, where there is a bar, until it was drawn as things stand, however busy the machine."""
+    wanted = len(drawings) + 2  # one may be under way
+    give_up = time.monotonic() + 30
+    while bars._lines.get() and len(drawings) < wanted:
+        assert time.monotonic() < give_up, "it is not drawn"
+        time.sleep(0.001)
 
 
 def shown_within(screen_of: Screen) -> list[str]:
@@ -31,8 +50,8 @@ def shown_within(screen_of: Screen) -> list[str]:
 def work(label: str = "encoding", pieces: int = 10) -> None:
     with bar(label, 10) as advance:
         for _ in range(pieces):
-            time.sleep(0.03)
             advance(1)
+            drawn()
 
 
 @pytest.mark.parametrize("columns", [1, 9, 20, 40, 80, 300, 0])
@@ -59,13 +78,13 @@ def test_what_is_printed_meanwhile_comes_above(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(sys, "stderr", sys.stdout)
         with bar("encoding", 10) as advance:
             advance(5)
-            time.sleep(0.1)
+            drawn()
             say("note", "[bold]brackets[/bold] and :smile: stay")
             print("in two ", end="", flush=False)
             print("pieces")
-            time.sleep(0.1)
+            drawn()
             sys.stderr.write("a warning\n")
-            time.sleep(0.1)
+            drawn()
         monkeypatch.setattr(sys, "stderr", sys.__stderr__)
     assert screen.text == (
         "note     [bold]brackets[/bold] and :smile: stay\nin two pieces\na warning\n"
@@ -78,17 +97,17 @@ def test_errors_in_a_file_of_their_own_stay_there(monkeypatch: pytest.MonkeyPatc
     with on_terminal(monkeypatch, 80) as screen:
         monkeypatch.setattr(sys, "stderr", errors)
         with bar("encoding"):
-            time.sleep(0.1)
+            drawn()
             print("a line of errors", file=sys.stderr)
     assert screen.text == "\n" and "a line of errors" in errors.getvalue()
 
 
 def test_the_innermost_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     with on_terminal(monkeypatch, 80) as screen, bar("training"):
-        time.sleep(0.1)
+        drawn()
         with bar("saving"):
-            time.sleep(0.1)
-        time.sleep(0.1)
+            drawn()
+        drawn()
     names = [line.split()[0] for line in screen.seen if line]
     changes = [b for a, b in zip(["", *names], names, strict=False) if a != b]
     assert changes == ["training", "saving", "training"]
@@ -102,7 +121,7 @@ def test_nothing_is_left_of_work_that_ends_early(
     with on_terminal(monkeypatch, 40) as screen:
         before = sys.stdout
         with contextlib.suppress(error), bar("outer"), bar("inner"):
-            time.sleep(0.1)
+            drawn()
             raise error
         streams = [sys.stdout is before]
         say("", "over")
@@ -171,11 +190,11 @@ def test_the_total_is_asked_for_when_it_is_drawn(monkeypatch: pytest.MonkeyPatch
         return 4
 
     with bar("reading", total):
-        time.sleep(0.1)
+        drawn()
     assert not asked
     with on_terminal(monkeypatch, 80) as screen, bar("reading", total) as advance:
         advance(1)
-        time.sleep(0.2)
+        drawn()
     assert asked == [1] and any("reading  25 %" in line for line in screen.seen)
 
 

@@ -2,12 +2,14 @@
 
 import ast
 import inspect
+import itertools
 import os
 import re
 import shutil
 import sys
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -18,6 +20,7 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 from torch import nn
 from torch.distributed.tensor import Shard
 from torch.utils.tensorboard import SummaryWriter
@@ -136,11 +139,12 @@ def test_an_overridden_method_is_still_called(name: str) -> None:
     assert re.search(rf"\.{name}\(", inspect.getsource(base))
 
 
-def test_a_process_ends_at_once() -> None:
-    child = os.fork()
-    if child == 0:
-        internals.end_at_once(7)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+def test_a_process_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the system's call, which waits for no thread and runs nothing that is left to do."""
+    asked: list[int] = []
+    monkeypatch.setattr(os, "_exit", asked.append)
+    internals.end_at_once(7)
+    assert asked == [7]
 
 
 def test_processes_wait_for_each_other_as_long_as_asked() -> None:
@@ -217,7 +221,12 @@ def test_every_process_becomes_a_shard(monkeypatch: pytest.MonkeyPatch) -> None:
     assert strategy._data_parallel_size == 4
 
 
-def test_a_new_event_file_takes_back_from_a_step_on(tmp_path: Path) -> None:
+def test_a_new_event_file_takes_back_from_a_step_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Files of one second would be read in the order of a number, in which 10 comes before 9.
+    clock = SimpleNamespace(time=itertools.count(1.0).__next__)
+    monkeypatch.setattr(event_file_writer, "time", clock)
     logger = TensorBoardLogger(tmp_path, "run", version="")
     for step in range(1, 10):
         logger.log_metrics({"a": 1.0}, step)

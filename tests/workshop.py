@@ -26,6 +26,7 @@ TINY = (
     *("--model.compile", "false", "--data.max_length", "32", "--data.tokens_per_batch", "256"),
     *("--trainer.precision", "32-true", "--samples.max_new_tokens", "5"),
     *("--trainer.accelerator", "cpu", "--data.vocab_size", "400"),
+    *("--pages.pictures", "false"),  # which take longer than a short run
 )
 
 

@@ -41,10 +41,18 @@ def stop_at(step: int, signal_name: str = "SIGTERM") -> tuple[str, ...]:
     )
 
 
+@pytest.fixture(scope="module")
+def after_5_steps(corpus: str, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run called `run`, stopped after 5 of 18 steps; not to be touched."""
+    shop = Workshop(corpus, cache, tmp_path_factory.mktemp("stopped"))
+    assert shop.run("fit", "--name", "run", *TWO_EPOCHS, *stop_at(5)).status == 143
+    return shop.root / "run"
+
+
 @pytest.fixture
-def stopped(workshop: Workshop) -> Workshop:
-    """A run called `run`, stopped after 5 of 18 steps."""
-    assert workshop.run("fit", "--name", "run", *TWO_EPOCHS, *stop_at(5)).status == 143
+def stopped(workshop: Workshop, after_5_steps: Path) -> Workshop:
+    """That run, copied."""
+    shutil.copytree(after_5_steps, workshop.root / "run")
     return workshop
 
 
@@ -327,9 +335,9 @@ def test_a_foreign_checkpoint_is_refused(workshop: Workshop, tmp_path: Path, com
 # -- divided in another way ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("parts", [(1, 2, 1), (4, 1, 2)])
-def test_accumulation_may_change_in_the_middle(workshop: Workshop, parts: tuple[int, ...]) -> None:
+def test_accumulation_may_change_in_the_middle(workshop: Workshop) -> None:
     """The same global batches, so the same training but for rounding."""
+    parts = (4, 1, 2)
     options = (*TWO_EPOCHS[:2], "--model.optimizer", "adamw", "--trainer.val_check_interval", "4")
     workshop.fit("whole", *options)
     told = []
@@ -361,31 +369,38 @@ def curve(shop: Workshop, name: str, tag: str) -> list[tuple[int, float]]:
 # -- what the end of a part must not bend ----------------------------------------------------
 
 
-def test_a_validation_that_was_stopped_is_made_up_for(workshop: Workshop) -> None:
-    options = (*TWO_EPOCHS, "--trainer.val_check_interval", "3", "--trainer.log_every_n_steps", "1")
-    workshop.fit("whole", *options)
+OFTEN = (*TWO_EPOCHS, "--trainer.val_check_interval", "3", "--trainer.log_every_n_steps", "1")
+
+
+@pytest.fixture(scope="module")
+def often(corpus: str, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    """With an undisturbed run called `whole`, validated and logged often."""
+    shop = Workshop(corpus, cache, tmp_path_factory.mktemp("often"))
+    shop.fit("whole", *OFTEN)
+    return shop
+
+
+def test_a_validation_that_was_stopped_is_made_up_for(workshop: Workshop, often: Workshop) -> None:
     name = "--trainer.callbacks"
     stop = (f"{name}+=workshop.SignalInValidation", f"{name}.step=6")
-    told = workshop.run("fit", "--name", "run", *options, *stop)
+    told = workshop.run("fit", "--name", "run", *OFTEN, *stop)
     assert told.status == 143 and told.line("stopped") == "by SIGTERM after step 6"
-    workshop.fit("run", *options, *LAST)
-    assert_same_weights(workshop.checkpoint("run"), workshop.checkpoint("whole"))
-    assert_same_weights(workshop.checkpoint("run", "best"), workshop.checkpoint("whole", "best"))
+    workshop.fit("run", *OFTEN, *LAST)
+    for kind in ("last", "best"):
+        assert_same_weights(workshop.checkpoint("run", kind), often.checkpoint("whole", kind))
     for tag in ("loss/validation", "loss/train"):
-        assert curve(workshop, "run", tag) == curve(workshop, "whole", tag)
+        assert curve(workshop, "run", tag) == curve(often, "whole", tag)
 
 
-def test_curves_have_no_double_step_after_an_accident(workshop: Workshop) -> None:
-    options = (*TWO_EPOCHS, "--trainer.val_check_interval", "3", "--trainer.log_every_n_steps", "1")
-    workshop.fit("whole", *options)
-    workshop.fit("run", *options, "--checkpoints.every_n_steps", "5")
+def test_curves_have_no_double_step_after_an_accident(workshop: Workshop, often: Workshop) -> None:
+    workshop.fit("run", *OFTEN, "--checkpoints.every_n_steps", "5")
     folder = workshop.root / "run" / "checkpoints"
     (folder / "last.ckpt").unlink()  # as if killed some steps after the one before
     (folder / "best.ckpt").unlink()
-    told = workshop.fit("run", *options, *LAST)
+    told = workshop.fit("run", *OFTEN, *LAST)
     assert "previous.ckpt: step 15" in told.line("resume")
     for tag in ("loss/validation", "loss/train"):
-        assert curve(workshop, "run", tag) == curve(workshop, "whole", tag)
+        assert curve(workshop, "run", tag) == curve(often, "whole", tag)
 
 
 def test_a_run_stopped_by_a_callback_goes_on_in_the_middle_of_the_epoch(

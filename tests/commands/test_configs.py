@@ -29,7 +29,7 @@ SHORT = (
     ),
     *("--model.d_model", "32", "--model.n_heads", "2", "--model.n_layers", "1"),
     *("--trainer.val_check_interval", "1.0", "--trainer.check_val_every_n_epoch", "1"),
-    *("--trainer.accelerator", "cpu", "--data.num_workers", "0"),
+    *("--trainer.accelerator", "cpu", "--data.num_workers", "0", "--pages.pictures", "false"),
 )
 
 

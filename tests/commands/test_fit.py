@@ -140,18 +140,17 @@ def test_accumulation_does_not_change_the_training(workshop: Workshop, optimizer
     AdamW makes more of it where a gradient is as small as its epsilon, Muon because its iteration
     runs in bfloat16: so the weights get more room.
     """
-    for count in (1, 2, 4):
+    for count in (1, 4):
         workshop.fit(
             f"acc{count}",
             *("--trainer.accumulate_grad_batches", str(count), "--model.optimizer", optimizer),
             steps=6,
         )
-    for count in (2, 4):
-        assert_same_weights(
-            workshop.checkpoint("acc1"),
-            workshop.checkpoint(f"acc{count}"),
-            tolerance=5e-5 if optimizer == "adamw" else 5e-3,
-        )
+    assert_same_weights(
+        workshop.checkpoint("acc1"),
+        workshop.checkpoint("acc4"),
+        tolerance=5e-5 if optimizer == "adamw" else 5e-3,
+    )
     if optimizer == "adamw":
         one, four = (
             load(workshop.checkpoint(name))["optimizer_states"][0]["state"]
@@ -161,18 +160,12 @@ def test_accumulation_does_not_change_the_training(workshop: Workshop, optimizer
             torch.testing.assert_close(four[number]["exp_avg"], state["exp_avg"], atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "32-true"])
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])  # others have 32-true
 def test_each_precision_keeps_the_padding_row_zero(workshop: Workshop, precision: str) -> None:
     told = workshop.fit("run", "--trainer.precision", precision, steps=4)
     assert precision in told.line("numbers")
     assert padding_is_zero(workshop.checkpoint("run"))
     assert bits_per_byte(told) > 0
-
-
-def test_half_precision_throughout_is_refused(workshop: Workshop) -> None:
-    told = workshop.run("fit", "--trainer.precision", "16-true")
-    assert "16-true" in told.error_line() and "bf16-mixed" in told.error_line()
-    assert workshop.runs() == []
 
 
 def test_a_vocabulary_the_text_cannot_fill_is_said(workshop: Workshop) -> None:
@@ -243,7 +236,7 @@ def test_a_whole_run_is_short_and_silent_about_libraries(corpus: str, tmp_path: 
     """In a process of its own, where no test runner swallows warnings."""
     config = tmp_path / "mine.yaml"
     config.write_text(
-        "trainer:\n  val_check_interval: 0.5\n  log_every_n_steps: 2\n"
+        "trainer:\n  max_epochs: 3\n  val_check_interval: 0.5\n  log_every_n_steps: 2\n"
         "early_stopping:\n  patience: 100\n",
         encoding="utf-8",
     )
@@ -303,26 +296,17 @@ def test_a_run_without_validation_ends_well_and_says_so(workshop: Workshop) -> N
     assert "held out not evaluated" in workshop.run("validate", *more).out
 
 
-def test_a_monitor_that_is_no_metric_is_named_with_those_that_are(workshop: Workshop) -> None:
-    told = workshop.run("fit", "--checkpoints.monitor", "val/los", "--trainer.max_steps", "2")
-    line = told.error_line()
-    assert (
-        "--checkpoints.monitor val/los is no metric" in line and "val/loss, val/perplexity" in line
-    )
-
-
 def test_nothing_to_predict_is_said(finished: Finished) -> None:
     more = ("--name", "done", "--ckpt_path", "last", "--trainer.limit_predict_batches", "0")
     told = finished[0].run("predict", *more)
     assert "--trainer.limit_predict_batches is 0" in told.error_line()
 
 
-@pytest.mark.parametrize("logger", ["false", "true"])
-def test_the_configuration_lies_in_the_runs_folder_whatever_the_logger(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, logger: str
+def test_the_configuration_lies_in_the_runs_folder_without_a_logger(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    workshop.fit("run", "--trainer.logger", logger, steps=2)
+    workshop.fit("run", "--trainer.logger", "false", steps=2)
     assert (workshop.root / "run" / "config.yaml").is_file()
     assert not (workshop.root / "config.yaml").exists()
 

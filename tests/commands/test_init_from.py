@@ -34,7 +34,7 @@ from lightning_embed.training import sizing
 PLAIN = (
     *("--model.compile", "false", "--data.max_length", "32", "--data.tokens_per_batch", "256"),
     *("--trainer.precision", "32-true", "--samples.max_new_tokens", "0"),
-    *("--trainer.accelerator", "cpu"),
+    *("--trainer.accelerator", "cpu", "--pages.pictures", "false"),
 )
 STILL = ("--model.lr", "0", "--model.muon_lr", "0")
 
@@ -180,6 +180,7 @@ def test_settings_files_give_way_and_that_is_said(
     assert "data.vocab_size 999 -> 400" in note
 
 
+@pytest.mark.usefixtures("timed_once")
 def test_the_dial_keeps_the_shape(
     finished: tuple[Workshop, Outcome], other_text: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,7 +192,7 @@ def test_the_dial_keeps_the_shape(
     told = run(
         *("fit", "--name", "new", *other_text.where, "--init_from", source, "--minutes", "1"),
         *("--model.compile", "false", "--samples.max_new_tokens", "0"),
-        *("--data.max_length", "32", "--trainer.accelerator", "cpu"),
+        *("--data.max_length", "32", "--trainer.accelerator", "cpu", "--pages.pictures", "false"),
     )
     assert told.status == 0, told.out + told.err
     kept = told.line("kept")

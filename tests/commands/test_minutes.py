@@ -26,7 +26,7 @@ from lightning_embed.training import sizing
 QUIET = (
     *("--samples.max_new_tokens", "3", "--trainer.precision", "32-true"),
     *("--trainer.accelerator", "cpu", "--data.max_length", "32", "--data.vocab_size", "400"),
-    *("--model.compile", "false"),
+    *("--model.compile", "false", "--pages.pictures", "false"),
 )
 MINUTE = ("--minutes", "1")
 BEGUN = "lightning_embed.commands.dial.BEGAN"
@@ -104,6 +104,7 @@ def test_measuring_leaves_no_trace(workshop: Workshop) -> None:
 # -- what the user sets --------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("timed_once")
 def test_what_is_set_is_kept_and_the_rest_fitted(workshop: Workshop, tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("model:\n  n_layers: 4\n  lr: 0.004\n")  # four is the default, too
@@ -117,6 +118,7 @@ def test_what_is_set_is_kept_and_the_rest_fitted(workshop: Workshop, tmp_path: P
     assert "d_model" not in told.line("sized") and "--trainer.max_steps" in told.line("sized")
 
 
+@pytest.mark.usefixtures("timed_once")
 @pytest.mark.parametrize(("flag", "value", "heads"), [("d_model", 100, 2), ("n_heads", 3, 3)])
 def test_a_width_or_heads_that_the_defaults_do_not_suit(
     workshop: Workshop, flag: str, value: int, heads: int
@@ -132,6 +134,7 @@ def test_sizes_that_cannot_be(workshop: Workshop, flag: str, value: str) -> None
     assert f"{flag} must be at least 1, not {value}" in refused(workshop, *MINUTE, flag, value)
 
 
+@pytest.mark.usefixtures("timed_once")
 def test_rows_and_a_time_that_are_set(workshop: Workshop) -> None:
     limits = ("--data.rows_per_batch", "3", "--trainer.max_time", "00:00:10:00")
     told = fit(workshop, "rows", *MINUTE, "--model.d_model", "32", *limits)
@@ -140,6 +143,7 @@ def test_rows_and_a_time_that_are_set(workshop: Workshop) -> None:
     assert "--trainer.max_time 00:00:10:00" in told.line("kept")
 
 
+@pytest.mark.usefixtures("timed_once")
 def test_nothing_is_chosen_that_has_no_effect(workshop: Workshop) -> None:
     without = ("--trainer.limit_val_batches", "0", "--model.optimizer", "adamw")
     told = fit(workshop, "less", *MINUTE, "--trainer.max_steps", "3", *without)
@@ -148,12 +152,14 @@ def test_nothing_is_chosen_that_has_no_effect(workshop: Workshop) -> None:
     assert again.status == 0 and "has no effect" not in again.out, again.out
 
 
+@pytest.mark.usefixtures("timed_once")
 def test_steps_that_are_set_win(workshop: Workshop) -> None:
     told = fit(workshop, "steps", *MINUTE, "--trainer.max_steps", "12", "--model.d_model", "32")
     assert "--trainer.max_steps 12 wins" in told.line("note")
     assert load(workshop.checkpoint("steps"))["global_step"] == 12
 
 
+@pytest.mark.usefixtures("timed_once")
 def test_epochs_that_are_set_win(workshop: Workshop) -> None:
     told = fit(workshop, "epochs", *MINUTE, "--trainer.max_epochs", "1", "--model.d_model", "32")
     assert "--trainer.max_epochs 1 wins: the run ends after about" in told.line("note")
@@ -195,7 +201,8 @@ def test_options_named_in_files_and_on_the_command_line(tmp_path: Path) -> None:
 # -- resuming ------------------------------------------------------------------------------------
 
 
-def test_a_resume_keeps_its_plan_and_stops(
+@pytest.mark.usefixtures("timed_once")
+def test_a_resume_keeps_its_plan_and_has_a_limit(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fit(workshop, "long", *MINUTE, "--trainer.max_steps", "20", "--model.d_model", "32")
@@ -203,16 +210,17 @@ def test_a_resume_keeps_its_plan_and_stops(
     more = ("--trainer.max_steps", "100000", "--model.schedule_steps", "100000")
     where = ("--config", config, "--ckpt_path", workshop.root / "long")
     monkeypatch.setattr(BEGUN, time.perf_counter())
-    told = run("fit", *where, *more, "--minutes", "0.2")
+    halt = "--trainer.callbacks+=workshop.HaltAfter"  # for the limit would be waited
+    told = run("fit", *where, *more, *MINUTE, halt)
     assert told.status == 0, told.out + told.err
     limit = re.search(r"--trainer.max_time 00:00:00:(\d\d)", told.line("note"))
-    assert limit and int(limit[1]) < 12
+    assert limit and int(limit[1]) < 60
     assert "sized" not in told.out and "max_time" in told.out
     reached = load(workshop.checkpoint("long"))["global_step"]
     assert reached > 20
     again = ("--config", workshop.root / "long" / "config-resume-1.yaml", *where[2:])
     monkeypatch.setattr(BEGUN, time.perf_counter())
-    told = run("fit", *again, "--minutes", "0.2")
+    told = run("fit", *again, *MINUTE)
     assert told.status == 0, told.out + told.err
     assert f"of which are over, in place of 00:00:00:{limit[1]}" in told.line("note")
     assert load(workshop.checkpoint("long"))["global_step"] > reached

@@ -106,8 +106,9 @@ def small_gpu(step: int, parts: int, where: str = "on_train_batch_start") -> tup
     )
 
 
-@pytest.mark.parametrize("where", ["on_train_batch_start", "on_before_optimizer_step"])
-@pytest.mark.parametrize("step", [1, 2])
+@pytest.mark.parametrize(
+    ("step", "where"), [(1, "on_train_batch_start"), (2, "on_before_optimizer_step")]
+)
 def test_memory_used_up_in_the_first_steps_begins_the_run_anew(
     workshop: Workshop, step: int, where: str
 ) -> None:

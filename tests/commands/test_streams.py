@@ -94,19 +94,23 @@ def test_letters_that_a_terminal_lacks_are_replaced(
     assert_trained(workshop)
 
 
-def test_a_closed_terminal_saves_the_run(workshop: Workshop) -> None:
+def test_a_closed_terminal_saves_the_run(workshop: Workshop, not_nohup: None) -> None:
     """Writing to it fails, too."""
     arguments = program(workshop, "--trainer.max_steps", "1000000")
-    child, terminal = pty.fork()
-    if child == 0:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
-        os.execve(sys.executable, arguments, ENVIRONMENT)
-    out = b""
-    while b"compile" not in out:  # its first step is done
-        out += os.read(terminal, 4096)
-    os.close(terminal)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGHUP
+    terminal, inside = pty.openpty()
+    # The first terminal that the leader of a session opens is the session's.
+    on = f'exec "$@" <{os.ttyname(inside)} >{os.ttyname(inside)} 2>&1'
+    command = ["sh", "-c", on, "-", *arguments]
+    with subprocess.Popen(command, env=ENVIRONMENT, start_new_session=True) as child:
+        try:
+            out = b""
+            while b"compile" not in out:  # its first step is done
+                out += os.read(terminal, 4096)
+            os.close(inside)
+            os.close(terminal)
+            assert child.wait(timeout=120) == 128 + signal.SIGHUP
+        finally:
+            child.kill()
     assert load(workshop.checkpoint("run"))["global_step"] > 0
 
 

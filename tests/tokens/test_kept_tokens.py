@@ -13,15 +13,27 @@ from lightning_embed.sources.hub import HubCorpus
 LAST = ("--ckpt_path", "last")
 
 
-@pytest.fixture
-def shop(tmp_path: Path) -> Workshop:
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     """Runs on one text, `run` of 4 steps and `whole` of 8."""
-    notes = tmp_path / "notes.txt"
+    folder = tmp_path_factory.mktemp("kept") / "here"
+    folder.mkdir()
+    notes = folder / "notes.txt"
     notes.write_text("".join(f"note {n} of {n * n}\n" for n in range(400)))
-    shop = Workshop(str(notes), tmp_path / "cache", tmp_path / "runs")
+    shop = Workshop(str(notes), folder / "cache", folder / "runs")
     shop.fit("whole", "--model.schedule", "constant", steps=8)
     shop.fit("run", "--model.schedule", "constant", steps=4)
+    shutil.copytree(folder, folder.with_name("as it was"))
     return shop
+
+
+@pytest.fixture
+def shop(runs: Workshop) -> Workshop:
+    """Those, as they were: a text goes by its place, so that a copy elsewhere would be another."""
+    folder = runs.root.parent
+    shutil.rmtree(folder)
+    shutil.copytree(folder.with_name("as it was"), folder)
+    return runs
 
 
 def goes_on(shop: Workshop, *more: str | Path) -> Outcome:
