@@ -119,7 +119,8 @@ def tested(path: Path | None, model: LanguageModel, data: TextDataModule) -> Tes
         data.prepared.report.sources,
         data.max_length,
     )
-    return Tested(str(path), model.evaluation, scored, data.eval_overlap)
+    keeps = data.prepared.report.keeps_text
+    return Tested(str(path), model.evaluation, scored, data.eval_overlap, keeps)
 
 
 def text_of(data: TextDataModule) -> dict[str, Any]:

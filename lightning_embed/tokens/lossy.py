@@ -1,9 +1,9 @@
-"""Text that its tokens do not give back: an uncased tokenizer loses capital letters, one that splits
-at white space loses line ends, one without bytes loses what it does not know.
+"""Text that its tokens do not give back: an uncased tokenizer loses capital letters, one that
+splits at white space loses line ends, one without bytes loses what it does not know.
 
-The first documents are encoded and decoded, then a few of each batch, so that a corpus of any size
-costs little. Bits per byte of such a text leave out what was lost: they compare runs with the same
-tokenizer, but neither runs with another one nor xz.
+The first documents are decoded again, then a few, so that a corpus of any size costs little. Bits
+per byte of such a text leave out what was lost: they compare runs with the same tokenizer, but
+neither runs with another one nor xz.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from lightning_embed.sources.source import Document
 from lightning_embed.tokens.token_files import CHECKED, LOST
 from lightning_embed.tokens.tokenizer import TextTokenizer
 
-FIRST = 200_000  # characters that are decoded of the first batch
-LATER = 20_000  # of each later one
-LONGEST = 20_000  # of a document: a longer one is left to others
+FIRST, EACH = 100, 1_000  # documents that are decoded: the first, and then one of so many
+LONGEST = 1_000  # ids of each
 
 # What tokenizers lose, and a text that shows it. Each is tried by itself.
 PROBES = {
@@ -38,40 +37,48 @@ PROBES = {
 
 def losses(tokenizer: TextTokenizer) -> list[str]:
     """What a tokenizer loses, in a few words each; nothing where all text comes back."""
-    return [name for name, text in PROBES.items() if not tokenizer.gives_back(text)]
+    found = [name for name, text in PROBES.items() if not tokenizer.gives_back(text)]
+    unknown = any(tokenizer.unk_id in tokenizer.encode(PROBES[name]) for name in found)
+    return [*found, "characters that it does not know"] if unknown else found
 
 
-def look(
-    documents: Sequence[Document],
-    ids: Iterable[np.ndarray],
-    tokenizer: TextTokenizer,
-    counts: Counter[str],
-) -> None:
-    """Decode some documents of a batch, and count those that are then other texts.
+class Lossy:
+    """Decodes how some documents begin, and counts those that are then other texts.
 
     Args:
-        documents: of the batch; parts of long ones are passed over.
-        ids: of each, with `<s>` and `</s>`.
-        tokenizer: that made them.
+        tokenizer: that encodes.
         counts: of the corpus; takes how many were decoded, and how many of them differ.
     """
-    room = LATER if counts[CHECKED] else FIRST
-    for document, its in zip(documents, ids, strict=True):
-        if not (document.begins and document.ends) or len(document.text) > LONGEST:
-            continue
-        if room <= 0:
-            break
-        room -= len(document.text)
-        counts[CHECKED] += 1
-        counts[LOST] += tokenizer.decode(its) != document.text
 
+    def __init__(self, tokenizer: TextTokenizer, counts: Counter[str]) -> None:
+        self.tokenizer, self.counts = tokenizer, counts
+        self._begun = 0
 
-def note(counts: Counter[str], tokenizer: TextTokenizer) -> str:
-    """One line about what was found; empty where all documents came back."""
-    if not counts[LOST]:
-        return ""
-    what = ", ".join(losses(tokenizer))
-    return (
-        f"the tokenizer does not give back {counts[LOST]:,} of the {counts[CHECKED]:,} documents"
-        f" that were decoded{f': it loses {what}' if what else ''}"
-    )
+    def look(self, documents: Sequence[Document], ids: Iterable[np.ndarray]) -> None:
+        """The next documents, or parts of long ones; `ids` of each, with or without `<s>`."""
+        for document, its in zip(documents, ids, strict=True):
+            if not document.begins:
+                continue
+            self._begun += 1
+            if self._begun <= FIRST or self._begun % EACH == 0:
+                self.counts[CHECKED] += 1
+                self.counts[LOST] += not self._comes_back(document.text, its)
+
+    def _comes_back(self, text: str, ids: np.ndarray) -> bool:
+        found = self.tokenizer.decode(ids[:LONGEST])
+        if len(ids) <= LONGEST:
+            return found == text
+        found = found.rstrip("\N{REPLACEMENT CHARACTER}")  # cut in a character
+        return bool(found) and text.startswith(found)
+
+    @property
+    def note(self) -> str:
+        """One line about what was found; empty where all came back."""
+        if not self.counts[LOST]:
+            return ""
+        what = ", ".join(losses(self.tokenizer))
+        return (
+            f"the tokenizer does not give back {self.counts[LOST]:,} of the"
+            f" {self.counts[CHECKED]:,} documents that were decoded"
+            f"{f': it loses {what}' if what else ''}"
+        )

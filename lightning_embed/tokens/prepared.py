@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -39,6 +40,7 @@ from lightning_embed.errors import UserError, one_line, writing
 from lightning_embed.sources.source import About, Document, Source, counted, drained, utf8_size
 from lightning_embed.tokens import checksums
 from lightning_embed.tokens.joints import CHANGED, CUTS, fitted
+from lightning_embed.tokens.lossy import Lossy
 from lightning_embed.tokens.reading import read
 from lightning_embed.tokens.token_files import SPLITS, Report, Split, SplitWriter, fits_together
 from lightning_embed.tokens.tokenizer import TextTokenizer
@@ -191,7 +193,9 @@ def _write(
         SplitWriter(folder / "validation", made.unk_id) as validation,
         bar("encoding", about.counts["bytes"] if about.complete else _size(source)) as advance,
     ):
-        for batch, ids in _encoded(fitted(documents, made.encode, about.counts), made):
+        encode, lossy = partial(made.encode, begins=False), Lossy(made, about.counts)
+        for batch, ids in _encoded(fitted(documents, encode, about.counts), made):
+            lossy.look(batch, ids)
             advance(sum(utf8_size(document.text) for document in batch))
             for writer, held_out in ((train, False), (validation, True)):
                 chosen = [n for n, document in enumerate(batch) if document.held_out is held_out]
@@ -204,6 +208,8 @@ def _write(
                 f"long documents are encoded in parts; at {about.counts[CHANGED]:,} of"
                 f" {about.counts[CUTS]:,} cuts tokens may differ from those of the whole"
             )
+        if lossy.note:
+            about.notes.append(lossy.note)
         names = {name: n for n, name in enumerate(train.names | validation.names)}
         splits = {"train": train.finish(names), "validation": validation.finish(names)}
     Report(
@@ -296,7 +302,8 @@ def _encoded(
         running: deque[tuple[list[Document], Future[Any]]] = deque()
         for batch in _batches(documents):
             texts = [document.text for document in batch]
-            running.append((batch, pool.submit(tokenizer.encode_documents, texts)))
+            begins = [document.begins for document in batch]
+            running.append((batch, pool.submit(tokenizer.encode_documents, texts, begins)))
             if len(running) > BATCHES_AHEAD:
                 first, future = running.popleft()
                 yield first, _inner_ends_off(first, future.result())

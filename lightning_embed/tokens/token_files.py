@@ -24,6 +24,7 @@ import numpy as np
 from lightning_embed.sources.source import Document
 
 SPLITS = ("train", "validation")
+CHECKED, LOST = "documents decoded again", "documents that then differ"  # see `lossy.py`
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,13 @@ class Report:
     vocabulary_asked: int | None  # of a BPE that was trained here
     splits: dict[str, SplitSize]
     sources: list[str]  # names, those of the training part first
+
+    @property
+    def keeps_text(self) -> bool:
+        """Whether the tokens give the text back, as far as is known: all documents that were
+        decoded came back, and nothing that is held out is unknown. Else bits per byte leave out
+        what is lost."""
+        return not self.counts.get(LOST) and not self.splits["validation"].unknown
 
     def save(self, folder: Path) -> None:
         # spaces in names: what version 0.1 wrote, so that its folders and ours serve both
