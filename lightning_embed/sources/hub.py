@@ -20,6 +20,7 @@ from lightning_embed.sources.files import WHOLE_FILES
 from lightning_embed.sources.finding import digests
 from lightning_embed.sources.formats import texts_of
 from lightning_embed.sources.hub_probe import require_hub
+from lightning_embed.sources.hub_trouble import told
 from lightning_embed.sources.records import columns_of
 from lightning_embed.sources.source import About, Document, fingerprint_of
 
@@ -109,7 +110,7 @@ class HubCorpus:
 
         if not Path(self.name).is_dir():
             require_hub(self.name, "--data.files")
-        with _quiet() as heard:
+        with _quiet() as heard, told(self.name):
             try:
                 which = {} if self.revision is None else {"revision": self.revision}
                 splits: dict[str, Dataset] = datasets.load_dataset(self.name, self.config, **which)
@@ -121,7 +122,7 @@ class HubCorpus:
                     f"data set {self.name!r} (config {self.config!r}) cannot be had: {reason};"
                     " correct --data.hub or --data.hub_config, or give local files with"
                     " --data.files"
-                ) from None
+                ) from error
         return splits
 
     def _unreadable(self, error: Exception, heard: list[str]) -> UserError:

@@ -13,6 +13,7 @@ from typing import Any
 
 from lightning_embed.errors import UserError
 from lightning_embed.sources.hub_probe import require_hub
+from lightning_embed.sources.hub_trouble import told
 from lightning_embed.special_tokens import UNK
 
 BOS_NAMES = ("<s>", "<|begin_of_text|>", "<|endoftext|>", "[CLS]", "<bos>")
@@ -43,7 +44,8 @@ def read_tokenizer_json(name_or_file: str) -> str:
         cached = try_to_load_from_cache(name_or_file, "tokenizer.json")
         if not isinstance(cached, str):
             require_hub(name_or_file, "--data.tokenizer (--data.files for the text)")
-            cached = hf_hub_download(name_or_file, "tokenizer.json")
+            with told(name_or_file):
+                cached = hf_hub_download(name_or_file, "tokenizer.json")
     except (OSError, EntryNotFoundError, HFValidationError) as error:
         raise UserError(
             f"no tokenizer.json of {name_or_file!r} on the Hub or in its local cache "
