@@ -46,7 +46,8 @@ class Run:
         )
 
     def note(self, **facts: Any) -> None:
-        """Write down what `runs` tells of this run: its `parameters`, when it `finished`."""
+        """Write down what `runs` tells of this run: its `parameters`, whether its tokenizer is
+        `lossy`, when it `finished`."""
         self._write(about(self.folder) | facts)
 
     def _write(self, content: dict[str, Any]) -> None:

@@ -6,7 +6,8 @@ Read without torch. `run_folders.py` writes it:
      "parameters": 3145728, "finished": 1795669312.7}
 
 Times are in seconds since 1970. There is one start for the beginning and one for each resume;
-`finished` is missing until the last evaluation is done, and again once the run is resumed.
+`finished` is missing until the last evaluation is done, and again once the run is resumed. `lossy`
+is there, and true, where the tokens do not give the held-out text back.
 """
 
 import json

@@ -4,6 +4,7 @@ import shlex
 from pathlib import Path
 
 from lightning_embed.console import say, short
+from lightning_embed.evaluation.report import LOSSY
 from lightning_embed.pretrained.export import Format, require_possible
 from lightning_embed.pretrained.export import export as write
 from lightning_embed.pretrained.gguf import Dtype
@@ -59,7 +60,8 @@ def _say_quality(held_out: HeldOut | None) -> None:
     else:
         say(
             "held out",
-            f"loss {held_out.loss:.4f}   bits per byte {held_out.bits_per_byte:.4f}   of"
+            f"loss {held_out.loss:.4f}   bits per byte {held_out.bits_per_byte:.4f}"
+            f"{'' if held_out.keeps_text else LOSSY}   of"
             f" {short(held_out.tokens)} tokens of {held_out.text}",
         )
         say(

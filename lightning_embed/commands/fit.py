@@ -356,7 +356,8 @@ class EmbedCLI(LightningCLI):
         if is_main_process():
             if self.run.checkpoint is not None:
                 self.run.note_start()
-            self.run.note(parameters=model.parameter_count())
+            lossy = {} if datamodule.prepared.report.keeps_text else {"lossy": True}
+            self.run.note(parameters=model.parameter_count(), **lossy)
             say_start(self.trainer, model, datamodule, self.precision_reason)
         with refusals_in_one_line(lambda: self.trainer.global_step == first_step):
             try:

@@ -123,7 +123,8 @@ def tested(path: Path | None, model: LanguageModel, data: TextDataModule) -> Tes
         report.named,
         report.named_of_source if report.named else None,
     )
-    return Tested(str(path), model.evaluation, scored, data.eval_overlap)
+    keeps = data.prepared.report.keeps_text
+    return Tested(str(path), model.evaluation, scored, data.eval_overlap, keeps)
 
 
 def text_of(data: TextDataModule) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from lightning_embed.sources.corpus import choose_source
 from lightning_embed.sources.formats import Format
 from lightning_embed.sources.source import About, Source, counted
 from lightning_embed.sources.texts import Kind
+from lightning_embed.tokens.lossy import losses
 from lightning_embed.tokens.reading import read
 from lightning_embed.tokens.tokenizer import TextTokenizer
 
@@ -61,7 +62,7 @@ def tokenizer(
     """Train a tokenizer on text (the standard library's source by default), adopt one, or show one.
 
     Args:
-        adopt: a foreign byte-level BPE (tokenizer.json, folder or Hub name) to give our four ids.
+        adopt: a foreign tokenizer (tokenizer.json, folder or Hub name) to give our four ids.
         show: a tokenizer.json to look at; nothing is written.
         files: a local file, glob or folder to train on, or a list of them; `-` is standard input.
         text_column: where rows keep the text: a column, or a dotted path to a nested one.
@@ -103,10 +104,12 @@ def tokenizer(
             made.save(output)
         say("written", f"{output}; train with {shlex.join(['--data.tokenizer', output])}")
     say("ids", f"{made.vocab_size:,}: <s>={made.bos_id} <pad>={made.pad_id} </s>={made.eos_id}")
+    if not characters and (lost := losses(made)):
+        say("note", f"text does not come back whole from its tokens: it loses {', '.join(lost)}")
     if text is not None:
         say(
             "pieces",
-            " | ".join(made.decode([i], skip_special_tokens=False) for i in made.encode(text)),
+            " | ".join(made.text_of(number) for number in made.encode(text)),
         )
 
 

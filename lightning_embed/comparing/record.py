@@ -35,6 +35,7 @@ class Record:
         label: its folder's name, with those above it where several have the same.
         began: in seconds since 1970, if that is known.
         problem: what of it cannot be read, in a few words.
+        lossy: its tokenizer does not keep all text, so that its bits per byte compare with few.
         loss, bits_per_byte: of all held-out text where the run has ended, else at the latest
             validation.
         tokens_per_second: real ones, over the whole run, validations aside.
@@ -45,6 +46,7 @@ class Record:
     began: float | None
     state: State
     parameters: int | None = None
+    lossy: bool = False
     problem: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     history: History = field(default_factory=History)
@@ -150,6 +152,7 @@ def _read(folder: Path) -> Record | Skipped:
         began=began[0] if began else min(_times(folder), default=None),
         state="damaged" if problem else _state(folder, said, history),
         parameters=count if isinstance(count, int) else None,
+        lossy=said.get("lossy") is True,
         problem=problem,
         settings=settings,
         history=history,

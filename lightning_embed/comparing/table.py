@@ -51,6 +51,9 @@ COLUMNS = {
     "tokens_per_second": Column("tok/s", lambda run: run.tokens_per_second, short, 7),
 }
 WORDS = ("name", "started", "state")  # are aligned left
+LOSSY = (
+    "* the tokenizer loses text, which bits/byte leave out: compare with the same tokenizer only"
+)
 SETTINGS = "settings"  # the last column, by which can be sorted too
 
 
@@ -88,14 +91,16 @@ def row(run: Record, first: Record) -> dict[str, Any]:
         if isinstance(value, float) and not math.isfinite(value):
             found[name] = str(value)
     different = changed(first.settings, run.settings)
-    found |= {"folder": str(run.folder), "problem": run.problem}
+    found |= {"folder": str(run.folder), "problem": run.problem, "lossy": run.lossy}
     return found | {SETTINGS: {name: setting(run.settings, name) for name in different}}
 
 
 def cell(run: Record, name: str) -> str:
-    """A column's value of a run in a few letters, `-` where it is unknown."""
+    """A column's value of a run in a few letters, `-` where it is unknown; bits a byte that leave
+    out text have a star."""
     value = COLUMNS[name].of(run)
-    return "-" if value is None else COLUMNS[name].written(value)
+    star = "*" if name == "bits_per_byte" and run.lossy else ""
+    return "-" if value is None else COLUMNS[name].written(value) + star
 
 
 def lines(runs: list[Record], width: int) -> list[str]:
@@ -111,7 +116,7 @@ def lines(runs: list[Record], width: int) -> list[str]:
         found.append(
             _row([texts[name][index] for name in sizes], sizes, different if beside else "")
         )
-        for below in ("" if beside else different, run.problem or ""):
+        for below in ("" if beside else different, run.problem or "", LOSSY if run.lossy else ""):
             found += _wrapped(below, width)
     return found
 

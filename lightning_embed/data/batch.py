@@ -119,8 +119,9 @@ class PaddedRows(Dataset[Batch]):
             group[row] = self.group[self.windows.document[window]]
             last[row] = window
             n_bytes[row] += self._bytes(window)
-        check_ids(ids, self.vocab_size)
-        check_ids(targets, self.vocab_size)
+        file = str(getattr(self.tokens, "filename", ""))
+        check_ids(ids, self.vocab_size, file)
+        check_ids(targets, self.vocab_size, file)
         repack, segments = repack_rows(lengths, layout, n_rows, width)
         return Batch(
             torch.from_numpy(ids).view(n_rows, width),
@@ -169,16 +170,17 @@ def repack_rows(
     return torch.from_numpy(repack).view(fewest, narrow), close.segments
 
 
-def check_ids(ids: np.ndarray, vocab_size: int) -> None:
+def check_ids(ids: np.ndarray, vocab_size: int, file: str = "") -> None:
     """Refuse ids outside the vocabulary before they reach a device.
 
     Raises:
-        UserError: naming the id and the vocabulary.
+        UserError: naming the id, the vocabulary, and the file if there is one.
     """
     if ids.size and int(ids.max()) >= vocab_size:
+        way_out = f"; if the file is damaged, delete the folder: {file}" if file else ""
         raise UserError(
             f"token id {int(ids.max())} is outside the model's vocabulary of {vocab_size};"
-            " the data was prepared with another tokenizer: check --data.tokenizer"
+            f" the data was prepared with another tokenizer: check --data.tokenizer{way_out}"
         )
 
 

@@ -21,6 +21,8 @@ from lightning_embed.evaluation.metrics import Evaluation
 
 SOURCES_SHOWN = 10
 FEWEST_OF_ROW = 3.0  # effective units, below which a row's interval would be too wide to tell much
+LOSSY = ", without what the tokenizer loses"  # behind such bits per byte
+ONLY_AMONG_THEMSELVES = "compare them with this tokenizer's only: others, and xz, keep all text"
 PERCENT = f"{100 * COVERAGE:.0f} %"
 
 
@@ -33,12 +35,14 @@ class Tested:
         found: the figures.
         scored: what intervals and tables are made of.
         eval_overlap: tokens of context before each later window.
+        keeps_text: whether the tokens give the text back; bits per byte compare only if so.
     """
 
     checkpoint: str
     found: Evaluation
     scored: Scored
     eval_overlap: int
+    keeps_text: bool = True
 
 
 def say_checkpoint(tested: Tested) -> None:
@@ -117,12 +121,14 @@ def say_difference(one: Tested, other: Tested) -> None:
     """The other checkpoint's figure, and what the first one is better or worse by."""
     over, found = difference(one.scored, other.scored)
     say("against", other.checkpoint)
-    say("", f"bits per byte {other.found.bits_per_byte:.4f}")
+    say("", f"bits per byte {other.found.bits_per_byte:.4f}{'' if other.keeps_text else LOSSY}")
     say("differ", f"{found.value:+.4f} bits per byte: {_verdict(found)}")
     if found.known:
         say(PERCENT, f"{found.low:+.4f} to {found.high:+.4f}, paired")
         say("", _over(found, over))
         _say_if_unreliable(found, over)
+    if one.keeps_text != other.keeps_text:
+        say("note", "one tokenizer loses text that the other has to predict")
 
 
 def _verdict(found: Interval) -> str:
@@ -156,6 +162,7 @@ def as_json(tested: Tested, other: Tested | None = None) -> dict[str, Any]:
         "checkpoint": tested.checkpoint,
         "max_length": tested.scored.max_length,
         "eval_overlap": tested.eval_overlap,
+        "tokenizer_keeps_text": tested.keeps_text,
         "interval": {"coverage": COVERAGE, "over": over, **_about(part.figures["loss"], over)},
         **_plain_part(replace(part, figures=figures)),
         "by_source": {

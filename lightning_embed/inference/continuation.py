@@ -24,8 +24,8 @@ class Continuation:
     ) -> None:
         self.tokenizer, self.stop = tokenizer, stop
         self.stopped = False
-        # Decoded behind the token before them, because some tokenizers drop a text's first space.
-        self._given, self._new = list(prompt[-1:]), list[int]()
+        self._given, self._new = _last_character(tokenizer, prompt), list[int]()
+        self._inside = any(number != tokenizer.bos_id for number in prompt)
         self._held = ""
 
     def add(self, new: int) -> str:
@@ -35,6 +35,7 @@ class Continuation:
         if piece.endswith(UNFINISHED):
             return ""
         self._given, self._new = self._new, []
+        self._inside = self._inside or bool(piece)
         return self._release(piece)
 
     def rest(self) -> str:
@@ -46,8 +47,12 @@ class Continuation:
         return piece if self.stopped else piece + held
 
     def _decoded(self) -> str:
-        before = self.tokenizer.decode(self._given)
-        return self.tokenizer.decode([*self._given, *self._new])[len(before) :]
+        """The text of the new ids. What was given last is decoded before them, as some decoders
+        look at a token's neighbours; inside a text so is a word, as many leave out a text's first
+        space, and special ids have no text that could stand before it."""
+        given = [*self.tokenizer.anchor, *self._given] if self._inside else self._given
+        before = self.tokenizer.decode(given)
+        return self.tokenizer.decode([*given, *self._new])[len(before) :]
 
     def _release(self, piece: str) -> str:
         if self.stopped:
@@ -60,6 +65,14 @@ class Continuation:
         certain = len(text) - max((_begun(text, each) for each in self.stop), default=0)
         self._held = text[certain:]
         return text[:certain]
+
+
+def _last_character(tokenizer: TextTokenizer, ids: Sequence[int]) -> list[int]:
+    """The last ids that hold a whole character, of at most four bytes."""
+    for length in range(1, 5):
+        if not tokenizer.decode(ids[-length:]).startswith(UNFINISHED):
+            return list(ids[-length:])
+    return list(ids[-1:])
 
 
 def _begun(text: str, stop: str) -> int:

@@ -36,6 +36,7 @@ class HeldOut(NamedTuple):
     bits_per_byte: float
     accuracy: float
     shift: float  # nats a token that the loss of an exported folder is higher
+    keeps_text: bool = True  # else bits per byte leave out what the tokenizer loses
 
 
 def find_held_out(about: dict[str, Any]) -> tuple[Prepared, int] | None:
@@ -107,4 +108,5 @@ def measure(pretrained: Pretrained) -> HeldOut | None:
         bits_per_byte=nll / math.log(2) / max(1, n_bytes),
         accuracy=correct / tokens,
         shift=shift / tokens,
+        keeps_text=prepared.report.keeps_text,
     )

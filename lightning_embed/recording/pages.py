@@ -219,6 +219,7 @@ class Pages(L.Callback):
         if isinstance(data, TextDataModule):
             about = {**data.plan_settings, "corpus": data.prepared.report.title}
             about["tokenizer"] = data.text.tokenizer_name
+            about["tokenizer_keeps_text"] = data.prepared.report.keeps_text
             about["training_tokens"] = len(data.prepared.train.tokens)
         return summaries.flat(
             {

@@ -46,7 +46,7 @@ def labels(tokenizer: TextTokenizer, ids: Sequence[int]) -> list[str]:
     """Each id's text; of a part of a character its bytes, of a special token its name."""
     found = []
     for number in ids:
-        text = tokenizer.decode([number], skip_special_tokens=False)
+        text = tokenizer.text_of(number)
         if "\N{REPLACEMENT CHARACTER}" in text:
             text = tokenizer.piece(number)
         name = visible(text)

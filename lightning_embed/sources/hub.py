@@ -29,6 +29,7 @@ from lightning_embed.sources.hub_files import (
     is_too_large,
 )
 from lightning_embed.sources.hub_probe import require_hub
+from lightning_embed.sources.hub_trouble import told
 from lightning_embed.sources.records import columns_of
 from lightning_embed.sources.source import About, Document, fingerprint_of
 
@@ -130,7 +131,7 @@ class HubCorpus:
             require_hub(self.name, "--data.files")
         revision = about.begin.state["revision"] if about.begin else self.revision
         where = (self.name, self.config, revision, self.text_column)
-        with _quiet() as heard:
+        with _quiet() as heard, told(self.name):
             if not self.streaming and about.begin is None:
                 why = is_too_large(*where)
                 if not why:
@@ -150,7 +151,7 @@ class HubCorpus:
 
         if not Path(self.name).is_dir():
             require_hub(self.name, "--data.files")
-        with _quiet() as heard:
+        with _quiet() as heard, told(self.name):
             try:
                 which = {} if self.revision is None else {"revision": self.revision}
                 splits: dict[str, Dataset] = datasets.load_dataset(self.name, self.config, **which)

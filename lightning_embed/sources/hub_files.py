@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from lightning_embed.errors import UserError, one_line
+from lightning_embed.sources.hub_trouble import told
 from lightning_embed.sources.opening import open_all, telling
 from lightning_embed.sources.records import READERS
 
@@ -172,12 +173,13 @@ def fetched(url: str) -> Iterator[Path]:
     file = Remote.of(url)
     where: dict[str, Any] = {"repo_type": "dataset", "revision": file.revision}
     cached = try_to_load_from_cache(file.repository, file.path, **where)
-    try:
-        path = Path(hf_hub_download(file.repository, file.path, **where))
-    except (OSError, HfHubHTTPError, LocalEntryNotFoundError) as error:
-        raise UserError(
-            f"{url} cannot be had: {one_line(error)}; the same command goes on from there"
-        ) from None
+    with told(file.repository):
+        try:
+            path = Path(hf_hub_download(file.repository, file.path, **where))
+        except (OSError, HfHubHTTPError, LocalEntryNotFoundError) as error:
+            raise UserError(
+                f"{url} cannot be had: {one_line(error)}; the same command goes on from there"
+            ) from error
     try:
         yield path
     finally:

@@ -231,11 +231,27 @@ def _arrow_rows(batches: Iterator[Any], own: str, column: str, name: str) -> Ite
     number = 0
     for batch in batches:
         for at in range(0, batch.num_rows, ROWS_AT_ONCE):
-            values = batch.column(own).slice(at, ROWS_AT_ONCE).to_pylist()
-            for value in values:
+            for value in _values(batch.column(own).slice(at, ROWS_AT_ONCE), number, name):
                 number += 1
                 where = f"{name}: row {number}"
                 yield where, value if own == column else value_of({own: value}, column, where)
+
+
+def _values(column: Any, before: int, name: str) -> list[Any]:
+    """What is in these rows, with so many before them."""
+    try:
+        values: list[Any] = column.to_pylist()
+    except UnicodeDecodeError:  # which says nothing of the row
+        for number, value in enumerate(column, before + 1):
+            try:
+                value.as_py()
+            except UnicodeDecodeError as error:
+                raise UserError(
+                    f"{name}: row {number} is not UTF-8 at its byte {error.start:,}: correct it, or"
+                    " leave the file out"
+                ) from None
+        raise
+    return values
 
 
 def _not_json(where: str, error: object) -> UserError:

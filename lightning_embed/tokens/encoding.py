@@ -11,9 +11,10 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from lightning_embed.bar import bar
 from lightning_embed.console import say, short
 from lightning_embed.sources.source import About, Document, Source, drained
 from lightning_embed.tokens.joints import CHANGED, CUTS, fitted
+from lightning_embed.tokens.lossy import Lossy
 from lightning_embed.tokens.reading import read
 from lightning_embed.tokens.token_files import Report, SplitWriter
 from lightning_embed.tokens.tokenizer import TextTokenizer
@@ -53,10 +55,11 @@ def write(
         ) as validation,
         bar("encoding", about.counts["bytes"] if about.complete else size_of(source)) as advance,
     ):
-        parts = fitted(documents, made.encode, about.counts)
+        parts = fitted(documents, partial(made.encode, begins=False), about.counts)
         skip(parts, progress, advance)
-        safe = progress.size
+        safe, lossy = progress.size, Lossy(made, Counter(progress.decoded))
         for batch, ids in _encoded(parts, made):
+            lossy.look(batch, ids)
             texts = [document.text.encode() for document in batch]
             for writer, held_out in ((train, False), (validation, True)):
                 of = [n for n, document in enumerate(batch) if document.held_out is held_out]
@@ -69,6 +72,7 @@ def write(
             if progress.size - safe >= SHARD:
                 safe = progress.size
                 progress.splits = {"train": train.safe(), "validation": validation.safe()}
+                progress.decoded = dict(lossy.counts)
                 progress.mark = about.last_mark(progress.items)
                 work.save(progress)
                 if own is not None:
@@ -78,12 +82,14 @@ def write(
                 f"long documents are encoded in parts; at {about.counts[CHANGED]:,} of"
                 f" {about.counts[CUTS]:,} cuts tokens may differ from those of the whole"
             )
+        if lossy.note:
+            about.notes.append(lossy.note)
         names = {name: n for n, name in enumerate(train.names | validation.names)}
         sizes = {"train": train.finish(names), "validation": validation.finish(names)}
     Report(
         key=key,
         title=about.title,
-        counts=dict(about.counts),
+        counts=dict(about.counts) | lossy.found,
         notes=about.notes,
         vocabulary=made.vocab_size,
         vocabulary_asked=progress.vocabulary_asked,
@@ -144,7 +150,8 @@ def _encoded(
         running: deque[tuple[list[Document], Future[Any]]] = deque()
         for batch in _batches(documents):
             texts = [document.text for document in batch]
-            running.append((batch, pool.submit(tokenizer.encode_documents, texts)))
+            begins = [document.begins for document in batch]
+            running.append((batch, pool.submit(tokenizer.encode_documents, texts, begins)))
             if len(running) > BATCHES_AHEAD:
                 first, future = running.popleft()
                 yield first, _inner_ends_off(first, future.result())

@@ -1,8 +1,8 @@
 """Where parts of a long document meet: the same tokens as if it were encoded whole, or counted.
 
 Whether a cut changes the tokens is asked of the tokenizer, with a few hundred characters on either
-side. Where it does, the cut is moved to the next place that might do. A tokenizer that puts
-something before every text changes the tokens at each of them.
+side. Where it does, the cut is moved to the next place that might do. What a tokenizer puts before
+every text is not put before a part that goes on with one (`TextTokenizer.encode_documents`).
 """
 
 import re
@@ -28,7 +28,7 @@ def fitted(
 
     Args:
         documents: long ones in parts.
-        encode: gives the ids of a text alone.
+        encode: gives the ids of what does not begin a text.
         counts: takes the number of cuts, and of those that may change tokens.
     """
     before: Document | None = None

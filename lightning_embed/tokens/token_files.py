@@ -34,6 +34,7 @@ from lightning_embed.sources.source import Document
 SPLITS = ("train", "validation")
 ID_TYPES = {np.dtype(kind).itemsize: kind for kind in (np.uint8, np.uint16, np.uint32)}
 ROWS_AT_ONCE = 1_000_000  # documents
+CHECKED, LOST = "documents decoded again", "documents that then differ"  # see `lossy.py`
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,13 @@ class Report:
     splits: dict[str, SplitSize]
     sources: list[str]  # names, those of the training part first
     named: list[str] = field(default_factory=list)  # sources of a mixture, see `sources/mixed.py`
+
+    @property
+    def keeps_text(self) -> bool:
+        """Whether the tokens give the text back, as far as is known: all documents that were
+        decoded came back, and nothing that is held out is unknown. Else bits per byte leave out
+        what is lost."""
+        return not self.counts.get(LOST) and not self.splits["validation"].unknown
 
     def save(self, folder: Path) -> None:
         # spaces in names: what version 0.1 wrote, so that its folders and ours serve both

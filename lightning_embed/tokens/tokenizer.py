@@ -6,6 +6,9 @@ A byte-level BPE or a character vocabulary is trained with our four ids first; s
 
 What a `tokenizer.json` does not keep, or keeps and should not: that literal `<pad>` in a text is
 text; truncation and padding of whoever made it. `TextTokenizer.__init__` sets all three.
+
+Many kinds put a space before every text (`▁`) and leave it out again in decoding. A part of a text
+is therefore encoded with `begins=False`, and one id's text is that behind another: `text_of`.
 """
 
 from __future__ import annotations
@@ -13,7 +16,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -23,15 +27,22 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from lightning_embed.atomic import replacing
 from lightning_embed.errors import UserError, one_line
 from lightning_embed.processes import command
-from lightning_embed.sources.hub_probe import require_hub
 from lightning_embed.special_tokens import PAD_ID, SPECIAL_TOKENS, UNK
+from lightning_embed.tokens.tokenizer_json import (
+    BOS_NAMES,
+    EOS_NAMES,
+    PAD_NAMES,
+    UNK_NAMES,
+    first,
+    inside_of,
+    mark_specials,
+    parse,
+    read_tokenizer_json,
+    without_prefix,
+)
 
 IdType: TypeAlias = type[np.uint8 | np.uint16 | np.uint32]
 SMALLEST_VOCABULARY = len(SPECIAL_TOKENS) + 256  # our four and every byte
-
-BOS_NAMES = ("<s>", "<|begin_of_text|>", "<|endoftext|>", "[CLS]", "<bos>")
-EOS_NAMES = ("</s>", "<|end_of_text|>", "<|endoftext|>", "[SEP]", "<eos>")
-PAD_NAMES = ("<pad>", "[PAD]", "<|pad|>", "<PAD>", "<|padding|>", "<|finetune_right_pad_id|>")
 
 # What BPE may merge: a word with the space or sign before it; up to three digits; punctuation with
 # the line break and indentation after it; a line break with its indentation; other white space.
@@ -74,10 +85,11 @@ class TextTokenizer:
         tokenizer.no_padding()
         self._tokenizer = tokenizer
         self.vocab_size: int = max(vocabulary.values(), default=-1) + 1
-        self.bos_id, self.eos_id = _check_specials(vocabulary, name)
+        self.bos_id, self.eos_id = _check_specials(tokenizer, vocabulary, name)
         self.pad_id: int = PAD_ID
-        self.unk_id: int | None = vocabulary.get(UNK)
-        self._check_text_stays_text(vocabulary, name)
+        unknown = first(UNK_NAMES, vocabulary)
+        self.unk_id: int | None = None if unknown is None else vocabulary[unknown]
+        self._keep_names_as_text(vocabulary, name)
 
     # -- making one ------------------------------------------------------------------------
 
@@ -130,16 +142,16 @@ class TextTokenizer:
 
     @classmethod
     def adopt(cls, name_or_file: str) -> TextTokenizer:
-        """Somebody else's byte-level BPE, renumbered to our four ids (see `adoption.py`)."""
+        """Somebody else's tokenizer, renumbered to our four ids (see `adoption.py`)."""
         from lightning_embed.tokens.adoption import adopted
 
         text = read_tokenizer_json(name_or_file)
-        return cls.from_json(adopted(_parse(text, name_or_file), name_or_file), name_or_file)
+        return cls.from_json(adopted(parse(text, name_or_file), name_or_file), name_or_file)
 
     @classmethod
     def from_json(cls, text: str, name: str = "tokenizer.json") -> TextTokenizer:
         """The tokenizer that `to_json` wrote, or any `tokenizer.json`'s text."""
-        data = _mark_specials(_parse(text, name))
+        data = mark_specials(parse(text, name))
         try:
             tokenizer = Tokenizer.from_str(json.dumps(data, ensure_ascii=False))
         except Exception as error:  # the library raises bare Exceptions
@@ -170,16 +182,31 @@ class TextTokenizer:
             return np.uint8
         return np.uint16 if self.vocab_size <= 2**16 else np.uint32
 
-    def encode(self, text: str) -> list[int]:
-        """The ids of `text` alone, without `<s>` and `</s>`."""
-        (encoding,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
+    def encode(self, text: str, *, begins: bool = True) -> list[int]:
+        """The ids of `text` alone, without `<s>` and `</s>`; `begins` as in `encode_documents`."""
+        library = self._tokenizer if begins else self._inside
+        (encoding,) = library.encode_batch_fast([text], add_special_tokens=False)
         ids: list[int] = encoding.ids
         return ids
 
-    def encode_documents(self, texts: list[str]) -> list[np.ndarray]:
-        """`<s> text </s>` for each text, encoded in parallel, of `id_type`."""
+    def encode_documents(
+        self, texts: Sequence[str], begins: Sequence[bool] | None = None
+    ) -> list[np.ndarray]:
+        """`<s> text </s>` for each text, encoded in parallel; uint16 while the ids fit.
+
+        Args:
+            texts: documents, or parts of them.
+            begins: whether each begins a document; what goes on with one gets no space of the
+                tokenizer's own before it. Unset, all do.
+        """
+        whole = [begins is None or begins[n] for n in range(len(texts))]
+        found = {}
+        for begin in set(whole):
+            library = self._tokenizer if begin else self._inside
+            some = [text for text, its in zip(texts, whole, strict=True) if its == begin]
+            found[begin] = iter(library.encode_batch_fast(some, add_special_tokens=False))
         documents = list[np.ndarray]()
-        for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False):
+        for encoding in (next(found[begin]) for begin in whole):
             document: Any = np.empty(len(encoding) + 2, self.id_type)
             document[0], document[1:-1], document[-1] = self.bos_id, encoding.ids, self.eos_id
             documents.append(document)
@@ -191,112 +218,83 @@ class TextTokenizer:
         )
         return text
 
+    def gives_back(self, text: str) -> bool:
+        """Whether the ids of a text decode to that text."""
+        return self.decode(self.encode(text)) == text
+
+    def text_of(self, number: int) -> str:
+        """The text of one id behind another, with its space; of a special token its name. Part of a
+        character is U+FFFD."""
+        if number in (self.bos_id, self.pad_id, self.eos_id, self.unk_id):
+            return self.decode([number], skip_special_tokens=False)
+        return self.decode([*self.anchor, number])[len(self.decode(self.anchor)) :]
+
     def piece(self, number: int) -> str:
         """How the vocabulary spells an id: a part of a character has no text of its own."""
         return self._tokenizer.id_to_token(number) or ""
 
-    def _check_text_stays_text(self, vocabulary: dict[str, int], name: str) -> None:
-        for token in (*SPECIAL_TOKENS, *BOS_NAMES, *EOS_NAMES, *PAD_NAMES):
-            own = vocabulary.get(token)
-            if own not in (self.bos_id, self.eos_id, self.pad_id):
-                continue
-            if own in self.encode(f"{token} a{token} {token}"):
-                raise UserError(
-                    f"{name} turns the text {token!r} into the special id {own}, which a document "
-                    "could then contain; take another tokenizer with --data.tokenizer"
-                )
+    @cached_property
+    def anchor(self) -> list[int]:
+        """Ids of a word: what is decoded behind them does not begin a text. Empty without words."""
+        for number in range(self.vocab_size):
+            word = self.decode([number])
+            if word.isalnum() and self.gives_back(word):
+                return self.encode(word)
+        return []
+
+    @cached_property
+    def _inside(self) -> Tokenizer:
+        """Encodes what does not begin a text: puts nothing before it."""
+        data = without_prefix(json.loads(self.to_json()))
+        if data is None:
+            return self._tokenizer
+        inside = Tokenizer.from_str(json.dumps(data, ensure_ascii=False))
+        inside.encode_special_tokens = True
+        return inside
+
+    def _keep_names_as_text(self, vocabulary: dict[str, int], name: str) -> None:
+        """Where a special token's name is a word of the model's, too, it is cut in two before the
+        model sees it."""
+        specials = (self.bos_id, self.eos_id, self.pad_id)
+        all_names = (*SPECIAL_TOKENS, *BOS_NAMES, *EOS_NAMES, *PAD_NAMES)
+        names = [token for token in all_names if vocabulary.get(token) in specials]
+
+        def mistaken() -> str | None:
+            found = (t for t in names if vocabulary[t] in self.encode(f"{t} a{t} {t}"))
+            return next(found, None)
+
+        if mistaken() is None:
+            return
+        before = self._tokenizer.pre_tokenizer
+        cut = pre_tokenizers.Split(Regex(inside_of(names)), "isolated")
+        cuts = [cut] if before is None else [before, cut]
+        self._tokenizer.pre_tokenizer = pre_tokenizers.Sequence(cuts)
+        if (token := mistaken()) is not None:
+            raise UserError(
+                f"{name} turns the text {token!r} into the special id {vocabulary[token]}, which a "
+                "document could then contain; take another tokenizer with --data.tokenizer"
+            )
 
 
-def read_tokenizer_json(name_or_file: str) -> str:
-    """The text of a `tokenizer.json`: a file, a folder's, the local cache's or the Hub's.
-
-    Raises FileNotFoundError for a path that is not there, UserError for a Hub name that cannot be
-    had; both in one line.
-    """
-    path = Path(name_or_file).expanduser()
-    if path.is_dir():
-        path = path / "tokenizer.json"
-    if path.is_file():
-        return _read(path)
-    # a name on the Hub is `name` or `owner/name`; everything else was meant as a path
-    if path.suffix == ".json" or name_or_file.startswith((".", "/", "~")) or len(path.parts) > 2:
-        raise FileNotFoundError(f"no tokenizer at {path}: correct --data.tokenizer")
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import EntryNotFoundError, HFValidationError
-
-    try:
-        cached = try_to_load_from_cache(name_or_file, "tokenizer.json")
-        if not isinstance(cached, str):
-            require_hub(name_or_file, "--data.tokenizer (--data.files for the text)")
-            cached = hf_hub_download(name_or_file, "tokenizer.json")
-    except (OSError, EntryNotFoundError, HFValidationError) as error:
-        raise UserError(
-            f"no tokenizer.json of {name_or_file!r} on the Hub or in its local cache "
-            f"({type(error).__name__}; HF_HUB_OFFLINE=1 forbids asking): correct --data.tokenizer, "
-            "or give a local file with it"
-        ) from None
-    return _read(Path(cached))
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 (byte {error.start}): not a tokenizer") from None
-
-
-def _parse(text: str, name: str) -> dict[str, Any]:
-    try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{name} is not JSON ({error}): not a tokenizer") from None
-    if not isinstance(data, dict) or not isinstance(data.get("model"), dict):
-        raise UserError(f"{name} has no 'model': not a tokenizer.json of the tokenizers library")
-    return data
-
-
-def _first(names: tuple[str, ...], vocabulary: dict[str, int]) -> str | None:
-    return next((name for name in names if name in vocabulary), None)
-
-
-def _check_specials(vocabulary: dict[str, int], name: str) -> tuple[int, int]:
+def _check_specials(tokenizer: Tokenizer, vocabulary: dict[str, int], name: str) -> tuple[int, int]:
     """The ids of begin and end; raises unless both exist and padding is id 1."""
-    way_out = f"renumber it first: {command('tokenizer', '--adopt', name)}"
-    pad = _first(PAD_NAMES, vocabulary)
+    pad = first(PAD_NAMES, vocabulary)
+    bos, eos = first(BOS_NAMES, vocabulary), first(EOS_NAMES, vocabulary)
     if pad is None:
-        raise UserError(f"{name} has no padding token (`<pad>` must be id {PAD_ID}); {way_out}")
-    if vocabulary[pad] != PAD_ID:
-        raise UserError(f"{name} has `{pad}` at id {vocabulary[pad]}, not {PAD_ID}; {way_out}")
-    bos, eos = _first(BOS_NAMES, vocabulary), _first(EOS_NAMES, vocabulary)
-    if bos is None or eos is None:
-        missing = "begin" if bos is None else "end"
-        raise UserError(f"{name} has no {missing} token such as `<s>` or `</s>`; {way_out}")
-    return vocabulary[bos], vocabulary[eos]
+        problem = f"no padding token (`<pad>` must be id {PAD_ID})"
+    elif vocabulary[pad] != PAD_ID:
+        problem = f"`{pad}` at id {vocabulary[pad]}, not {PAD_ID}"
+    elif bos is None:
+        problem = "no begin token such as `<s>`"
+    elif eos is None:
+        problem = "no end token such as `</s>`"
+    else:
+        return vocabulary[bos], vocabulary[eos]
+    from lightning_embed.tokens.adoption import adopted
 
-
-def _mark_specials(data: dict[str, Any]) -> dict[str, Any]:
-    """Make sure the library knows bos, eos, pad and unk as special, and never as a piece of text.
-
-    Only a special token can be encoded as text and skipped in decoding. A Unigram model (XLM-R)
-    gives its specials the best score of all, so literal `<pad>` in a text would win as a piece:
-    there the score becomes worse than spelling the name out.
-    """
-    model, added = data["model"], data.setdefault("added_tokens", [])
-    pieces = model.get("vocab", {})
-    unigram = isinstance(pieces, list)
-    ids = {piece[0]: i for i, piece in enumerate(pieces)} if unigram else dict(pieces)
-    ids |= {token["content"]: token["id"] for token in added}
-    for names in (BOS_NAMES, EOS_NAMES, PAD_NAMES, (UNK,)):
-        special = _first(names, ids)
-        if special is None:
-            continue
-        entry = next((token for token in added if token["content"] == special), None)
-        if entry is None:
-            flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-            added.append(entry := {"id": ids[special], "content": special, **flags})
-        entry["special"] = True
-        if unigram and ids[special] < len(pieces):
-            worst = min(score for _, score in pieces)
-            pieces[ids[special]] = [special, min(-1000.0, worst)]
-    added.sort(key=lambda token: token["id"])
-    return data
+    try:  # so that nobody is sent to an adoption that then refuses
+        adopted(json.loads(tokenizer.to_str()), name)
+        way_out = f"renumber it first: {command('tokenizer', '--adopt', name)}"
+    except UserError as refusal:
+        way_out = f"it cannot be renumbered, either: {refusal}"
+    raise UserError(f"{name} has {problem}; {way_out}")

@@ -42,6 +42,7 @@ class Progress:
     items: int = 0  # documents, and parts of long ones
     size: int = 0  # bytes of their text
     checksum: int = 0
+    decoded: dict[str, int] = field(default_factory=dict)  # what `Lossy` counted
     splits: dict[str, dict[str, Any]] = field(default_factory=dict)  # by `SplitWriter.safe`
     mark: Mark | None = None  # where the source can begin
 

@@ -63,7 +63,8 @@ def write_tokens(
 ) -> None:
     """Write, beside the table, a JSON line a document: every token after `<s>`, the last of which
     is `</s>`, with the natural logarithm of the probability it was given; null where it was not
-    evaluated. `texts` are tokens decoded one by one; part of a letter is shown as U+FFFD.
+    evaluated. `texts` are tokens decoded one by one, each as behind another; part of a letter is
+    shown as U+FFFD.
 
     Args:
         rows: with `window` and `token_nll` `(rows, width)`.
@@ -84,7 +85,7 @@ def write_tokens(
         for number, (begin, end) in enumerate(pairwise(split.offsets.tolist())):
             ids = split.tokens[begin + 1 : end].tolist()
             for i in set(ids) - texts.keys():
-                texts[i] = prepared.tokenizer.decode([i], skip_special_tokens=False)
+                texts[i] = prepared.tokenizer.text_of(i)
             line = {
                 "source": names[split.source[number]],
                 "document": number,

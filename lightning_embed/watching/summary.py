@@ -23,7 +23,14 @@ from lightning_embed.console import say, say_command, short
 from lightning_embed.data.datamodule import TextDataModule
 from lightning_embed.evaluation.intervals import FEWEST, ratio_interval
 from lightning_embed.evaluation.metrics import Evaluation
-from lightning_embed.evaluation.report import PERCENT, Tested, say_checkpoint, say_details
+from lightning_embed.evaluation.report import (
+    LOSSY,
+    ONLY_AMONG_THEMSELVES,
+    PERCENT,
+    Tested,
+    say_checkpoint,
+    say_details,
+)
 from lightning_embed.model.decoder import DecoderLM
 from lightning_embed.padding.padded import row_of
 from lightning_embed.processes import command, command_of_all
@@ -118,7 +125,10 @@ def say_evaluation(
         say("note", f"{known} are in the training text as they are")
     if seen < whole:
         say("", f"of {seen:,} of its {whole:,} bytes")
-    say("", f"bits per byte {found.bits_per_byte:.4f}")
+    keeps = data.prepared.report.keeps_text
+    say("", f"bits per byte {found.bits_per_byte:.4f}{'' if keeps else LOSSY}")
+    if not keeps:
+        say("note", ONLY_AMONG_THEMSELVES)
     if details is not None:
         say_details(details)
     elif int((found.n_bytes > 0).sum()) > 1:
@@ -213,7 +223,8 @@ def say_end(
         figures.log(trainer, told | figures.of_sources(found.by_name, held_out=True), steps)
         for logger in loggers:
             logger.save()  # some write when training ends, which it has
-    xz = xz_bits_per_byte(data.prepared) if found and trainer.is_global_zero else None
+    beside_xz = found and trainer.is_global_zero and data.prepared.report.keeps_text
+    xz = xz_bits_per_byte(data.prepared) if beside_xz else None
     say_evaluation(found, data, xz=xz)
     embedding = model.network.embedding
     row = row_of(embedding.weight, embedding.padding_idx or 0)

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import tokenizer_kinds
 from workshop import Workshop, run
 
 from lightning_embed.tokens.tokenizer import PORTABLE
@@ -45,3 +46,28 @@ def test_a_portable_one_is_the_same_for_both_commands(workshop: Workshop, tmp_pa
         "true",
     )
     assert "--portable True has no effect" in characters.out + characters.err
+
+
+def test_a_tokenizer_that_loses_text_says_so_at_every_figure(
+    workshop: Workshop, tmp_path: Path
+) -> None:
+    """Adopted, with what it loses; then trained with, evaluated, compared and exported."""
+    tokenizer_kinds.bert().save(str(tmp_path / "bert.json"))
+    refused = run("tokenizer", "--show", tmp_path / "bert.json").error_line()
+    assert refused.endswith(f"--adopt {tmp_path / 'bert.json'}")
+    made = run("tokenizer", "--adopt", tmp_path / "bert.json", "--output", tmp_path / "mine.json")
+    assert "line ends" in made.line("note     text does not come back whole from its tokens")
+    options = ("--data.tokenizer", tmp_path / "mine.json", "--data.vocab_size", "null")
+    told = workshop.fit("lossy", *options, steps=2)
+    assert told.status == 0, told.err
+    assert "line ends" in told.line("the tokenizer does not give back")
+    assert "without what the tokenizer loses" in told.line("bits per byte")
+    assert "compare them with this tokenizer's only" in told.out and "xz -9e" not in told.out
+    tested = workshop.run("test", "--name", "lossy", "--json", "true")
+    assert json.loads(tested.out)["tokenizer_keeps_text"] is False
+    folder = workshop.root / "lossy"
+    assert json.loads((folder / "run.json").read_text(encoding="utf-8"))["lossy"] is True
+    table = run("runs", folder).out
+    assert "*" in table.splitlines()[1] and "* the tokenizer loses text" in table
+    assert run("export", "--checkpoint", folder, "--output", tmp_path / "hf").status == 0
+    assert "The tokenizer does not keep all of a text" in (tmp_path / "hf/README.md").read_text()

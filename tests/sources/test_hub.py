@@ -188,7 +188,8 @@ def test_a_data_set_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch, error: E
 
     monkeypatch.setattr(datasets, "load_dataset", refuse)
     monkeypatch.setattr("lightning_embed.sources.hub.require_hub", lambda *_: None)
-    with pytest.raises(UserError, match=r"cannot be had: .*correct --data\.hub") as caught:
+    told = r"cannot be had: .*correct --data\.hub|a gated data.* Log in with `hf auth login`"
+    with pytest.raises(UserError, match=told) as caught:
         read_all(HubCorpus("a/b"))
     assert "\n" not in str(caught.value)
 

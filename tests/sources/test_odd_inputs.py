@@ -10,9 +10,12 @@ import json
 import os
 import random
 import shutil
+import sys
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -20,6 +23,7 @@ from hypothesis import strategies as st
 from packing import COMPRESS, tar, zipped
 from pyarrow import parquet
 
+from lightning_embed.data.datamodule import TextDataModule
 from lightning_embed.errors import UserError
 from lightning_embed.sources import opening, texts
 from lightning_embed.sources.files import FilesCorpus
@@ -91,7 +95,10 @@ def rows(draw: Draw) -> list[dict[str, object]]:
 
 
 def jsonl(draw: Draw) -> bytes:
-    return "\n".join(json.dumps(row) for row in rows(draw)).encode() + draw.choice([b"", b"\n\n"])
+    lines = [json.dumps(row) for row in rows(draw)]
+    if draw.random() < 0.05:
+        lines.append('{"text": ' + "[" * 50_000)
+    return "\n".join(lines).encode() + draw.choice([b"", b"\n\n"])
 
 
 def json_array(draw: Draw) -> bytes:
@@ -108,10 +115,20 @@ def table(draw: Draw, delimiter: str = ",") -> bytes:
     return made.getvalue().encode("utf-8", "surrogatepass")
 
 
+def not_utf8(before: int) -> pa.Array:
+    """Rows of a letter, and one of a byte that is no letter; Arrow looks at none."""
+    ends = [*range(before + 2)]
+    buffers = [pa.py_buffer(array("i", ends).tobytes()), pa.py_buffer(b"a" * before + b"\xff")]
+    return pa.Array.from_buffers(pa.string(), before + 1, [None, *buffers])
+
+
 def columnar(draw: Draw) -> bytes:
     made = io.BytesIO()
     try:
-        parquet.write_table(pa.Table.from_pylist(rows(draw) or [{"text": "a"}]), made)
+        table = pa.Table.from_pylist(rows(draw) or [{"text": "a"}])
+        if draw.random() < 0.2:
+            table = pa.table({"text": not_utf8(draw.randint(0, 3))})
+        parquet.write_table(table, made)
     except (pa.ArrowException, UnicodeError):
         return b"PAR1 and no more"
     return made.getvalue()
@@ -244,13 +261,88 @@ def test_nul_is_text_but_not_when_it_is_most_of_it(tmp_path: Path) -> None:
     assert "a.txt is not UTF-8 text (its first bytes are mostly NUL" in line
 
 
+def test_a_row_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pa.table({"text": not_utf8(before=2_500)}), path)
+    line = outcome(FilesCorpus((str(path),)), tmp_path / "cache")
+    assert line.startswith(f"{path}: row 2501 is not UTF-8 at its byte 0")
+
+
+def test_line_ends_stay_as_they_are(tmp_path: Path) -> None:
+    text = "one\r\ntwo\rthree\n\r\n\r\rfour\0\u2028\x85five " * 20
+    for name, data in {
+        "a.txt": text.encode(),
+        "a.jsonl": "\r\n".join(json.dumps({"text": x}) for x in (text, "last")).encode(),
+        "a.csv": f'text\r\n"{text}"\r\nlast\r\n'.encode(),
+    }.items():
+        (tmp_path / name).write_bytes(data)
+        source = FilesCorpus((str(tmp_path / name),))
+        made = open_prepared(prepare(source, tmp_path / "c", tokenizer=BYTES, vocab_size=None))
+        both = [made.tokenizer.decode(split.tokens) for split in (made.train, made.validation)]
+        assert "".join(both).removesuffix("last") == text, name
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such files")
+def test_what_opens_and_does_not_read(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").symlink_to("/proc/self/mem")  # also for those who may read everything
+    assert "a.txt does not read" in outcome(FilesCorpus((str(tmp_path / "a.txt"),)), tmp_path / "c")
+    os.mkfifo(tmp_path / "b.txt")  # to which nobody writes
+    assert "b.txt" in outcome(FilesCorpus((str(tmp_path / "b.txt"),)), tmp_path / "c")
+
+
+def test_a_file_that_vanishes_between_hashing_and_reading(tmp_path: Path) -> None:
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text("some text " * 30)
+    source = FilesCorpus((str(tmp_path / "*.txt"),))
+    assert source.fingerprint
+    (tmp_path / "b.txt").unlink()
+    assert "b.txt" in outcome(source, tmp_path / "cache")
+    assert not list(tmp_path.glob("cache/*"))
+
+
+def test_ids_out_of_range_in_a_prepared_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Small files are noticed when the folder is found; of large ones, the first batch says."""
+    (tmp_path / "a.txt").write_text("some text " * 300)
+    source = FilesCorpus((str(tmp_path / "a.txt"),))
+
+    def prepared_text() -> Path:
+        return prepare(source, tmp_path / "cache", tokenizer=BYTES, vocab_size=None)
+
+    folder = prepared_text()
+    tokens = np.fromfile(folder / "train" / "tokens.bin", np.uint16)
+    harmed = tokens.copy()
+    harmed[7] = 5_000
+    harmed.tofile(folder / "train" / "tokens.bin")
+    assert prepared_text() == folder
+    assert (folder / "train" / "tokens.bin").read_bytes() == tokens.tobytes()
+    assert f"{folder} are damaged (train/tokens.bin has other bytes" in capsys.readouterr().out
+    harmed.tofile(folder / "train" / "tokens.bin")
+    monkeypatch.setattr(prepared.checksums, "SUMMED_UP_TO", 0)
+    data = TextDataModule(
+        files=str(tmp_path / "a.txt"),
+        tokenizer=str(folder / "tokenizer.json"),
+        cache_dir=str(tmp_path / "cache"),
+        max_length=64,
+        tokens_per_batch=256,
+    )
+    data.prepare_data()
+    with pytest.raises(UserError, match=r"token id 5000 is outside .*vocabulary of 260") as caught:
+        list(data.train_dataloader())
+    assert str(folder / "train" / "tokens.bin") in str(caught.value)
+
+
 @pytest.mark.parametrize("document", ["file", "line"])
-def test_a_line_of_many_megabytes_takes_little_memory(tmp_path: Path, document: str) -> None:
+@pytest.mark.parametrize("copies", [300, pytest.param(1_200, marks=pytest.mark.slow)])
+def test_a_line_of_many_megabytes_takes_little_memory(
+    tmp_path: Path, document: str, copies: int
+) -> None:
     import tracemalloc
 
     with open(tmp_path / "a.txt", "w") as file:
-        for n in range(300):
-            file.write(f"word {n} " * 10_000)  # 27 MB in all
+        for n in range(copies):
+            file.write(f"word {n} " * 10_000)  # 27 MB in all, or 115
     source = FilesCorpus((str(tmp_path / "a.txt"),), rule=DocumentRule(document))  # type: ignore[arg-type]
     tracemalloc.start()
     size = sum(len(document.text) for document in reading.read(source, About()))

@@ -81,9 +81,9 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found = list[str]()
     encode = TextTokenizer.encode_documents
 
-    def noting(self: TextTokenizer, texts: list[str]) -> list[np.ndarray]:
+    def noting(self: TextTokenizer, texts: list[str], begins: list[bool]) -> list[np.ndarray]:
         found.extend(texts)
-        return encode(self, texts)
+        return encode(self, texts, begins)
 
     monkeypatch.setattr(TextTokenizer, "encode_documents", noting)
     return found

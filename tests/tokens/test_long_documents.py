@@ -17,7 +17,7 @@ from lightning_embed.sources import texts, usable
 from lightning_embed.sources.files import FilesCorpus
 from lightning_embed.sources.source import About, Document
 from lightning_embed.special_tokens import SPECIAL_TOKENS
-from lightning_embed.tokens import joints, reading, trained
+from lightning_embed.tokens import joints, lossy, reading, trained
 from lightning_embed.tokens.joints import CHANGED, CUTS, Encode, fitted
 from lightning_embed.tokens.prepared import open_prepared, prepare
 from lightning_embed.tokens.reading import in_parts
@@ -41,6 +41,7 @@ def small_parts() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reading, "LONGEST_WHOLE", 60)
         patch.setattr(reading, "PART", 30)
+        patch.setattr(lossy, "LONGEST", 5)
         yield
 
 
