@@ -123,7 +123,8 @@ def test_what_is_set_is_kept_and_the_rest_fitted(workshop: Workshop, tmp_path: P
 def test_a_width_or_heads_that_the_defaults_do_not_suit(
     workshop: Workshop, flag: str, value: int, heads: int
 ) -> None:
-    fit(workshop, "odd", *MINUTE, f"--model.{flag}", str(value), "--trainer.max_steps", "3")
+    small = ("--model.n_layers", "1", "--trainer.max_steps", "3")
+    fit(workshop, "odd", *MINUTE, f"--model.{flag}", str(value), *small)
     found = settings(workshop, "odd")["model"]
     assert found[flag] == value and found["n_heads"] == heads
 
@@ -146,7 +147,8 @@ def test_rows_and_a_time_that_are_set(workshop: Workshop) -> None:
 @pytest.mark.usefixtures("timed_once")
 def test_nothing_is_chosen_that_has_no_effect(workshop: Workshop) -> None:
     without = ("--trainer.limit_val_batches", "0", "--model.optimizer", "adamw")
-    told = fit(workshop, "less", *MINUTE, "--trainer.max_steps", "3", *without)
+    small = ("--model.d_model", "32", "--trainer.max_steps", "3")
+    told = fit(workshop, "less", *MINUTE, *small, *without)
     assert not re.search("muon|interval|eval_tokens", told.line("sized"))
     again = run("fit", "--name", "again", "--config", workshop.root / "less" / "config.yaml")
     assert again.status == 0 and "has no effect" not in again.out, again.out
@@ -205,7 +207,7 @@ def test_options_named_in_files_and_on_the_command_line(tmp_path: Path) -> None:
 def test_a_resume_keeps_its_plan_and_has_a_limit(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fit(workshop, "long", *MINUTE, "--trainer.max_steps", "20", "--model.d_model", "32")
+    fit(workshop, "long", *MINUTE, "--trainer.max_steps", "6", "--model.d_model", "32")
     config = workshop.root / "long" / "config.yaml"
     more = ("--trainer.max_steps", "100000", "--model.schedule_steps", "100000")
     where = ("--config", config, "--ckpt_path", workshop.root / "long")
@@ -217,7 +219,7 @@ def test_a_resume_keeps_its_plan_and_has_a_limit(
     assert limit and int(limit[1]) < 60
     assert "sized" not in told.out and "max_time" in told.out
     reached = load(workshop.checkpoint("long"))["global_step"]
-    assert reached > 20
+    assert reached > 6
     again = ("--config", workshop.root / "long" / "config-resume-1.yaml", *where[2:])
     monkeypatch.setattr(BEGUN, time.perf_counter())
     told = run("fit", *again, *MINUTE)

@@ -37,6 +37,7 @@ def address(corpus: str, cache: Path, tmp_path_factory: pytest.TempPathFactory) 
     ]
     every = (*often, "--trainer.log_every_n_steps", "2", "--trainer.val_check_interval", "4")
     every += ("--samples.prompts", '["abc de", ""]', "--checkpoints.every_n_steps", "3")
+    every += ("--pages.pictures", "true")
     kill = ("--trainer.callbacks+=workshop.SignalAt", "--trainer.callbacks.step=11")
     limit = ("--trainer.max_steps", "20")
     first = shop.arguments("fit", "--name", "first", *limit, *every)

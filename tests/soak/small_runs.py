@@ -110,7 +110,8 @@ class SmallRuns(Workshop):
         environment: Mapping[str, str] | None = None,
     ) -> Process:
         """A command that trains or evaluates, in a process of its own; args[0] names it."""
-        command = self.arguments(str(args[0]), *self.options, *args[1:])
+        pictures = ("--pages.pictures", "true")  # as users have it: they may be the last to write
+        command = self.arguments(str(args[0]), *pictures, *self.options, *args[1:])
         return self.start_plain(*command, threads=threads, environment=environment)
 
     def start_plain(
