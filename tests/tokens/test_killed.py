@@ -345,7 +345,7 @@ def test_one_prepares_and_the_other_waits(at_once: Any) -> None:
     assert said[0].startswith(
         f"waiting for the tokens {found.name}, which process {os.getpid()} on"
     )
-    assert re.search(r"prepares: \d+%$", said[0])
+    assert re.search(r"prepares: \d+ % so far$", said[0])
     assert [path.name for path in found.parent.iterdir()] == [found.name]
 
 
