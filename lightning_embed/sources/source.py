@@ -81,7 +81,7 @@ class About:
     named: list[str] = field(default_factory=list)
     begin: Mark | None = None
     items: int = 0  # documents, and parts of long ones, that `read` has handed over
-    marks: deque[Mark] = field(default_factory=deque)
+    marks: list[Mark] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.begin is not None:
@@ -93,10 +93,10 @@ class About:
         self.marks.append(Mark(self.items, dict(self.counts), state))
 
     def last_mark(self, items: int) -> Mark | None:
-        """The last place before which there are no more than so many; earlier ones are gone."""
-        while self.marks and self.marks[0].items <= items:
-            self.begin = self.marks.popleft()
-        return self.begin
+        """The last place before which there are no more than so many; forgets earlier ones."""
+        passed = [mark for mark in self.marks if mark.items <= items]
+        self.marks = [*passed[-1:], *self.marks[len(passed) :]]
+        return passed[-1] if passed else self.begin
 
     def note_set_aside(self) -> None:
         """One line on what was left out, if anything was."""

@@ -154,8 +154,13 @@ def _make(
         remove(work.path)
     except BaseException:
         begun = work.begun()
-        if begun is None or not begun.items:  # not a shard is lost
+        if own is None or begun is None or not begun.items:
             remove(work.path)
+        else:
+            say(
+                "note",
+                f"{short(begun.size)}B of text are tokenised: the same command goes on there",
+            )
         raise
 
 

@@ -130,8 +130,8 @@ def _whom(told: dict[str, Any]) -> str:
     if "process" not in told:
         return "another process prepares"
     done, whole = told.get("done", 0), told.get("of", 0)
-    far = f": {done / whole:.0%}" if 0 < done <= whole else f": {short(done)}B so far" * bool(done)
-    return f"process {told['process']} on {told['host']} prepares{far}"
+    far = f"{100 * done / whole:.0f} % so far" if 0 < done <= whole else f"{short(done)}B so far"
+    return f"process {told['process']} on {told['host']} prepares" + f": {far}" * bool(done)
 
 
 def _told(file: IO[bytes]) -> dict[str, Any]:

@@ -140,11 +140,17 @@ def test_a_killed_run_is_gone_on_with(
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [found.name]
 
 
-def test_killed_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     whole = made(Story(), tmp_path / "whole")
+    assert capsys.readouterr().out == ""
     for call in (8, 6, 6, 6):
         killed_at(call, monkeypatch, Story(), tmp_path / "cache")
     assert contents(made(Story(), tmp_path / "cache")) == contents(whole)
+    said = capsys.readouterr().out
+    assert len(re.findall(r"note .*B of text are tokenised: the same command goes on", said)) == 4
+    assert len(re.findall(r"tokens .*go on from .*B of text, which a run before did", said)) == 4
 
 
 @pytest.mark.parametrize("limit", [200, 700, 1_500, 10**6])
@@ -345,7 +351,7 @@ def test_one_prepares_and_the_other_waits(at_once: Any) -> None:
     assert said[0].startswith(
         f"waiting for the tokens {found.name}, which process {os.getpid()} on"
     )
-    assert re.search(r"prepares: \d+%$", said[0])
+    assert re.search(r"prepares: \d+ % so far$", said[0])
     assert [path.name for path in found.parent.iterdir()] == [found.name]
 
 
