@@ -19,11 +19,13 @@ from lightning_embed.commands.scoring import (
     tested,
     text_of,
 )
+from lightning_embed.console import say
 from lightning_embed.data.datamodule import TextDataModule
 from lightning_embed.errors import UserError, writing
 from lightning_embed.evaluation.report import as_json, say_difference
 from lightning_embed.processes import is_main_process
 from lightning_embed.recording.curves import require_writable
+from lightning_embed.tokens.lossy import LOSSY, ONLY_AMONG_THEMSELVES
 from lightning_embed.training.lightning_module import LanguageModel
 from lightning_embed.watching.predictions import predictions_name, write_predictions, write_tokens
 from lightning_embed.watching.summary import say_evaluation
@@ -124,5 +126,7 @@ class EvaluationCLI(EmbedCLI):
         whole = prepared.report.splits["validation"].bytes
         with writing(self.run.folder, "--trainer.default_root_dir"):
             write_predictions(rows, prepared.report.sources, path, whole)
+            if not prepared.report.keeps_text:
+                say("note", f"bits per byte{LOSSY}: {ONLY_AMONG_THEMSELVES}")
             if files:
                 write_tokens(rows, prepared, datamodule.eval_windows(), path)

@@ -4,12 +4,12 @@ import shlex
 from pathlib import Path
 
 from lightning_embed.console import say, short
-from lightning_embed.evaluation.report import LOSSY
 from lightning_embed.pretrained.export import Format, require_possible
 from lightning_embed.pretrained.export import export as write
 from lightning_embed.pretrained.gguf import Dtype
 from lightning_embed.pretrained.held_out import HeldOut, measure
 from lightning_embed.pretrained.opening import open_pretrained
+from lightning_embed.tokens.lossy import LOSSY
 
 
 def export(

@@ -18,11 +18,10 @@ from lightning_embed.evaluation.breakdown import (
 )
 from lightning_embed.evaluation.intervals import COVERAGE, Interval
 from lightning_embed.evaluation.metrics import Evaluation
+from lightning_embed.tokens.lossy import LOSSY
 
 SOURCES_SHOWN = 10
 FEWEST_OF_ROW = 3.0  # effective units, below which a row's interval would be too wide to tell much
-LOSSY = ", without what the tokenizer loses"  # behind such bits per byte
-ONLY_AMONG_THEMSELVES = "compare them with this tokenizer's only: others, and xz, keep all text"
 PERCENT = f"{100 * COVERAGE:.0f} %"
 
 

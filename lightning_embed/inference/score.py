@@ -41,7 +41,8 @@ class TextScore:
 
     @property
     def bits_per_byte(self) -> float:
-        """Of tokenizers of all kinds comparable."""
+        """Comparable between tokenizers of all kinds that give the text back from its tokens; one
+        that loses some of it has less to predict."""
         return -math.fsum(self.log_probs) / math.log(2) / self.n_bytes
 
 

@@ -21,6 +21,9 @@ FIRST, EACH = 100, 1_000  # documents that are decoded: the first, and then one 
 LONGEST = 1_000  # ids of each
 BEGUN = "documents encoded"
 
+LOSSY = ", without what the tokenizer loses"  # behind such bits per byte
+ONLY_AMONG_THEMSELVES = "compare them with this tokenizer's only: others, and xz, keep all text"
+
 # What tokenizers lose, and a text that shows it. Each is tried by itself.
 PROBES = {
     "capital letters": "The LAST one",

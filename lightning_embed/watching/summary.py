@@ -23,18 +23,12 @@ from lightning_embed.console import say, say_command, short
 from lightning_embed.data.datamodule import TextDataModule
 from lightning_embed.evaluation.intervals import FEWEST, ratio_interval
 from lightning_embed.evaluation.metrics import Evaluation
-from lightning_embed.evaluation.report import (
-    LOSSY,
-    ONLY_AMONG_THEMSELVES,
-    PERCENT,
-    Tested,
-    say_checkpoint,
-    say_details,
-)
+from lightning_embed.evaluation.report import PERCENT, Tested, say_checkpoint, say_details
 from lightning_embed.model.decoder import DecoderLM
 from lightning_embed.padding.padded import row_of
 from lightning_embed.processes import command, command_of_all
 from lightning_embed.recording.pages import Pages
+from lightning_embed.tokens.lossy import LOSSY, ONLY_AMONG_THEMSELVES
 from lightning_embed.tokens.prepared import Prepared
 from lightning_embed.training.freezing import freeze
 from lightning_embed.training.lightning_module import LanguageModel

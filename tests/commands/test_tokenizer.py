@@ -67,7 +67,11 @@ def test_a_tokenizer_that_loses_text_says_so_at_every_figure(
     assert json.loads(tested.out)["tokenizer_keeps_text"] is False
     folder = workshop.root / "lossy"
     assert json.loads((folder / "run.json").read_text(encoding="utf-8"))["lossy"] is True
-    table = run("runs", folder).out
-    assert "*" in table.splitlines()[1] and "* the tokenizer loses text" in table
+    predicted = workshop.run("predict", "--name", "lossy")
+    assert "without what the tokenizer loses" in predicted.line("note     bits per byte")
+    page = tmp_path / "page.html"
+    table = run("runs", folder, "--html", page).out
+    assert '<span title="* the tokenizer loses text' in page.read_text(encoding="utf-8")
+    assert "*" in table and "* the tokenizer loses text" in table
     assert run("export", "--checkpoint", folder, "--output", tmp_path / "hf").status == 0
     assert "The tokenizer does not keep all of a text" in (tmp_path / "hf/README.md").read_text()

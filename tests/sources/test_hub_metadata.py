@@ -64,7 +64,7 @@ def test_there_is_a_record_of_each() -> None:
 def test_its_column_and_splits_are_those_of_the_hub(name: str) -> None:
     settings = SETTINGS[name]
     about = RECORDED[settings["hub"]]["configs"][settings.get("hub_config") or "default"]
-    found = read_all(TextDataModule(**settings).source)
+    found = read_all(TextDataModule(**settings).text.source)
     assert {"train 1", "train 2"} <= set(found.train)
     if "validation" in about["rows"]:
         assert found.validation == [f"validation {number}" for number in range(ROWS)]
@@ -79,6 +79,6 @@ def test_another_column_would_be_noticed() -> None:
     settings = SETTINGS["gpt2_124m"]
     for column, told in (("body", "name one of"), ("token_count", "is int64, not text")):
         with pytest.raises(UserError, match=told):
-            read_all(TextDataModule(**settings, text_column=column).source)
+            read_all(TextDataModule(**settings, text_column=column).text.source)
     with pytest.raises(KeyError):
-        read_all(TextDataModule(**settings | {"hub_config": "sample-10B"}).source)
+        read_all(TextDataModule(**settings | {"hub_config": "sample-10B"}).text.source)
