@@ -70,6 +70,7 @@ RUN = {
     "callbacks": dict,
     DATA: dict,
 }
+NOT_YET_IN_THE_PLAN = {"decontaminate": False}  # of checkpoints of version 0.2 and before
 RUN_DATA = {
     "step": int,
     "epoch": int,
@@ -310,7 +311,7 @@ def require_same_batches(candidate: Candidate) -> None:
     if not candidate.trains:
         return
     for name, now in candidate.data["plan"].items():
-        then = candidate.checkpoint[DATA]["plan"][name]
+        then = (NOT_YET_IN_THE_PLAN | candidate.checkpoint[DATA]["plan"])[name]
         if now != then:
             flag = "--seed_everything" if name == "seed" else f"--data.{name}"
             raise UserError(

@@ -36,6 +36,7 @@ from lightning_embed.commands.lightning_errors import refusals_in_one_line
 from lightning_embed.commands.monitors import require_monitors
 from lightning_embed.commands.options import named_in
 from lightning_embed.commands.parser import (
+    SWITCHES,
     OneLineParser,
     add_up_lists,
     expand_paths,
@@ -150,7 +151,7 @@ class EmbedCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         require_settings_files(args)
-        self.config = parser.parse_args(with_values(add_up_lists(args), {"--json"}))
+        self.config = parser.parse_args(with_values(add_up_lists(args), SWITCHES))
         if self.config[self.command].progress != "bar":
             self.shown.enter_context(no_bars())
         self.choose_text(self.config[self.command], args)

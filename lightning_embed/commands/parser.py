@@ -46,6 +46,7 @@ SECTIONS = {  # of a file of settings
     *("padding_guard", "loss_watch", "samples"),
 }
 
+SWITCHES = {"--json", "--data.decontaminate"}  # may stand without `true`, where they are options
 LISTS = ("--data.files", "--files", "--model.freeze", "--stop")
 LITERAL = ("--stop",)  # of these, what is no list of values but always one: "[a, b]", "null"
 

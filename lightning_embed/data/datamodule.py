@@ -19,6 +19,8 @@ from lightning_embed.checkpointing.compatibility import DATA, Candidate, Purpose
 from lightning_embed.checkpointing.position import Position
 from lightning_embed.console import say
 from lightning_embed.data.batch import PaddedRows, PlanLoader
+from lightning_embed.data.decontaminating import left_out_of, without
+from lightning_embed.data.near_copies import near_copies
 from lightning_embed.data.plan import (
     BatchSettings,
     Layout,
@@ -89,6 +91,7 @@ class TextDataModule(L.LightningDataModule):
         separator: text that separates documents, and is part of none.
         hub_split: the data set's split to train on; "validation" is held out where there is one.
         hub_revision: the data set's branch, tag or commit; unset, the newest.
+        decontaminate: leave out training documents that are near-copies of held-out ones.
     """
 
     def __init__(
@@ -116,6 +119,7 @@ class TextDataModule(L.LightningDataModule):
         separator: str | None = None,
         hub_split: str = "train",
         hub_revision: str | None = None,
+        decontaminate: bool = False,
     ) -> None:
         super().__init__()
         require_range("--data.quick_eval_tokens", quick_eval_tokens, at_least=1)
@@ -146,6 +150,7 @@ class TextDataModule(L.LightningDataModule):
         self.max_length, self.eval_overlap = max_length, eval_overlap
         self.quick_eval_tokens, self.final_eval_tokens = quick_eval_tokens, final_eval_tokens
         self.num_workers, self.seed = num_workers, seed
+        self.decontaminate = decontaminate
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
         self._origin = Position()  # where this process began; later positions follow from it
         self._folder: Path | None = None  # of the tokens, once they are known
@@ -159,6 +164,8 @@ class TextDataModule(L.LightningDataModule):
         """Make the tokens, or find them; Lightning calls it on one process of each machine."""
         if self._folder is None:
             self._folder = prepare(self.source, self.cache_dir, **self.tokenizer_asked)
+        if self.decontaminate and self.trainer is not None and _is_fit(self.trainer):
+            near_copies(open_prepared(self._folder))  # searched here alone, then kept on disk
 
     def setup(self, stage: str) -> None:
         """Take the first process' tokens: the text is hashed there and by no other.
@@ -179,7 +186,8 @@ class TextDataModule(L.LightningDataModule):
     def _open_from(self, folder: Path) -> None:
         if folder != self._folder:
             self._folder = folder
-            self.__dict__.pop("prepared", None)
+            for known in ("prepared", "left_out"):
+                self.__dict__.pop(known, None)
 
     @cached_property
     def prepared(self) -> Prepared:
@@ -187,6 +195,11 @@ class TextDataModule(L.LightningDataModule):
         self.prepare_data()
         assert self._folder is not None
         return open_prepared(self._folder)
+
+    @cached_property
+    def left_out(self) -> np.ndarray:
+        """Training documents that `--data.decontaminate` leaves out, sorted ascending."""
+        return left_out_of(self.prepared) if self.decontaminate else np.zeros(0, np.int64)
 
     # Loaders --------------------------------------------------------------------------------
 
@@ -221,10 +234,14 @@ class TextDataModule(L.LightningDataModule):
             pin_memory=on_gpu,
         )
 
+    def train_windows(self) -> Windows:
+        """Every window of the training documents that are used."""
+        windows = cut_windows(self.prepared.train.offsets, self.max_length)
+        return without(windows, self.left_out)
+
     def train_dataloader(self) -> PlanLoader:
         split = self.prepared.train
-        windows = cut_windows(split.offsets, self.max_length)
-        self._train_loader = self._loader(split, windows, self.settings, train=True)
+        self._train_loader = self._loader(split, self.train_windows(), self.settings, train=True)
         if self.trainer is None or self.trainer.current_epoch == self._origin.epoch:
             self._train_loader.start = self._origin.consumed * self._train_loader.accumulate
         return self._train_loader
@@ -258,8 +275,7 @@ class TextDataModule(L.LightningDataModule):
     @cached_property
     def batches_per_epoch(self) -> int:
         """Global batches of the plan, the same number every epoch."""
-        windows = cut_windows(self.prepared.train.offsets, self.max_length)
-        return len(plan_epoch(windows, self.settings, seed=self.seed, epoch=0))
+        return len(plan_epoch(self.train_windows(), self.settings, seed=self.seed, epoch=0))
 
     @property
     def steps_per_epoch(self) -> int:
@@ -273,7 +289,13 @@ class TextDataModule(L.LightningDataModule):
     @property
     def targets_per_step(self) -> float:
         """Real targets of a global batch, on average."""
-        return self.prepared.train.n_targets / self.batches_per_epoch
+        return self.train_targets / self.batches_per_epoch
+
+    @property
+    def train_targets(self) -> int:
+        """Real targets of an epoch."""
+        split = self.prepared.train
+        return split.n_targets - int((np.diff(split.offsets)[self.left_out] - 1).sum())
 
     # State ----------------------------------------------------------------------------------
 
@@ -291,6 +313,7 @@ class TextDataModule(L.LightningDataModule):
             "layout": self.settings.layout,
             "widths": list(self.settings.widths),
             "seed": self.seed,
+            "decontaminate": self.decontaminate,
         }
 
     @property
@@ -439,7 +462,7 @@ class TextDataModule(L.LightningDataModule):
         """Names of the documents in the global batch that optimizer step `step` trains on."""
         _, epoch, batch = self.position(step - 1)
         split = self.prepared.train
-        windows = cut_windows(split.offsets, self.max_length)
+        windows = self.train_windows()
         plan = plan_epoch(windows, self.settings, seed=self.seed, epoch=epoch)
         names = self.prepared.report.sources
         documents = np.unique(windows.document[plan.windows_of(batch)])
