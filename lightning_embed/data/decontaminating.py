@@ -11,7 +11,7 @@ from lightning_embed.data.plan import Windows
 from lightning_embed.errors import UserError
 from lightning_embed.tokens.prepared import Prepared
 
-NAMES_SHOWN = 3
+NAMED = 3
 
 
 def left_out_of(prepared: Prepared) -> np.ndarray:
@@ -32,13 +32,14 @@ def left_out_of(prepared: Prepared) -> np.ndarray:
             " --data.decontaminate, or give other text"
         )
     share = np.diff(split.offsets)[found.left_out].sum() / len(split.tokens)
-    shown = dict.fromkeys(names[n] for n in split.source[found.left_out[: 100 * NAMES_SHOWN]])
-    more = ", ..." if count > NAMES_SHOWN and len(shown) > NAMES_SHOWN else ""
+    some = found.left_out[:NAMED].tolist()
+    shown = [f"{names[split.source[number]]} (document {number})" for number in some]
+    more = ", ..." if count > NAMED else ""
     say(
         "note",
         f"left out: {count:,} of {split.documents:,} training documents"
-        f" ({100 * share:.2g} % of the tokens), near-copies of held-out ones, of"
-        f" {', '.join(list(shown)[:NAMES_SHOWN])}{more}",
+        f" ({100 * share:.2g} % of the tokens), near-copies of held-out ones:"
+        f" {', '.join(shown)}{more}",
     )
     return found.left_out
 

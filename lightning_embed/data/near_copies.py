@@ -39,7 +39,7 @@ BYTES = 50  # of text in an n-gram, about
 SHARE = 0.8  # of a document's n-grams
 LEAST = 20  # different n-grams of a document; of fewer a share means little
 MOST = 6_000_000  # different n-grams of held-out text in memory, 40 bytes each
-ALIKE = 64
+ALIKE = 16
 AT_ONCE = 4_000_000  # pairs of an n-gram and a document
 FILTER_BITS = 26
 
@@ -50,7 +50,10 @@ class NearCopies(NamedTuple):
     Attributes:
         n: tokens in an n-gram.
         too_short: held-out documents that are compared as wholes alone.
-        seen: share of all held-out n-grams that are in the training text.
+        sample: share of all held-out n-grams that were looked for.
+        seen: share of those that are anywhere in the training text.
+        mostly_seen: held-out documents with `SHARE` of their n-grams anywhere in it: near-copies,
+            and what is put together from several documents.
         held_out: `(pairs,)` those with a near-copy in training, the most alike first.
         train: `(pairs,)` the training document most like each.
         share: `(pairs,)` of the held-out document's n-grams that are in it.
@@ -60,7 +63,9 @@ class NearCopies(NamedTuple):
 
     n: int
     too_short: int
+    sample: float
     seen: float
+    mostly_seen: int
     held_out: np.ndarray
     train: np.ndarray
     share: np.ndarray
@@ -94,26 +99,25 @@ def search(train: Split, held_out: Split) -> NearCopies:
     n = ngram_length(train)
     index = Index.of(held_out, n)
     best = Best(held_out.documents, train.documents)
-    if len(index.hash):
-        with bar("near-copies", 2 * len(train.tokens)) as advance:
-            seen = np.zeros(len(index.hash), bool)
+    seen = np.zeros(len(index.hash), bool)
+    likely = np.zeros(held_out.documents, bool)
+    if len(seen):
+        with bar("near-copies", len(train.tokens)) as advance:
             for _, which, n_tokens in index.met(train, n):
                 seen[which] = True
                 advance(n_tokens)
-            likely = index.counts(seen) >= SHARE * index.size
-            compared = index.only(likely & (index.size >= LEAST))
-            if len(compared.hash):
-                _compare(train, compared, n, best)
-        seen_share = float(seen.mean())
-    else:
-        seen_share = 0.0
+        likely = (index.size >= LEAST) & (index.counts(seen) >= SHARE * index.size)
+    if likely.any():
+        _compare(train, index.only(likely), n, best)
     copies, equal = _compare_wholes(train, held_out, best)
     affected = np.flatnonzero(best.share)
     affected = affected[np.argsort(-best.share[affected], kind="stable")]
     return NearCopies(
         n=n,
         too_short=int((index.size < LEAST).sum()),
-        seen=seen_share,
+        sample=index.at_most / (2**64 - 1),
+        seen=float(seen.mean()) if len(seen) else 0.0,
+        mostly_seen=int(likely.sum()),
         held_out=affected,
         train=best.train[affected],
         share=best.share[affected],

@@ -37,7 +37,9 @@ class Copies:
         train: training documents that are near-copies of held-out ones.
         train_token_share: of all training tokens.
         too_short: held-out documents that are compared as wholes alone.
-        seen: share of the held-out n-grams that are anywhere in the training text.
+        sample: share of the held-out n-grams that were looked for.
+        seen: share of those that are anywhere in the training text.
+        mostly_seen: held-out documents with `threshold` of their n-grams anywhere in it.
         exact_in_train: training documents equal to an earlier one.
         ngram: tokens in an n-gram.
         least_ngrams: that a document needs to be judged.
@@ -51,7 +53,9 @@ class Copies:
     train: int
     train_token_share: float
     too_short: int
+    sample: float
     seen: float
+    mostly_seen: int
     exact_in_train: int
     ngram: int
     least_ngrams: int
@@ -72,7 +76,9 @@ def copies(prepared: Prepared) -> Copies:
         train=len(found.left_out),
         train_token_share=left_out / max(1, len(train.tokens)),
         too_short=found.too_short,
+        sample=found.sample,
         seen=found.seen,
+        mostly_seen=found.mostly_seen,
         exact_in_train=found.copies,
         ngram=found.n,
         least_ngrams=LEAST,

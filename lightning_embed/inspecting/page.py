@@ -141,6 +141,14 @@ def _say_copies(found: Copies, decontaminates: bool, room: int) -> None:
         f" {found.ngram_bytes} bytes) of the held-out document are in the other;"
         f" {percent(found.seen)} of all held-out runs are anywhere in the training text",
     )
+    if found.mostly_seen > found.held_out:
+        say(
+            "",
+            f"{found.mostly_seen:,} held-out documents have {percent(found.threshold)} of their"
+            " runs in training, in one document or in several",
+        )
+    if found.sample < 1:
+        say("", f"judged by a sample of {percent(found.sample)} of the runs")
     if found.too_short:
         say(
             "",

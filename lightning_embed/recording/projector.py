@@ -59,10 +59,8 @@ def labels(tokenizer: TextTokenizer, ids: Sequence[int]) -> list[str]:
     found = []
     for number in ids:
         text = tokenizer.decode([number], skip_special_tokens=False)
-        if "\N{REPLACEMENT CHARACTER}" in text:
-            name = in_bytes(tokenizer.piece(number))
-        else:
-            name = visible(text)
+        is_part = "\N{REPLACEMENT CHARACTER}" in text
+        name = in_bytes(tokenizer.piece(number)) if is_part else visible(text)
         found.append(f"{name} (padding)" if number == PAD_ID else name)
     return found
 
