@@ -41,7 +41,7 @@ LEAST = 20  # different n-grams of a document; of fewer a share means little
 MOST = 6_000_000  # different n-grams of held-out text in memory, 40 bytes each
 ALIKE = 16
 AT_ONCE = 4_000_000  # pairs of an n-gram and a document
-FILTER_BITS = 26
+FILTER_BITS = 26  # at most, of a table of n-grams that are there: 64 MB
 
 
 class NearCopies(NamedTuple):
@@ -206,8 +206,9 @@ class Index(NamedTuple):
     def met(self, split: Split, n: int) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
         """Where in the token array of a split these n-grams begin, and which of `hash` they are;
         and how many tokens that was, block after block."""
-        shift = np.uint64(64 - FILTER_BITS)
-        there = np.zeros(1 << FILTER_BITS, bool)  # most that are not in the index end here
+        bits = min(FILTER_BITS, len(self.hash).bit_length() + 6)
+        shift = np.uint64(64 - bits)
+        there = np.zeros(1 << bits, bool)  # most that are not in the index end here
         there[self.hash >> shift] = True
         for block in ngrams(split.tokens, split.offsets, n, self.at_most):
             maybe = np.flatnonzero(there[block.hash >> shift])

@@ -33,7 +33,7 @@ class Position:
     piece: str
     target: int
     target_piece: str
-    window_begins: int  # at this position of the row; nothing before it is seen from here
+    window_begins: int  # or the padding; nothing before it is seen from here
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def _positions(
     pieces = labels(tokenizer, ids[chosen].tolist())
     predicted = np.where(targets == IGNORE_INDEX, PAD_ID, targets)
     target_pieces = labels(tokenizer, predicted[chosen].tolist())
-    starts = [int(np.argmax(owner == owner[at])) if owner[at] >= 0 else at for at in chosen]
+    starts = [int(np.argmax(owner == owner[at])) for at in chosen]
     return [
         Position(at, int(ids[at]), piece, int(targets[at]), "" if targets[at] < 0 else goal, start)
         for at, piece, goal, start in zip(chosen, pieces, target_pieces, starts, strict=True)

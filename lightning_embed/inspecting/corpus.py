@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from lightning_embed.recording.projector import labels
-from lightning_embed.special_tokens import SPECIAL_TOKENS
 from lightning_embed.tokens.prepared import Prepared
 from lightning_embed.tokens.token_files import Split
 
@@ -114,14 +113,14 @@ def vocabulary(prepared: Prepared) -> Vocabulary:
     trained = _counts(prepared.train, tokenizer.vocab_size)
     held_out = _counts(prepared.validation, tokenizer.vocab_size)
     ordinary = np.ones(tokenizer.vocab_size, bool)
-    ordinary[: len(SPECIAL_TOKENS)] = False
     for special in (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id, tokenizer.unk_id):
         if special is not None:
             ordinary[special] = False
     never = np.flatnonzero(ordinary & (trained == 0))
     unseen = np.flatnonzero(ordinary & (trained == 0) & (held_out > 0))
     unseen = unseen[np.argsort(-held_out[unseen], kind="stable")]
-    most = np.argsort(-np.where(ordinary, trained, -1), kind="stable")[:NAMED]
+    used = np.flatnonzero(ordinary & (trained > 0))
+    used = used[np.argsort(-trained[used], kind="stable")]
 
     def named(ids: np.ndarray, counts: np.ndarray) -> list[dict[str, Any]]:
         texts = labels(tokenizer, ids[:NAMED].tolist())
@@ -139,7 +138,7 @@ def vocabulary(prepared: Prepared) -> Vocabulary:
         not_trained=len(unseen),
         not_trained_tokens=int(held_out[unseen].sum()),
         some_not_trained=named(unseen, held_out),
-        most_used=named(most[trained[most] > 0], trained),
+        most_used=named(used, trained),
         unknown_in=_unknown_in(prepared),
     )
 

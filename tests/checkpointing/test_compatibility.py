@@ -205,6 +205,17 @@ def test_what_fits_passes_every_check(tmp_path: Path, purpose: Purpose, capsys: 
     assert capsys.readouterr().out == ""
 
 
+def test_a_setting_that_is_new_is_what_it_was_without_it(tmp_path: Path) -> None:
+    """Runs of before go on, and not with the new setting."""
+    c = candidate(tmp_path / "a.ckpt")
+    assert "decontaminate" not in c.checkpoint[DATA]["plan"]
+    c.data["plan"]["decontaminate"] = False
+    check(c, "data")
+    c.data["plan"]["decontaminate"] = True
+    with pytest.raises(UserError, match=r"--data\.decontaminate is True, but .* with False"):
+        check(c, "data")
+
+
 def test_what_may_change_is_told(tmp_path: Path, capsys: Any) -> None:
     it = candidate(tmp_path / "x.ckpt")
     it.model["lr"] = 0.2
