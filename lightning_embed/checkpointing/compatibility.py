@@ -70,7 +70,6 @@ RUN = {
     "callbacks": dict,
     DATA: dict,
 }
-NOT_YET_IN_THE_PLAN = {"decontaminate": False}  # of checkpoints of version 0.2 and before
 RUN_DATA = {
     "step": int,
     "epoch": int,
@@ -310,8 +309,9 @@ def require_same_batches(candidate: Candidate) -> None:
     """Batch number n holds the same windows as when the run began."""
     if not candidate.trains:
         return
-    for name, now in candidate.data["plan"].items():
-        then = (NOT_YET_IN_THE_PLAN | candidate.checkpoint[DATA]["plan"])[name]
+    plan, before = candidate.data["plan"], candidate.checkpoint[DATA]["plan"]
+    for name in [*plan, *(name for name in before if name not in plan)]:
+        now, then = plan.get(name), before.get(name)  # some stand there only where they are given
         if now != then:
             flag = "--seed_everything" if name == "seed" else f"--data.{name}"
             raise UserError(

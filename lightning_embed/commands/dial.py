@@ -138,7 +138,7 @@ class Dial:
         )
         keep("trainer.max_time")  # which may end the run before
         text = Text(
-            max(1, self.data.train_targets), prepared.tokenizer.vocab_size, self.data.max_length
+            max(1, self.data.unique_targets), prepared.tokenizer.vocab_size, self.data.max_length
         )
         with without_trace(self.options["trainer.deterministic"], self.measuring.threads):
             seconds = max(1.0, 0.88 * self.left)
@@ -245,7 +245,7 @@ class Dial:
                 f"{self.flag} is too little: {FEWEST_STEPS} steps, with preparing the text and"
                 f" evaluating, take {duration(needed)} on this machine"
             )
-        unique = self.data.train_targets
+        unique = self.data.unique_targets
         most = max(FEWEST_STEPS, int(USEFUL_PASSES * unique / self.data.targets_per_step))
         epochs = self.options.keep("trainer.max_epochs")
         whole = (epochs or math.inf) * self.data.batches_per_epoch

@@ -150,7 +150,7 @@ class TextDataModule(L.LightningDataModule):
         self.max_length, self.eval_overlap = max_length, eval_overlap
         self.quick_eval_tokens, self.final_eval_tokens = quick_eval_tokens, final_eval_tokens
         self.num_workers, self.seed = num_workers, seed
-        self.decontaminate = decontaminate
+        self.decontaminate, self._left_out = decontaminate, dict[str, np.ndarray]()
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
         self._origin = Position()  # where this process began; later positions follow from it
         self._folder: Path | None = None  # of the tokens, once they are known
@@ -186,8 +186,7 @@ class TextDataModule(L.LightningDataModule):
     def _open_from(self, folder: Path) -> None:
         if folder != self._folder:
             self._folder = folder
-            for known in ("prepared", "left_out"):
-                self.__dict__.pop(known, None)
+            self.__dict__.pop("prepared", None)
 
     @cached_property
     def prepared(self) -> Prepared:
@@ -196,10 +195,15 @@ class TextDataModule(L.LightningDataModule):
         assert self._folder is not None
         return open_prepared(self._folder)
 
-    @cached_property
+    @property
     def left_out(self) -> np.ndarray:
         """Training documents that `--data.decontaminate` leaves out, sorted ascending."""
-        return left_out_of(self.prepared) if self.decontaminate else np.zeros(0, np.int64)
+        if not self.decontaminate:
+            return np.zeros(0, np.int64)
+        key = self.prepared.key
+        if key not in self._left_out:
+            self._left_out[key] = left_out_of(self.prepared)
+        return self._left_out[key]
 
     # Loaders --------------------------------------------------------------------------------
 
@@ -234,14 +238,14 @@ class TextDataModule(L.LightningDataModule):
             pin_memory=on_gpu,
         )
 
-    def train_windows(self) -> Windows:
+    def _windows(self) -> Windows:
         """Every window of the training documents that are used."""
         windows = cut_windows(self.prepared.train.offsets, self.max_length)
         return without(windows, self.left_out)
 
     def train_dataloader(self) -> PlanLoader:
         split = self.prepared.train
-        self._train_loader = self._loader(split, self.train_windows(), self.settings, train=True)
+        self._train_loader = self._loader(split, self._windows(), self.settings, train=True)
         if self.trainer is None or self.trainer.current_epoch == self._origin.epoch:
             self._train_loader.start = self._origin.consumed * self._train_loader.accumulate
         return self._train_loader
@@ -275,7 +279,7 @@ class TextDataModule(L.LightningDataModule):
     @cached_property
     def batches_per_epoch(self) -> int:
         """Global batches of the plan, the same number every epoch."""
-        return len(plan_epoch(self.train_windows(), self.settings, seed=self.seed, epoch=0))
+        return len(plan_epoch(self._windows(), self.settings, seed=self.seed, epoch=0))
 
     @property
     def steps_per_epoch(self) -> int:
@@ -289,11 +293,11 @@ class TextDataModule(L.LightningDataModule):
     @property
     def targets_per_step(self) -> float:
         """Real targets of a global batch, on average."""
-        return self.train_targets / self.batches_per_epoch
+        return self.unique_targets / self.batches_per_epoch
 
     @property
-    def train_targets(self) -> int:
-        """Real targets of an epoch."""
+    def unique_targets(self) -> int:
+        """Real targets of all text that trains, each counted once."""
         split = self.prepared.train
         return split.n_targets - int((np.diff(split.offsets)[self.left_out] - 1).sum())
 
@@ -306,6 +310,7 @@ class TextDataModule(L.LightningDataModule):
     @property
     def plan_settings(self) -> dict[str, Any]:
         """What decides which windows make a batch, as flags name it."""
+        only_where_given = {"decontaminate": True} if self.decontaminate else {}
         return {
             "max_length": self.max_length,
             "tokens_per_batch": self.settings.tokens,
@@ -313,7 +318,7 @@ class TextDataModule(L.LightningDataModule):
             "layout": self.settings.layout,
             "widths": list(self.settings.widths),
             "seed": self.seed,
-            "decontaminate": self.decontaminate,
+            **only_where_given,
         }
 
     @property
@@ -462,7 +467,7 @@ class TextDataModule(L.LightningDataModule):
         """Names of the documents in the global batch that optimizer step `step` trains on."""
         _, epoch, batch = self.position(step - 1)
         split = self.prepared.train
-        windows = self.train_windows()
+        windows = self._windows()
         plan = plan_epoch(windows, self.settings, seed=self.seed, epoch=epoch)
         names = self.prepared.report.sources
         documents = np.unique(windows.document[plan.windows_of(batch)])

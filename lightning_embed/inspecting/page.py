@@ -25,7 +25,7 @@ def tell(facts: Facts) -> None:
     if facts.lengths is not None:
         _say_lengths(facts.lengths, facts.settings["max_length"], room)
     _say_paddings(facts.paddings, facts.settings["layout"])
-    _say_copies(facts.copies, facts.settings["decontaminate"], room)
+    _say_copies(facts.copies, "decontaminate" in facts.settings, room)
     for document in facts.documents:
         _say_document(document, room)
     _say_batch(facts.batch, facts.settings, room)

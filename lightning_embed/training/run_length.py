@@ -52,7 +52,7 @@ class RunLength(L.Callback):
         self._count_in_steps(trainer, data)
         if self.given:
             return
-        targets = max(1, data.train_targets)
+        targets = max(1, data.unique_targets)
         passes = min(MOST_PASSES, max(1.0, LEAST_TOKENS / targets))
         steps = max(1, round(passes * data.steps_per_epoch))
         trainer.fit_loop.epoch_loop.max_steps = steps

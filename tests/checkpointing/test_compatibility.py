@@ -205,14 +205,15 @@ def test_what_fits_passes_every_check(tmp_path: Path, purpose: Purpose, capsys: 
     assert capsys.readouterr().out == ""
 
 
-def test_a_setting_that_is_new_is_what_it_was_without_it(tmp_path: Path) -> None:
-    """Runs of before go on, and not with the new setting."""
+def test_a_setting_of_the_plan_may_stand_there_only_where_it_is_given(tmp_path: Path) -> None:
     c = candidate(tmp_path / "a.ckpt")
-    assert "decontaminate" not in c.checkpoint[DATA]["plan"]
-    c.data["plan"]["decontaminate"] = False
-    check(c, "data")
     c.data["plan"]["decontaminate"] = True
-    with pytest.raises(UserError, match=r"--data\.decontaminate is True, but .* with False"):
+    with pytest.raises(UserError, match=r"--data\.decontaminate is True, but .* with None"):
+        check(c, "data")
+    c.checkpoint[DATA]["plan"] = dict(c.data["plan"])
+    check(c, "data")
+    del c.data["plan"]["decontaminate"]
+    with pytest.raises(UserError, match=r"--data\.decontaminate is None, but .* with True"):
         check(c, "data")
 
 
