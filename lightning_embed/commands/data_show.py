@@ -47,10 +47,11 @@ def show(args: list[str]) -> None:
         prefer_later_text(args, options.data)
         expand_paths(options)
         options.data.seed = options.seed_everything
-        _look(parser, options, out)
+        look(parser, options, out)
 
 
-def _look(parser: OneLineParser, options: Any, out: Any) -> None:
+def look(parser: OneLineParser, options: Any, out: Any) -> None:
+    """Find everything out, and print it."""
     from lightning_embed.inspecting.facts import facts
     from lightning_embed.inspecting.page import tell
 

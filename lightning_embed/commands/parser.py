@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable
 from enum import Enum
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -81,7 +81,7 @@ def require_settings_files(args: list[str]) -> None:
 
     Others are left to the parser, which does not say in which file it found a mistake.
     """
-    for flag, value in zip(args, [*args[1:], ""], strict=True):
+    for flag, value in pairwise([*args, ""]):
         name, _, joined = flag.partition("=")
         path = Path(expand(joined or value))
         if name not in ("--config", "-c") or not path.is_file():

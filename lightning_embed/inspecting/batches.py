@@ -51,7 +51,8 @@ class ShownBatch:
         windows: `(rows, width)` of the first rows, which of the batch's windows each position is
             of; -1 is padding.
         repacked: the same of the first repacked rows.
-        sources: file of the document of each window.
+        documents: number of the document of each window.
+        sources: its file.
         near_row: of the rows above, the one with most padding or most windows.
         near: positions of it: its beginning, and where windows end.
     """
@@ -68,6 +69,7 @@ class ShownBatch:
     target_ids: list[list[int]]
     windows: list[list[int]]
     repacked: list[list[int]]
+    documents: list[int]
     sources: list[str]
     near_row: int
     near: list[Position]
@@ -113,6 +115,7 @@ def shown_batch(
         target_ids=targets[:ROWS].tolist(),
         windows=rows[:ROWS].tolist(),
         repacked=repacked[:ROWS].tolist(),
+        documents=documents.tolist(),
         sources=[names[n] for n in loader.rows.group[documents].tolist()],
         near_row=near,
         near=_positions(ids[near], targets[near], rows[near], tokenizer),

@@ -15,6 +15,7 @@ from lightning_embed.inspecting.layouts import Padding
 TEXT_LINES = 6  # of a document
 TOKEN_LINES = 4
 WIDEST_BAR = 40
+WINDOWS_NAMED = 4  # of a batch, by their documents
 
 
 def tell(facts: Facts) -> None:
@@ -200,9 +201,10 @@ def _say_batch(found: ShownBatch, settings: dict[str, Any], room: int) -> None:
             say("", f"row {number:<4}{drawn(row, found.width, space)}")
         _say_rest(found.repacked_rows, len(found.repacked))
     say("", "a sign is a window, the same in both; a dot is padding")
-    signs = [f"{sign} {name}" for sign, name in zip(SIGNS, found.sources, strict=False)]
-    more = f"  and {windows - ROWS_NAMED:,} more" if windows > ROWS_NAMED else ""
-    say("", "  ".join(signs[:ROWS_NAMED]) + more)
+    of = zip(SIGNS[:WINDOWS_NAMED], found.sources, found.documents, strict=False)
+    named = [f"{sign} {name} (document {number})" for sign, name, number in of]
+    more = f"  and {windows - WINDOWS_NAMED:,} more" if windows > WINDOWS_NAMED else ""
+    say("", "  ".join(named) + more)
     say("", f"row {found.near_row}, at its beginning and where windows end:")
     first = found.near
     rows, _ = aligned(
@@ -217,9 +219,6 @@ def _say_batch(found: ShownBatch, settings: dict[str, Any], room: int) -> None:
         room,
     )
     _say_all(rows)
-
-
-ROWS_NAMED = 8  # windows whose documents are named
 
 
 def _say_rest(rows: int, drawn_rows: int) -> None:

@@ -55,7 +55,9 @@ def test_every_position_is_told_as_it_is(make_rows: Make, layout: Layout) -> Non
         assert np.array_equal(np.array(found.repacked) < 0, again[:shown].numpy() == 1)
         assert found.repacked_padding <= found.padding
         repacked += batch.repack is not None
-        assert len(found.sources) == len(loader.plan.windows_of(number))
+        windows = loader.plan.windows_of(number)
+        assert found.documents == loader.rows.windows.document[windows].tolist()
+        assert found.sources == [["one", "two", "three"][n % 3] for n in found.documents]
         assert batch.segments is not None
         if batch.repack is None:
             starts = np.arange(width) - batch.segments.positions()[found.near_row].numpy()
