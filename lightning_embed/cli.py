@@ -28,6 +28,7 @@ COMMANDS = {
     "consolidate": "lightning_embed.commands.consolidate:consolidate",
     "tokenizer": "lightning_embed.commands.tokenizer:tokenizer",
     "runs": "lightning_embed.commands.runs:runs",
+    "data": "lightning_embed.commands.data:data",
     "version": "lightning_embed.commands.version:version",
 }
 

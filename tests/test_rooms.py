@@ -31,6 +31,7 @@ ROOMS = [
     "recording",
     "watching",
     "comparing",
+    "inspecting",
     "audit",
     "commands",
     DOOR,

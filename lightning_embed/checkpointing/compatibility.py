@@ -319,7 +319,7 @@ def require_same_batches(candidate: Candidate) -> None:
         return
     plan, before = candidate.data["plan"], candidate.checkpoint[DATA]["plan"]
     for name in [*plan, *(name for name in before if name not in plan)]:
-        now, then = plan.get(name), before.get(name)  # a mixture's stand there where there is one
+        now, then = plan.get(name), before.get(name)  # some stand there only where they are given
         if now != then:
             flag = "--seed_everything" if name == "seed" else f"--data.{name}"
             raise UserError(

@@ -36,6 +36,7 @@ from lightning_embed.commands.lightning_errors import refusals_in_one_line
 from lightning_embed.commands.monitors import require_monitors
 from lightning_embed.commands.options import named_in
 from lightning_embed.commands.parser import (
+    SWITCHES,
     OneLineParser,
     add_up_lists,
     expand_paths,
@@ -154,7 +155,7 @@ class EmbedCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         require_settings_files(args)
         others, typed = source_options.part(args)
-        self.config = parser.parse_args(with_values(add_up_lists(others), {"--json"}))
+        self.config = parser.parse_args(with_values(add_up_lists(others), SWITCHES))
         data = self.config[self.command].data
         if sources := source_options.merged(data.sources, typed):
             data.sources = source_options.with_paths(sources)

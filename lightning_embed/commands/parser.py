@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable
 from enum import Enum
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -47,6 +47,7 @@ SECTIONS = {  # of a file of settings
     *("padding_guard", "loss_watch", "samples"),
 }
 
+SWITCHES = {"--json", "--data.decontaminate"}  # may stand without `true`, where they are options
 LISTS = ("--data.files", "--data.validation", "--files", "--model.freeze", "--prompt", "--stop")
 LITERAL = ("--prompt", "--stop")  # of these, what is always one string: "[a, b]", "null", "- a"
 ONE_EACH = ("--prompt",)  # of these, what takes one value each time: no unquoted words
@@ -82,7 +83,7 @@ def require_settings_files(args: list[str]) -> None:
 
     Others are left to the parser, which does not say in which file it found a mistake.
     """
-    for flag, value in zip(args, [*args[1:], ""], strict=True):
+    for flag, value in pairwise([*args, ""]):
         name, _, joined = flag.partition("=")
         path = Path(expand(joined or value))
         if name not in ("--config", "-c") or not path.is_file():

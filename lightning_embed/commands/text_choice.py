@@ -4,6 +4,7 @@
 settings the later counts, and the command line before all of them, as with any option.
 """
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def prefer_later_text(args: list[str], data: Any) -> None:
     """
     named_in: dict[str, str] = {}
     typed, in_last_file = set[str](), set[str]()
-    for flag, value in zip(args, [*args[1:], ""], strict=True):
+    for flag, value in pairwise([*args, ""]):
         name, _, joined = flag.partition("=")
         if name in ("--config", "-c"):
             found = _texts_of(joined or value)

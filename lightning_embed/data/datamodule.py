@@ -19,7 +19,9 @@ from lightning_embed.checkpointing.compatibility import DATA, Candidate, Purpose
 from lightning_embed.checkpointing.position import Position
 from lightning_embed.data.batch import PaddedRows, PlanLoader
 from lightning_embed.data.checkpoint_text import CheckpointText
+from lightning_embed.data.decontaminating import left_out_of, without
 from lightning_embed.data.mixture import MAX_PASSES, MOST_PASSES, Mixture, normalised
+from lightning_embed.data.near_copies import near_copies
 from lightning_embed.data.plan import (
     BatchSettings,
     Layout,
@@ -92,6 +94,7 @@ class TextDataModule(L.LightningDataModule):
         mix: the share of real tokens that each of the sources has in training: `{books: 0.7, web:
             0.3}`; unset, as much as there is of each. A source with 0 is evaluated alone.
         max_passes: over a source in an epoch at most; a small one has a smaller share then.
+        decontaminate: leave out training documents that are near-copies of held-out ones.
     """
 
     def __init__(
@@ -126,6 +129,7 @@ class TextDataModule(L.LightningDataModule):
         sources: dict[str, Any] | None = None,
         mix: dict[str, float] | None = None,
         max_passes: float = MAX_PASSES,
+        decontaminate: bool = False,
     ) -> None:
         super().__init__()
         require_range("--data.quick_eval_tokens", quick_eval_tokens, at_least=1)
@@ -167,6 +171,7 @@ class TextDataModule(L.LightningDataModule):
         self.num_workers, self.seed = num_workers, seed
         cache = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
         self.text = CheckpointText(chosen, cache, tokenizer, vocab_size)
+        self.decontaminate, self._left_out = decontaminate, dict[str, np.ndarray]()
         self._origin = Position()  # where this process began; later positions follow from it
         self._train_loader: PlanLoader | None = None
 
@@ -175,6 +180,8 @@ class TextDataModule(L.LightningDataModule):
     def prepare_data(self) -> None:
         """Make the tokens, or find them; Lightning calls it on one process of each machine."""
         self.text.prepare()
+        if self.decontaminate and self.trainer is not None and _is_fit(self.trainer):
+            near_copies(self.prepared)  # searched here alone, then kept on disk
 
     def setup(self, stage: str) -> None:
         """Take the first process' tokens: the text is hashed there and by no other.
@@ -197,6 +204,16 @@ class TextDataModule(L.LightningDataModule):
     def prepared(self) -> Prepared:
         """The tokens, prepared on first use."""
         return self.text.prepared
+
+    @property
+    def left_out(self) -> np.ndarray:
+        """Training documents that `--data.decontaminate` leaves out, sorted ascending."""
+        if not self.decontaminate:
+            return np.zeros(0, np.int64)
+        key = self.prepared.key
+        if key not in self._left_out:
+            self._left_out[key] = left_out_of(self.prepared)
+        return self._left_out[key]
 
     # Loaders --------------------------------------------------------------------------------
 
@@ -231,6 +248,11 @@ class TextDataModule(L.LightningDataModule):
             pin_memory=on_gpu,
             mixture=self.mixture if train else None,
         )
+
+    def _windows(self) -> Windows:
+        """Every window of the training documents that are used."""
+        windows = cut_windows(self.prepared.train.offsets, self.max_length)
+        return without(windows, self.left_out)
 
     def train_dataloader(self) -> PlanLoader:
         split = self.prepared.train
@@ -267,9 +289,6 @@ class TextDataModule(L.LightningDataModule):
 
     # Epochs ---------------------------------------------------------------------------------
 
-    def _windows(self) -> Windows:
-        return cut_windows(self.prepared.train.offsets, self.max_length)
-
     @cached_property
     def mixture(self) -> Mixture | None:
         """Draws each epoch's windows, where `mix` is given."""
@@ -291,12 +310,15 @@ class TextDataModule(L.LightningDataModule):
     @property
     def targets_per_epoch(self) -> int:
         """Real targets; of a mixture those of the first epoch, from which others hardly differ."""
-        return self.mixture.targets if self.mixture else self.prepared.train.n_targets
+        return self.mixture.targets if self.mixture else self.unique_targets
 
     @property
     def unique_targets(self) -> int:
         """Real targets of all text that trains, each counted once."""
-        return self.mixture.unique if self.mixture else self.prepared.train.n_targets
+        if self.mixture:
+            return self.mixture.unique
+        split = self.prepared.train
+        return split.n_targets - int((np.diff(split.offsets)[self.left_out] - 1).sum())
 
     @property
     def steps_per_epoch(self) -> int:
@@ -321,7 +343,11 @@ class TextDataModule(L.LightningDataModule):
     @property
     def plan_settings(self) -> dict[str, Any]:
         """What decides which windows make a batch, as flags name it."""
-        mixture = {"mix": self.shares, "max_passes": self.max_passes} if self.shares else {}
+        only_where_given = (
+            {"mix": self.shares, "max_passes": self.max_passes} if self.shares else {}
+        )
+        if self.decontaminate:
+            only_where_given["decontaminate"] = True
         return {
             "max_length": self.max_length,
             "tokens_per_batch": self.settings.tokens,
@@ -329,7 +355,7 @@ class TextDataModule(L.LightningDataModule):
             "layout": self.settings.layout,
             "widths": list(self.settings.widths),
             "seed": self.seed,
-            **mixture,
+            **only_where_given,
         }
 
     def state_dict(self) -> dict[str, Any]:

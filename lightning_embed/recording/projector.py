@@ -42,14 +42,25 @@ def visible(text: str) -> str:
     return shown or "(nothing)"
 
 
+def in_bytes(piece: str) -> str:
+    """What a byte-level vocabulary spells with a letter for each byte, as numbers of bytes."""
+    own = [*range(33, 127), *range(161, 173), *range(174, 256)]  # are spelled as themselves
+    others = [byte for byte in range(256) if byte not in own]  # from 256 on
+    bytes_of = {chr(byte): byte for byte in own}
+    bytes_of |= {chr(256 + n): byte for n, byte in enumerate(others)}
+    if not all(letter in bytes_of for letter in piece):
+        return visible(piece)
+    found = (bytes_of[letter] for letter in piece)
+    return "".join(chr(byte) if 32 < byte < 127 else f"\\x{byte:02x}" for byte in found)
+
+
 def labels(tokenizer: TextTokenizer, ids: Sequence[int]) -> list[str]:
     """Each id's text; of a part of a character its bytes, of a special token its name."""
     found = []
     for number in ids:
         text = tokenizer.text_of(number)
-        if "\N{REPLACEMENT CHARACTER}" in text:
-            text = tokenizer.piece(number)
-        name = visible(text)
+        is_part = "\N{REPLACEMENT CHARACTER}" in text
+        name = in_bytes(tokenizer.piece(number)) if is_part else visible(text)
         found.append(f"{name} (padding)" if number == PAD_ID else name)
     return found
 

@@ -9,7 +9,7 @@ from jsonargparse import Namespace
 from workshop import ROOT, TINY, Workshop, run
 
 from lightning_embed.commands.no_effect import DATA, note_without_effect
-from lightning_embed.commands.parser import add_up_lists
+from lightning_embed.commands.parser import add_up_lists, require_settings_files
 from lightning_embed.commands.text_choice import OPTIONS_OF, TEXTS, prefer_later_text
 
 ONE_STEP = ("--trainer.max_steps", "1", "--trainer.limit_val_batches", "0")
@@ -39,6 +39,13 @@ ONE_STEP = ("--trainer.max_steps", "1", "--trainer.limit_val_batches", "0")
 )
 def test_a_repeated_list_adds_up(given: str, found: str) -> None:
     assert add_up_lists(given.split()) == found.split()
+
+
+def test_nothing_on_the_command_line_names_no_file_of_settings() -> None:
+    require_settings_files([])
+    data = Namespace(files="a", hub=None, source=None)
+    prefer_later_text([], data)
+    assert data.files == "a"
 
 
 def test_all_named_files_are_used(workshop: Workshop, tmp_path: Path) -> None:
