@@ -27,6 +27,15 @@ def uncut_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(console, "PLAIN", 1000)
 
 
+@pytest.fixture(autouse=True)
+def as_deterministic_as_before() -> Iterator[None]:
+    """A run that a test starts by `main` makes torch deterministic for all tests after it."""
+    before = torch.are_deterministic_algorithms_enabled()
+    yield
+    if torch.are_deterministic_algorithms_enabled() != before:
+        torch.use_deterministic_algorithms(before)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def quick_runs() -> Iterator[None]:
     """On one thread, which small networks are fastest on and processes of their own have, too; and
