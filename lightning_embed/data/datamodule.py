@@ -2,13 +2,12 @@
 
 1. a source of documents is chosen           `corpus.py`
 2. they become tokens on disk, once          `prepared.py`
-3. windows are planned as global batches     `plan.py`
+3. windows are planned as global batches     `epochs.py`, `plan.py`
 4. each process fills its share of the rows  `batch.py`
 
 How far a run has got in its data is a `Position`, kept in checkpoints.
 """
 
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +18,15 @@ from lightning_embed.checkpointing.compatibility import DATA, Candidate, Purpose
 from lightning_embed.checkpointing.position import Position
 from lightning_embed.data.batch import PaddedRows, PlanLoader
 from lightning_embed.data.checkpoint_text import CheckpointText
-from lightning_embed.data.decontaminating import left_out_of, without
-from lightning_embed.data.mixture import MAX_PASSES, MOST_PASSES, Mixture, normalised
+from lightning_embed.data.epochs import Epochs
+from lightning_embed.data.mixture import MAX_PASSES, MOST_PASSES, normalised
 from lightning_embed.data.near_copies import near_copies
 from lightning_embed.data.plan import (
     BatchSettings,
     Layout,
-    Plan,
     Windows,
     cut_windows,
     eighths,
-    plan_epoch,
 )
 from lightning_embed.errors import UserError, require_range
 from lightning_embed.sources.corpus import choose_source
@@ -47,10 +44,10 @@ def _is_fit(trainer: L.Trainer) -> bool:
     return trainer.state.fn == "fit"
 
 
-class TextDataModule(L.LightningDataModule):
+class TextDataModule(Epochs):
     """Tokenises a corpus once and serves it in planned, padded batches.
 
-    Without `files`, `hub` and `source` the text is the code of Python's own standard library.
+    Without `files`, `hub`, `source` and `sources` the text is the code of Python's own library.
 
     Args:
         files: a local file, glob or folder, or a list of them; `-` is standard input. Text, source
@@ -131,7 +128,6 @@ class TextDataModule(L.LightningDataModule):
         max_passes: float = MAX_PASSES,
         decontaminate: bool = False,
     ) -> None:
-        super().__init__()
         require_range("--data.quick_eval_tokens", quick_eval_tokens, at_least=1)
         require_range("--data.final_eval_tokens", final_eval_tokens, at_least=1)
         require_range("--data.num_workers", num_workers, at_least=0)
@@ -153,26 +149,25 @@ class TextDataModule(L.LightningDataModule):
             split,
             sources,
         )
-        self.max_passes, self.shares = max_passes, dict[str, float]()
+        shares = dict[str, float]()
         require_range("--data.max_passes", max_passes, at_least=1, at_most=MOST_PASSES)
         if mix is not None:
             if not isinstance(chosen, Mixed):
                 raise UserError(f"--data.mix {mix} needs texts by name: give --data.sources")
-            self.shares = normalised(mix, list(chosen.sources))
+            shares = normalised(mix, list(chosen.sources))
         cut_windows(np.zeros(1, np.int64), max_length, eval_overlap)  # refuses bad lengths now
         widths = eighths(max_length) if widths is None else widths
         if not widths or widths[-1] != max_length:
             raise UserError(
                 f"the last of --data.widths {widths} must be --data.max_length {max_length}"
             )
-        self.settings = BatchSettings(tokens_per_batch, tuple(widths), rows_per_batch, layout)
-        self.max_length, self.eval_overlap = max_length, eval_overlap
+        settings = BatchSettings(tokens_per_batch, tuple(widths), rows_per_batch, layout)
+        super().__init__(settings, max_length, seed, shares, max_passes, decontaminate)
+        self.eval_overlap = eval_overlap
         self.quick_eval_tokens, self.final_eval_tokens = quick_eval_tokens, final_eval_tokens
-        self.num_workers, self.seed = num_workers, seed
+        self.num_workers = num_workers
         cache = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
         self.text = CheckpointText(chosen, cache, tokenizer, vocab_size)
-        self.decontaminate, self._left_out = decontaminate, dict[str, np.ndarray]()
-        self._origin = Position()  # where this process began; later positions follow from it
         self._train_loader: PlanLoader | None = None
 
     # Tokens ---------------------------------------------------------------------------------
@@ -204,16 +199,6 @@ class TextDataModule(L.LightningDataModule):
     def prepared(self) -> Prepared:
         """The tokens, prepared on first use."""
         return self.text.prepared
-
-    @property
-    def left_out(self) -> np.ndarray:
-        """Training documents that `--data.decontaminate` leaves out, sorted ascending."""
-        if not self.decontaminate:
-            return np.zeros(0, np.int64)
-        key = self.prepared.key
-        if key not in self._left_out:
-            self._left_out[key] = left_out_of(self.prepared)
-        return self._left_out[key]
 
     # Loaders --------------------------------------------------------------------------------
 
@@ -249,11 +234,6 @@ class TextDataModule(L.LightningDataModule):
             mixture=self.mixture if train else None,
         )
 
-    def _windows(self) -> Windows:
-        """Every window of the training documents that are used."""
-        windows = cut_windows(self.prepared.train.offsets, self.max_length)
-        return without(windows, self.left_out)
-
     def train_dataloader(self) -> PlanLoader:
         split = self.prepared.train
         self._train_loader = self._loader(split, self._windows(), self.settings, train=True)
@@ -287,76 +267,7 @@ class TextDataModule(L.LightningDataModule):
     def predict_dataloader(self) -> PlanLoader:
         return self.eval_dataloader()
 
-    # Epochs ---------------------------------------------------------------------------------
-
-    @cached_property
-    def mixture(self) -> Mixture | None:
-        """Draws each epoch's windows, where `mix` is given."""
-        if not self.shares:
-            return None
-        windows, prepared = self._windows(), self.prepared
-        named = prepared.report.named_of_source[prepared.train.source]
-        return Mixture(windows, named[windows.document], self.shares, self.max_passes, self.seed)
-
-    def _plan(self, epoch: int) -> Plan:
-        draw = self.mixture.draw(epoch) if self.mixture else None
-        return plan_epoch(self._windows(), self.settings, seed=self.seed, epoch=epoch, draw=draw)
-
-    @cached_property
-    def batches_per_epoch(self) -> int:
-        """Global batches of the plan, the same number every epoch."""
-        return len(self._plan(0))
-
-    @property
-    def targets_per_epoch(self) -> int:
-        """Real targets; of a mixture those of the first epoch, from which others hardly differ."""
-        return self.mixture.targets if self.mixture else self.unique_targets
-
-    @property
-    def unique_targets(self) -> int:
-        """Real targets of all text that trains, each counted once."""
-        if self.mixture:
-            return self.mixture.unique
-        split = self.prepared.train
-        return split.n_targets - int((np.diff(split.offsets)[self.left_out] - 1).sum())
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimizer steps in an epoch: the plan's, or fewer by `--trainer.limit_train_batches`."""
-        limit = self.trainer.limit_train_batches if self.trainer is not None else 1.0
-        if isinstance(limit, float):
-            return max(1, int(self.batches_per_epoch * limit))
-        assert self.trainer is not None
-        return max(1, min(self.batches_per_epoch, limit // self.trainer.accumulate_grad_batches))
-
-    @property
-    def targets_per_step(self) -> float:
-        """Real targets of a global batch, on average."""
-        return self.targets_per_epoch / self.batches_per_epoch
-
     # State ----------------------------------------------------------------------------------
-
-    def position(self, step: int) -> Position:
-        """Where the run stands after `step` optimizer steps."""
-        return self._origin.at(step, self.steps_per_epoch)
-
-    @property
-    def plan_settings(self) -> dict[str, Any]:
-        """What decides which windows make a batch, as flags name it."""
-        only_where_given = (
-            {"mix": self.shares, "max_passes": self.max_passes} if self.shares else {}
-        )
-        if self.decontaminate:
-            only_where_given["decontaminate"] = True
-        return {
-            "max_length": self.max_length,
-            "tokens_per_batch": self.settings.tokens,
-            "rows_per_batch": self.settings.rows,
-            "layout": self.settings.layout,
-            "widths": list(self.settings.widths),
-            "seed": self.seed,
-            **only_where_given,
-        }
 
     def state_dict(self) -> dict[str, Any]:
         """The position, in global batches, and of which data and plan."""
@@ -393,10 +304,3 @@ class TextDataModule(L.LightningDataModule):
         self.go_on_with(state_dict, training)
         if training:
             self._origin = Position(*(state_dict[name] for name in Position._fields))
-
-    def documents_of_step(self, step: int) -> list[str]:
-        """Names of the documents in the global batch that optimizer step `step` trains on."""
-        _, epoch, batch = self.position(step - 1)
-        split, names = self.prepared.train, self.prepared.report.sources
-        documents = np.unique(self._windows().document[self._plan(epoch).windows_of(batch)])
-        return [f"{names[split.source[d]]} (document {d})" for d in documents]

@@ -45,10 +45,7 @@ def to_score(source: Source) -> Source:
     """What is scored of a text that a model was not trained on: all of it, but a data set of the
     Hub and Python's library keep their own split, which makes figures comparable."""
     if isinstance(source, FilesCorpus):
-        held_out = source.validation  # what there is to be scored, where it is given
-        return replace(
-            source, files=held_out or source.files, validation=(), split=AS_EVER, whole=True
-        )
+        return replace(source, validation=(), split=AS_EVER, whole=True)
     if isinstance(source, Mixed):
         return Mixed({name: to_score(its) for name, its in source.sources.items()})
     return source if isinstance(source, HubCorpus | StdlibCorpus) else Whole(source)

@@ -28,6 +28,7 @@ class HeldOutAgain:
 
     def documents(self, about: About) -> Iterator[Document]:
         about.title, about.whole = self.scored.report.title, True
+        about.named = self.scored.report.named
         names, split = self.scored.report.sources, self.scored.validation
         for number, text in enumerate(self.texts()):
             if utf8_size(text) != split.n_bytes[number]:

@@ -26,13 +26,17 @@ from lightning_embed.figures import pages
 
 EPOCH = ("--trainer.max_epochs", "1")
 LAST = ("--ckpt_path", "last")
+BARE = (  # what these tests do not look at
+    *("--pages.pictures", "false", "--pages.projector", "never", "--pages.histograms", "false"),
+    *("--samples.max_new_tokens", "0", "--trainer.limit_val_batches", "0"),
+)
 SIGNAL = "--trainer.callbacks"
 STOP = (f"{SIGNAL}+=workshop.SignalAt", f"{SIGNAL}.step=7", f"{SIGNAL}.signal_name=SIGTERM")
 
 
 def example() -> str:
     """The settings that the docs show."""
-    text = (ROOT / "docs" / "running.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     (found,) = re.findall(r"```yaml\n(data:\n  sources:.*?)```", text, re.DOTALL)
     return str(found)
 
@@ -102,7 +106,7 @@ def test_the_report_has_each_source(made: Made) -> None:
 def test_a_run_goes_on_as_if_it_had_not_stopped(made: Made, tmp_path: Path, layout: str) -> None:
     shop, settings, _ = made
     one = Workshop("null", shop.cache, tmp_path / "runs")
-    options = ("--config", settings, "--data.layout", layout, "--trainer.max_epochs", "2")
+    options = ("--config", settings, "--data.layout", layout, "--trainer.max_epochs", "2", *BARE)
     one.fit("whole", *options)
     assert one.run("fit", "--name", "parts", *options, *STOP).status == 143
     assert 0 < load(one.checkpoint("parts"))["global_step"] < 15
@@ -114,7 +118,7 @@ def test_another_mix_needs_no_new_tokens_and_no_run_goes_on_with_it(made: Made) 
     shop, settings, _ = made
     prepared = {path.name for path in shop.cache.iterdir()}
     even = ("--data.mix", "{books: 1, code: 1}")
-    told = shop.fit("even", "--config", settings, *even, "--data.max_passes", "2", steps=2)
+    told = shop.fit("even", "--config", settings, *even, "--data.max_passes", "2", *BARE, steps=2)
     assert {path.name for path in shop.cache.iterdir()} == prepared
     assert "note     code: too small for the share asked at 2 passes an epoch" in told.out
     copy = shop.root / "copy"
@@ -134,13 +138,13 @@ def test_named_sources_on_the_command_line(made: Made) -> None:
     folder = shop.root.parent
     books = (f"--data.sources.books.files={folder}/books", "--data.sources.books.document", "line")
     code = ("--data.sources.code.files", folder / "src", "--data.sources.code.validation_share=0.2")
-    told = shop.fit("typed", *books, *code, steps=1)
+    told = shop.fit("typed", *books, *code, *BARE, steps=1)
     saved = yaml.safe_load((shop.root / "typed" / "config.yaml").read_text())["data"]["sources"]
     assert saved["books"] == {"files": f"{folder}/books", "document": "line"}
     assert saved["code"] == {"files": f"{folder}/src", "validation_share": 0.2}
     assert "code: held out: the last 20 % of the text" in told.out
     assert re.search(r"books .* -  +\d+\.\d %  1\.00", told.out)
-    told = shop.run("fit", "--config", settings, "--data.files", folder / "src", *EPOCH)
+    told = shop.run("fit", "--config", settings, "--data.files", folder / "src", *EPOCH, *BARE)
     used = f"--data.files {folder}/src is used instead of --data.sources books, code of {settings}"
     assert told.line("note") == used
     assert "mixture" not in told.out and told.status == 0, told.err

@@ -115,7 +115,7 @@ def test_each_rule_has_a_fingerprint_and_the_usual_one_its_old(tmp_path: Path) -
     }
     assert len(found) == 6
     assert FilesCorpus(files, split=SplitRule()).fingerprint in found
-    assert to_score(FilesCorpus(files, validation=given)) == FilesCorpus(given, whole=True)
+    assert to_score(FilesCorpus(files, validation=given)) == FilesCorpus(files, whole=True)
 
 
 def test_what_does_not_go_together_is_refused() -> None:

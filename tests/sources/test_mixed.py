@@ -12,6 +12,7 @@ from lightning_embed.sources.corpus import choose_source, to_score
 from lightning_embed.sources.files import FilesCorpus
 from lightning_embed.sources.mixed import Mixed
 from lightning_embed.sources.source import About, Document
+from lightning_embed.tokens.held_out_again import HeldOutAgain
 from lightning_embed.tokens.prepared import open_prepared, prepare, training_part
 
 
@@ -71,6 +72,9 @@ def test_prepared_tokens_know_their_named_sources(tmp_path: Path) -> None:
     assert report.named == ["x", "y"]
     named = report.named_of_source[prepared.train.source]
     assert (named == 0).sum() == 18 and (named == 1).sum() == 27
+    about = About()
+    again = [document.source for document in HeldOutAgain(prepared).documents(about)]
+    assert about.named == ["x", "y"] and again[0] == "x: 9.txt"
     alone = prepare(Texts("l", 20, 40), tmp_path, tokenizer="characters", vocab_size=None)
     assert open_prepared(alone).report.named == []
     assert '"named"' not in (alone / "report.json").read_text()
