@@ -78,15 +78,16 @@ def turn(path: Path, what: str) -> Iterator[Turn]:
 def turn_if_free(path: Path) -> Iterator[bool]:
     """Holds the lock in the block if nobody does, and says so."""
     try:
-        file = open(path, "r+b")  # noqa: SIM115
-    except OSError:
-        yield not path.exists()
+        file = _opened(path)
+    except OSError:  # of another user
+        yield False
         return
     with file:
         try:
             free = _try(file) and _is_at(path, file)
         except NoLocks:
             free = False
+            _gone(path)
         try:
             yield free
         finally:
@@ -94,10 +95,15 @@ def turn_if_free(path: Path) -> Iterator[bool]:
                 _gone(path)
 
 
+def _opened(path: Path) -> IO[bytes]:
+    """The file, made if there is none; what is in it stays."""
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
+    return os.fdopen(os.open(path, flags, 0o666), "r+b")
+
+
 def _locked(path: Path, what: str) -> IO[bytes]:
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
-        file = os.fdopen(descriptor, "r+b")
+        file = _opened(path)
         try:
             if not _try(file):
                 _wait(file, what)

@@ -29,7 +29,7 @@ from lightning_embed.tokens.token_files import CannotGoOn
 from lightning_embed.tokens.turn import turn_if_free
 
 VERSION = 1  # raise it when what a killed run left cannot be gone on with
-SHARD = 32_000_000  # bytes of text
+SHARD = 16_000_000  # bytes of text; as much may be encoded ahead of what is written
 ABANDONED_AFTER = 7 * 86_400  # seconds
 PROGRESS = "progress.json"
 
