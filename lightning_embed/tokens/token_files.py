@@ -69,9 +69,10 @@ def is_prepared(folder: Path) -> bool:
 
 @dataclass(frozen=True)
 class Split:
-    """One part of the corpus: ids of all documents in a row, and one entry a document."""
+    """One part of the corpus, memory-mapped: ids of all documents in a row, and one entry a
+    document."""
 
-    tokens: np.ndarray  # (tokens,) uint16 or uint32, memory-mapped
+    tokens: np.ndarray  # (tokens,) uint16 or uint32
     offsets: np.ndarray  # (documents + 1,) int64
     n_bytes: np.ndarray  # (documents,) int64, UTF-8 bytes
     source: np.ndarray  # (documents,) int64, index into the report's source names
@@ -79,16 +80,19 @@ class Split:
 
     @classmethod
     def open(cls, folder: Path, id_type: type[np.generic]) -> Split:
-        """Map a split into memory; costs no reading of its tokens."""
+        """Map a split into memory; costs no reading of it."""
         tokens = folder / "tokens.bin"
         empty = not tokens.stat().st_size  # which cannot be mapped
+        names = ("offsets.npy", "n_bytes.npy", "source.npy")
         return cls(
             np.zeros(0, id_type) if empty else np.memmap(tokens, dtype=id_type, mode="r"),
-            np.load(folder / "offsets.npy"),
-            np.load(folder / "n_bytes.npy"),
-            np.load(folder / "source.npy"),
+            *(np.asarray(np.load(folder / name, mmap_mode="r")) for name in names),
             folder / "text.bin",
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as its path: a memory map would be pickled with all its data."""
+        return Split.open, (self.text_file.parent, self.tokens.dtype.type)
 
     @property
     def documents(self) -> int:
