@@ -83,10 +83,15 @@ class Split:
         """Map a split into memory; costs no reading of it."""
         tokens = folder / "tokens.bin"
         empty = not tokens.stat().st_size  # which cannot be mapped
-        names = ("offsets.npy", "n_bytes.npy", "source.npy")
+
+        def mapped(name: str) -> np.ndarray:
+            return np.asarray(np.load(folder / name, mmap_mode="r"))
+
         return cls(
             np.zeros(0, id_type) if empty else np.memmap(tokens, dtype=id_type, mode="r"),
-            *(np.asarray(np.load(folder / name, mmap_mode="r")) for name in names),
+            mapped("offsets.npy"),
+            mapped("n_bytes.npy"),
+            mapped("source.npy"),
             folder / "text.bin",
         )
 

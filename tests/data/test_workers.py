@@ -1,4 +1,4 @@
-"""What a worker process is sent: paths and its own micro-batches, not what grows with the corpus."""
+"""What a worker process is sent: paths and its own micro-batches, nothing that grows."""
 
 import multiprocessing
 import pickle
