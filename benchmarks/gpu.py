@@ -76,7 +76,11 @@ def step_rows(options: Any, folder: Path) -> list[Row]:
         "precision": "bf16-mixed",
         "model": SHAPE,
     }
-    tokens = {"tokens": str(one.prepared.path / "train" / "tokens.bin"), "rows": options.rows}
+    tokens = {
+        "tokens": str(one.prepared.path / "train" / "tokens.bin"),
+        "id_type": one.prepared.train.tokens.dtype.name,
+        "rows": options.rows,
+    }
     with Sides(options) as sides:
         ours = sides.add(
             "a step, Muon, bf16-mixed, compiled blocks, clip 1",

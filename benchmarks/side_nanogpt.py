@@ -58,7 +58,7 @@ def main() -> None:
     mixed = asked["format"] == "bfloat16"
     low = torch.autocast(device, torch.bfloat16) if mixed else nullcontext()
     for ids, targets in random_windows(
-        asked["tokens"], asked["rows"], asked["model"]["block_size"], device
+        asked["tokens"], asked["id_type"], asked["rows"], asked["model"]["block_size"], device
     ):
         with low:
             _, loss = step_model(ids, targets)

@@ -143,7 +143,8 @@ def laid_out(asked: dict[str, Any]) -> Iterator[Batch]:
 def drawn(asked: dict[str, Any]) -> Iterator[Batch]:
     rows, length = asked["rows"], asked["length"]
     nothing = torch.zeros(rows, dtype=torch.long)
-    for ids, targets in random_windows(asked["tokens"], rows, length, asked["device"]):
+    where = asked["tokens"], asked["id_type"]
+    for ids, targets in random_windows(*where, rows, length, asked["device"]):
         yield Batch(ids, targets, nothing, nothing, rows * length, rows * length)
 
 

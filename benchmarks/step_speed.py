@@ -96,7 +96,11 @@ def main() -> None:
         full = windows.length == LENGTH
         np.save(folder / "starts.npy", windows.start[full])
         np.save(folder / "lengths.npy", windows.length[full])
-        tokens = {"tokens": str(prepared.path / "train" / "tokens.bin"), "rows": rows}
+        tokens = {
+            "tokens": str(prepared.path / "train" / "tokens.bin"),
+            "id_type": prepared.train.tokens.dtype.name,
+            "rows": rows,
+        }
         ours = {
             name: sides.add(
                 f"a step, {optimizer}, {precision}, {'compiled blocks' if compiled else 'eager'},"

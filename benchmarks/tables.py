@@ -19,6 +19,7 @@ TABLES = {  # in this order
     "lightning_overhead": "What Lightning and our callbacks add to a step",
     "compiling": "What compiling takes and gives",
     "tokenising": "Preparing text beside the bare tokenizer",
+    "preparing": "Preparing text of any size, and after a kill",
     "generation": "Generating text with a cache",
     "loss": "The loss without logits, forward and backward",
     "guard_cost": "Time inside PaddingGuard's hooks",

@@ -70,11 +70,11 @@ def parameter_count(model: torch.nn.Module) -> int:
 
 
 def random_windows(
-    path: str, rows: int, length: int, device: str
+    path: str, id_type: str, rows: int, length: int, device: str
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Ids and targets `(rows, length)` of windows drawn from a file of uint16 ids, the same for
-    every side."""
-    tokens = np.memmap(path, dtype=np.uint16, mode="r")
+    """Ids and targets `(rows, length)` of windows drawn from a file of ids, the same for every
+    side."""
+    tokens = np.memmap(path, dtype=id_type, mode="r")
     draw = np.random.default_rng(0)
     while True:
         starts = draw.integers(0, len(tokens) - length - 1, rows)

@@ -15,8 +15,8 @@ from lightning_embed.console import say
 from lightning_embed.errors import UserError
 from lightning_embed.pretrained.opening import open_pretrained
 from lightning_embed.pretrained.weights import Pretrained
-from lightning_embed.tokens.prepared import TRAINED
 from lightning_embed.tokens.tokenizer import TextTokenizer
+from lightning_embed.tokens.trained import TRAINED
 
 TOKENIZER, VOCABULARY = "data.tokenizer", "data.vocab_size"
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from lightning_embed.console import say
 from lightning_embed.data.plan import eighths
-from lightning_embed.tokens.prepared import TRAINED
+from lightning_embed.tokens.trained import TRAINED
 
 
 class WithoutEffect(NamedTuple):
@@ -49,7 +49,7 @@ def _rows_never_reached(options: Any) -> bool:
 DATA = (
     *(
         WithoutEffect(name, lambda options: not options["data.hub"], "there is no --data.hub")
-        for name in ("data.hub_config", "data.hub_split", "data.hub_revision")
+        for name in ("data.hub_config", "data.hub_split", "data.hub_revision", "data.hub_streaming")
     ),
     WithoutEffect(
         "data.vocab_size",

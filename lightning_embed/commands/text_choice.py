@@ -15,7 +15,7 @@ from lightning_embed.console import say
 TEXTS = ("files", "hub", "source")
 OPTIONS_OF = {  # what concerns one kind of text alone, and what it is when not given
     "files": {"format": None, "document": "file", "separator": None},
-    "hub": {"hub_config": None, "hub_split": "train", "hub_revision": None},
+    "hub": {"hub_config": None, "hub_split": "train", "hub_revision": None, "hub_streaming": None},
 }
 
 

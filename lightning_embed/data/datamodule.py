@@ -35,8 +35,6 @@ from lightning_embed.sources.stdlib import StdlibCorpus
 from lightning_embed.sources.texts import Kind
 from lightning_embed.tokens.held_out_again import HeldOutAgain
 from lightning_embed.tokens.prepared import (
-    TRAINED,
-    Named,
     Prepared,
     damage,
     data_key,
@@ -46,6 +44,7 @@ from lightning_embed.tokens.prepared import (
 )
 from lightning_embed.tokens.token_files import Split, is_prepared, shared_documents
 from lightning_embed.tokens.tokenizer import TextTokenizer
+from lightning_embed.tokens.trained import TRAINED, Named
 
 
 def _is_fit(trainer: L.Trainer) -> bool:
@@ -89,6 +88,8 @@ class TextDataModule(L.LightningDataModule):
         separator: text that separates documents, and is part of none.
         hub_split: the data set's split to train on; "validation" is held out where there is one.
         hub_revision: the data set's branch, tag or commit; unset, the newest.
+        hub_streaming: fetch, tokenise and drop the data set's files one by one; unset, where the
+            disk is too small for all of them.
     """
 
     def __init__(
@@ -116,6 +117,7 @@ class TextDataModule(L.LightningDataModule):
         separator: str | None = None,
         hub_split: str = "train",
         hub_revision: str | None = None,
+        hub_streaming: bool | None = None,
     ) -> None:
         super().__init__()
         require_range("--data.quick_eval_tokens", quick_eval_tokens, at_least=1)
@@ -133,6 +135,7 @@ class TextDataModule(L.LightningDataModule):
             separator,
             hub_split,
             hub_revision,
+            hub_streaming,
         )
         cut_windows(np.zeros(1, np.int64), max_length, eval_overlap)  # refuses bad lengths now
         widths = eighths(max_length) if widths is None else widths

@@ -13,7 +13,7 @@ import torch
 from lightning_embed.model.decoder import DecoderLM
 from lightning_embed.pretrained.held_out import HeldOut, run_settings
 from lightning_embed.pretrained.weights import Pretrained
-from lightning_embed.tokens.prepared import TRAINED
+from lightning_embed.tokens.trained import TRAINED
 
 LINE = 96  # characters of a command's line
 

@@ -52,6 +52,7 @@ def choose_source(
     separator: str | None = None,
     hub_split: str = "train",
     hub_revision: str | None = None,
+    hub_streaming: bool | None = None,
 ) -> Source:
     """The source that was asked for; the standard library's own code when none was.
 
@@ -74,5 +75,12 @@ def choose_source(
     if source:
         return source
     if hub:
-        return HubCorpus(hub, hub_config, text_column, hub_split, revision=hub_revision)
+        return HubCorpus(
+            hub,
+            hub_config,
+            text_column,
+            hub_split,
+            revision=hub_revision,
+            streaming=hub_streaming,
+        )
     return StdlibCorpus()

@@ -1,24 +1,33 @@
 """A data set on the Hub, or a local folder of one, as a source, read with the `datasets` library.
 
-Whether the Hub answers at all is asked in `hub_probe.py`.
+Whether the Hub answers at all is asked in `hub_probe.py`; what does not fit on the disk comes file
+by file (`hub_files.py`).
 """
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
+import sys
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
+from lightning_embed.console import say
 from lightning_embed.errors import UserError, one_line
 from lightning_embed.sources.columns import as_text, require_column, value_of
 from lightning_embed.sources.files import WHOLE_FILES
 from lightning_embed.sources.finding import digests
 from lightning_embed.sources.formats import texts_of
+from lightning_embed.sources.hub_files import (
+    CannotStream,
+    SplitFiles,
+    Value,
+    files_of,
+    is_too_large,
+)
 from lightning_embed.sources.hub_probe import require_hub
 from lightning_embed.sources.records import columns_of
 from lightning_embed.sources.source import About, Document, fingerprint_of
@@ -49,6 +58,8 @@ class HubCorpus:
         train_split: name of the split to train on.
         validation_split: name of the one held out; None never looks for it.
         revision: branch, tag or commit on the Hub; None is the newest.
+        streaming: fetch, read and drop one file after the other; None where the disk is too small
+            for all of them. The documents are the same.
     """
 
     name: str
@@ -57,6 +68,7 @@ class HubCorpus:
     train_split: str = "train"
     validation_split: str | None = "validation"
     revision: str | None = None
+    streaming: bool | None = None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -85,24 +97,53 @@ class HubCorpus:
 
     def documents(self, about: About) -> Iterator[Document]:
         about.title = f"{self.name}{f' ({self.config})' if self.config else ''}"
-        splits = self._splits()
+        splits = self._split_files(about) or self._splits()
         if self.train_split not in splits:
             raise UserError(
                 f"{self.name} has no split {self.train_split!r}: it has {', '.join(splits)}"
             )
-        train, counts = self._column(splits[self.train_split]), about.counts
+        train, rows = self._rows_of(splits[self.train_split]), None
         if self.validation_split is not None and self.validation_split in splits:
-            validation = self._column(splits[self.validation_split])
-            yield from self._usable(train, set(), counts)
-            yield from self._usable(validation, range(len(validation)), counts)
+            validation = self._rows_of(splits[self.validation_split])
+            parts: list[Part] = [(train, frozenset()), (validation, range(sys.maxsize))]
         else:
-            held_out = evenly_spaced(len(train))
-            yield from self._usable(train, held_out, counts)
-            share = len(held_out) / max(1, len(train))
+            rows = about.begin.state["rows"] if about.begin else train.rows
+            held_out = evenly_spaced(rows)
+            parts = [(train, held_out)]
+        for number, part in enumerate(parts):
+            yield from self._usable(number, part, rows, about)
+        if rows is not None:
+            share = len(held_out) / max(1, rows)
             about.notes.append(
                 f"held out: {share:.2%} of split {self.train_split!r}, evenly spaced"
             )
         about.note_set_aside()
+
+    def _split_files(self, about: About) -> dict[str, SplitFiles] | None:
+        """Where the data set is to come file by file, its files."""
+        if self.streaming is False:
+            return None
+        remote = not Path(self.name).is_dir()
+        if not self.streaming and not remote:
+            return None
+        if remote:
+            require_hub(self.name, "--data.files")
+        revision = about.begin.state["revision"] if about.begin else self.revision
+        where = (self.name, self.config, revision, self.text_column)
+        with _quiet() as heard:
+            if not self.streaming and about.begin is None:
+                why = is_too_large(*where)
+                if not why:
+                    return None
+                say("note", f"{self.name} comes file by file: {why} (--data.hub_streaming)")
+            try:
+                return files_of(*where)
+            except CannotStream as why_not:
+                raise UserError(
+                    f"--data.hub_streaming: {self.name} cannot come file by file: {why_not}"
+                ) from None
+            except library_errors() as error:
+                raise self._not_had(error, heard) from error
 
     def _splits(self) -> dict[str, Dataset]:
         import datasets
@@ -113,16 +154,19 @@ class HubCorpus:
             try:
                 which = {} if self.revision is None else {"revision": self.revision}
                 splits: dict[str, Dataset] = datasets.load_dataset(self.name, self.config, **which)
-            except (ValueError, OSError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-                if heard or isinstance(error, datasets.exceptions.DatasetGenerationError):
-                    raise self._unreadable(error, heard) from error
-                reason = one_line(error)
-                raise UserError(
-                    f"data set {self.name!r} (config {self.config!r}) cannot be had: {reason};"
-                    " correct --data.hub or --data.hub_config, or give local files with"
-                    " --data.files"
-                ) from None
+            except library_errors() as error:
+                raise self._not_had(error, heard) from error
         return splits
+
+    def _not_had(self, error: Exception, heard: list[str]) -> UserError:
+        import datasets
+
+        if heard or isinstance(error, datasets.exceptions.DatasetGenerationError):
+            return self._unreadable(error, heard)
+        return UserError(
+            f"data set {self.name!r} (config {self.config!r}) cannot be had: {one_line(error)};"
+            " correct --data.hub or --data.hub_config, or give local files with --data.files"
+        )
 
     def _unreadable(self, error: Exception, heard: list[str]) -> UserError:
         """What is wrong with a file of the data set; the library's error tells neither file nor
@@ -135,35 +179,85 @@ class HubCorpus:
             why = heard[0] if heard else " ".join(str(error.__cause__ or error).split())
         return UserError(f"--data.hub {self.name} does not read: {why}")
 
-    def _column(self, rows: Dataset) -> Dataset:
-        """The texts alone, as a data set with one column."""
-        own = require_column(self.text_column, rows.column_names, self.name)
-        kind = getattr(rows.features[own], "dtype", "string")  # lists and structs are looked at
+    def _rows_of(self, split: Dataset | SplitFiles) -> Table | SplitFiles:
+        if isinstance(split, SplitFiles):
+            return split
+        own = require_column(self.text_column, split.column_names, self.name)
+        kind = getattr(split.features[own], "dtype", "string")  # lists and structs are looked at
         if own == self.text_column and "string" not in kind and kind not in ("list", "dict"):
             raise UserError(
                 f"{self.name}: column {self.text_column!r} is {kind}, not text; name another with "
                 "--data.text_column"
             )
-        return rows.select_columns([own])
+        return Table(split.select_columns([own]), own, self.text_column, self.name)
 
     def _usable(
-        self, rows: Dataset, held_out: Container[int], counts: Counter[str]
+        self, number: int, part: Part, rows: int | None, about: About
     ) -> Iterator[Document]:
-        """The rows with text in them; those whose numbers are in `held_out` are for validation."""
-        batches = rows.iter(batch_size=ROWS_AT_ONCE)
-        (own,) = rows.column_names
-        values = (value for batch in batches for value in batch[own])
-        used = 0
-        for number, value in enumerate(values):
-            where = f"{self.name}: row {number + 1}"
-            if own != self.text_column:
-                value = value_of({own: value}, self.text_column, where)
-            text = "" if value is None else as_text(value, self.text_column, where)
+        """The rows with text in them; those whose numbers are in the part's second are for
+        validation. Files that are tokens already are not fetched."""
+        split, held_out = part
+        row, used, file = 0, 0, 0
+        if about.begin is not None:
+            done = about.begin.state
+            if number < done["split"]:
+                return
+            if number == done["split"]:
+                row, used, file = done["row"], done["used"], done["file"]
+        for found in split.values(file):
+            if found.file != file:
+                file = found.file
+                state = {"split": number, "file": file, "row": row, "used": used}
+                about.mark({**state, "rows": rows, "revision": split.revision})
+            text = (
+                "" if found.value is None else as_text(found.value, self.text_column, found.where)
+            )
             if not text or text.isspace():
-                counts["empty documents"] += 1
-                continue
-            yield Document(text, f"{self.name}#{used % GROUPS}", number in held_out)
-            used += 1
+                about.counts["empty documents"] += 1
+            else:
+                yield Document(text, f"{self.name}#{used % GROUPS}", row in held_out)
+                used += 1
+            row += 1
+        if rows not in (None, row):
+            raise UserError(
+                f"{self.name} has {row:,} rows and its card says {rows:,}, by which some are held"
+                " out: say --data.hub_streaming false"
+            )
+
+
+@dataclass(frozen=True)
+class Table:
+    """A split as the library has it: one column of a data set."""
+
+    dataset: Dataset
+    own: str
+    column: str
+    name: str
+    revision: None = None
+
+    @property
+    def rows(self) -> int:
+        return len(self.dataset)
+
+    def values(self, first: int = 0) -> Iterator[Value]:
+        """The rows in order, as those of one file."""
+        batches = self.dataset.iter(batch_size=ROWS_AT_ONCE)
+        values = (value for batch in batches for value in batch[self.own])
+        for number, value in enumerate(values, 1):
+            where = f"{self.name}: row {number}"
+            if self.own != self.column:
+                value = value_of({self.own: value}, self.column, where)
+            yield Value(0, where, value)
+
+
+Part: TypeAlias = tuple[Table | SplitFiles, Container[int]]  # a split, and rows to be held out
+
+
+def library_errors() -> tuple[type[Exception], ...]:
+    """What the library raises where a data set cannot be had."""
+    import datasets
+
+    return ValueError, OSError, RuntimeError, datasets.exceptions.DatasetsError
 
 
 def unequal_columns(files: list[Path], text_column: str) -> str:

@@ -24,7 +24,7 @@ import json
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 RECIPE = 1  # raise it when the same input would give other documents or another split
 SET_ASIDE = (
@@ -51,6 +51,14 @@ class Document(NamedTuple):
     ends: bool = True
 
 
+class Mark(NamedTuple):
+    """A place in a source to begin at, when what comes before it is tokens already."""
+
+    items: int  # documents, and parts of long ones, before it
+    counts: dict[str, int]  # of them
+    state: dict[str, Any]  # what the source needs to begin there, as JSON values
+
+
 @dataclass
 class About:
     """What a person should know of a corpus: complete when its documents have been read.
@@ -59,6 +67,9 @@ class About:
     counts, "documents" and "bytes" (UTF-8), in all and for each split ("train bytes").
     `notes` are finished lines for the screen. `whole` says that all is held out on purpose,
     `complete` that the last document has been read.
+
+    A source that can begin later says where, between two documents, with `mark`; where `begin` is
+    set, it begins there. Others are read from the start when a killed run goes on.
     """
 
     title: str = ""
@@ -66,6 +77,24 @@ class About:
     notes: list[str] = field(default_factory=list)
     whole: bool = False
     complete: bool = False
+    begin: Mark | None = None
+    items: int = 0  # documents, and parts of long ones, that `read` has handed over
+    marks: list[Mark] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.begin is not None:
+            self.items = self.begin.items
+            self.counts.update(self.begin.counts)
+
+    def mark(self, state: dict[str, Any]) -> None:
+        """The source could begin here."""
+        self.marks.append(Mark(self.items, dict(self.counts), state))
+
+    def last_mark(self, items: int) -> Mark | None:
+        """The last place before which there are no more than so many; forgets earlier ones."""
+        passed = [mark for mark in self.marks if mark.items <= items]
+        self.marks = [*passed[-1:], *self.marks[len(passed) :]]
+        return passed[-1] if passed else self.begin
 
     def note_set_aside(self) -> None:
         """One line on what was left out, if anything was."""

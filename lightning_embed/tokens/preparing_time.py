@@ -5,14 +5,14 @@ from typing import Any
 
 from lightning_embed.sources.files import FilesCorpus
 from lightning_embed.sources.source import Source
-from lightning_embed.tokens.prepared import (
+from lightning_embed.tokens.tokenizer import TextTokenizer
+from lightning_embed.tokens.trained import (
     TRAINED,
     TRAINING_CHARACTERS,
     Named,
     suggested_vocabulary,
     trained_on,
 )
-from lightning_embed.tokens.tokenizer import TextTokenizer
 
 SMALL = 30_000_000  # bytes that take seconds, of which no sample is timed
 SAMPLE = 4_000_000  # characters

@@ -32,6 +32,7 @@ def read(source: Source, about: About) -> Iterator[Document]:
         counts["bytes"] += size
         counts[f"{split} documents"] += document.begins
         counts[f"{split} bytes"] += size
+        about.items += 1
         yield document
     about.complete = True
     for split in ("validation",) if about.whole else ("train", "validation"):

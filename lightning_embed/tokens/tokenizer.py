@@ -15,7 +15,7 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -26,9 +26,7 @@ from lightning_embed.processes import command
 from lightning_embed.sources.hub_probe import require_hub
 from lightning_embed.special_tokens import PAD_ID, SPECIAL_TOKENS, UNK
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
+IdType: TypeAlias = type[np.uint8 | np.uint16 | np.uint32]
 SMALLEST_VOCABULARY = len(SPECIAL_TOKENS) + 256  # our four and every byte
 
 BOS_NAMES = ("<s>", "<|begin_of_text|>", "<|endoftext|>", "[CLS]", "<bos>")
@@ -166,8 +164,10 @@ class TextTokenizer:
     # -- using it --------------------------------------------------------------------------
 
     @property
-    def id_type(self) -> type[np.uint16 | np.uint32]:
+    def id_type(self) -> IdType:
         """The smallest type that holds all ids."""
+        if self.vocab_size <= 2**8:
+            return np.uint8
         return np.uint16 if self.vocab_size <= 2**16 else np.uint32
 
     def encode(self, text: str) -> list[int]:
@@ -176,9 +176,9 @@ class TextTokenizer:
         ids: list[int] = encoding.ids
         return ids
 
-    def encode_documents(self, texts: list[str]) -> list[NDArray[np.uint16] | NDArray[np.uint32]]:
-        """`<s> text </s>` for each text, encoded in parallel; uint16 while the ids fit."""
-        documents: list[NDArray[np.uint16] | NDArray[np.uint32]] = []
+    def encode_documents(self, texts: list[str]) -> list[np.ndarray]:
+        """`<s> text </s>` for each text, encoded in parallel, of `id_type`."""
+        documents = list[np.ndarray]()
         for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False):
             document: Any = np.empty(len(encoding) + 2, self.id_type)
             document[0], document[1:-1], document[-1] = self.bos_id, encoding.ids, self.eos_id

@@ -137,6 +137,7 @@ GIVEN = {
     "data.hub_config": None,
     "data.hub_split": "train",
     "data.hub_revision": None,
+    "data.hub_streaming": None,
     "data.tokenizer": "bpe",
     "data.vocab_size": None,
     "data.max_length": 64,

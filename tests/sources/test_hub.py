@@ -17,6 +17,12 @@ def write(path: Path, texts: list[str]) -> None:
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
 
 
+@pytest.fixture(autouse=True)
+def there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody asks the Hub how large a data set is."""
+    monkeypatch.setattr("lightning_embed.sources.hub.is_too_large", lambda *_: "")
+
+
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What a patched Hub holds: split -> columns."""

@@ -15,7 +15,7 @@ from lightning_embed import atomic
 from lightning_embed.errors import UserError, writing
 from lightning_embed.sources import opening
 from lightning_embed.sources.files import FilesCorpus
-from lightning_embed.tokens import checksums, prepared
+from lightning_embed.tokens import checksums, prepared, token_files
 from lightning_embed.tokens.checksums import CHECKSUMS
 from lightning_embed.tokens.prepared import damage, default_cache_dir, open_prepared, prepare
 from lightning_embed.tokens.token_files import SplitWriter
@@ -226,7 +226,7 @@ def half_written(*args: Any, **kwargs: Any) -> None:
     ("owner", "name", "fails"),
     [
         (SplitWriter, "write", full),
-        (np, "save", half_written),
+        (token_files, "_column", half_written),
         (checksums, "note_checksums", full),
         (TextTokenizer, "save", full),
     ],

@@ -17,7 +17,7 @@ from lightning_embed.sources import files, texts
 from lightning_embed.sources.files import FilesCorpus
 from lightning_embed.sources.source import About, Document
 from lightning_embed.special_tokens import SPECIAL_TOKENS
-from lightning_embed.tokens import joints, prepared, reading
+from lightning_embed.tokens import joints, reading, trained
 from lightning_embed.tokens.joints import CHANGED, CUTS, Encode, fitted
 from lightning_embed.tokens.prepared import open_prepared, prepare
 from lightning_embed.tokens.reading import in_parts
@@ -220,7 +220,7 @@ def test_a_long_document_that_changes_is_refused(
 def test_of_one_endless_document_a_tokenizer_sees_the_beginning(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(prepared, "HELD_CHARACTERS", 100)
+    monkeypatch.setattr(trained, "HELD_CHARACTERS", 100)
     parts = in_parts([Document("some words " * 100, "t")])
-    seen = sum(len(part.text) for part in prepared.training_part(parts))
+    seen = sum(len(part.text) for part in trained.training_part(parts))
     assert 100 < seen <= 130

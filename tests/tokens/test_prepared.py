@@ -1,10 +1,11 @@
 """Text to tokens on disk: the same files as ever, in one pass, whole or not at all."""
 
+import errno
 import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -13,10 +14,11 @@ from workshop import write_corpus
 from lightning_embed.errors import UserError
 from lightning_embed.sources.files import FilesCorpus
 from lightning_embed.sources.source import About, Document
-from lightning_embed.tokens import prepared
-from lightning_embed.tokens.prepared import Prepared, open_prepared, prepare, suggested_vocabulary
+from lightning_embed.tokens import encoding, trained, turn
+from lightning_embed.tokens.prepared import Prepared, open_prepared, prepare
 from lightning_embed.tokens.token_files import Report, SplitSize
 from lightning_embed.tokens.tokenizer import TextTokenizer
+from lightning_embed.tokens.trained import suggested_vocabulary
 
 
 class Made:
@@ -71,7 +73,8 @@ def test_files_are_those_of_version_0_1(
     found = made(source, tmp_path / "cache", tokenizer)
     hashed = hashlib.sha256()
     for split in (found.train, found.validation):
-        for column in (split.tokens, split.offsets, split.n_bytes, split.source):
+        tokens = split.tokens.astype(np.uint16)  # of characters they are uint8 now
+        for column in (tokens, split.offsets, split.n_bytes, split.source):
             hashed.update(str(column.dtype).encode() + column.tobytes())
         hashed.update(split.text_file.read_bytes())
     hashed.update(json.dumps(found.report.sources).encode())
@@ -129,9 +132,9 @@ def test_batches_are_bounded_and_do_not_matter(
 ) -> None:
     source = Made(documents())
     whole = made(source, tmp_path / "a", "bpe")
-    monkeypatch.setattr(prepared, "DOCUMENTS_AT_ONCE", 7)
-    monkeypatch.setattr(prepared, "CHARACTERS_AT_ONCE", 60)
-    sizes = [len(batch) for batch in prepared._batches(source.all)]
+    monkeypatch.setattr(encoding, "DOCUMENTS_AT_ONCE", 7)
+    monkeypatch.setattr(encoding, "CHARACTERS_AT_ONCE", 60)
+    sizes = [len(batch) for batch in encoding._batches(source.all)]
     assert max(sizes) <= 3 and sum(sizes) == 60
     assert contents(made(source, tmp_path / "b", "bpe")) == contents(whole)
 
@@ -139,9 +142,9 @@ def test_batches_are_bounded_and_do_not_matter(
 def training_text(
     monkeypatch: pytest.MonkeyPatch, given: list[Document], block: int, characters: int
 ) -> list[str]:
-    monkeypatch.setattr(prepared, "TRAINING_BLOCK", block)
-    monkeypatch.setattr(prepared, "TRAINING_CHARACTERS", characters)
-    return [d.text for d in prepared.training_part(given) if not d.held_out]
+    monkeypatch.setattr(trained, "TRAINING_BLOCK", block)
+    monkeypatch.setattr(trained, "TRAINING_CHARACTERS", characters)
+    return [d.text for d in trained.training_part(given) if not d.held_out]
 
 
 def test_a_tokenizer_is_trained_on_whole_blocks_of_the_train_split(
@@ -170,7 +173,7 @@ def test_what_is_read_for_a_tokenizer_is_not_read_again(
     results = []
     for held in (10**6, 300, 0):
         wanted = training_text(monkeypatch, given, 5, 1_000)
-        monkeypatch.setattr(prepared, "HELD_CHARACTERS", held)
+        monkeypatch.setattr(trained, "HELD_CHARACTERS", held)
         source = Made(given)
         results.append(contents(made(source, tmp_path / str(held), "bpe")))
         assert trained_on == wanted and 30 < len(wanted) < 100
@@ -181,15 +184,15 @@ def test_what_is_read_for_a_tokenizer_is_not_read_again(
 
 def test_a_text_longer_than_trains_a_tokenizer_has_the_largest_vocabulary() -> None:
     """So the suggestion is right also where only the beginning of a text has been read."""
-    assert suggested_vocabulary(prepared.TRAINING_CHARACTERS) == suggested_vocabulary(10**15)
-    assert prepared.HELD_CHARACTERS > prepared.TRAINING_CHARACTERS
+    assert suggested_vocabulary(trained.TRAINING_CHARACTERS) == suggested_vocabulary(10**15)
+    assert trained.HELD_CHARACTERS > trained.TRAINING_CHARACTERS
 
 
 @pytest.mark.parametrize(("limit", "kept"), [(0, False), (10**9, True)])
 def test_text_is_kept_of_small_corpora(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int, kept: bool
 ) -> None:
-    monkeypatch.setattr(prepared, "KEEP_TEXT_UP_TO", limit)
+    monkeypatch.setattr(encoding, "KEEP_TEXT_UP_TO", limit)
     found = made(Made(documents()), tmp_path)
     assert found.train.text_file.exists() == found.validation.text_file.exists() == kept
 
@@ -241,7 +244,13 @@ def test_a_second_call_reads_no_text(tmp_path: Path) -> None:
     assert prepare(source, tmp_path, tokenizer="bpe", vocab_size=300) != first
 
 
-def test_another_process_may_be_first(tmp_path: Path) -> None:
+def test_where_files_cannot_be_locked_another_process_may_be_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_locks(file: IO[bytes]) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(turn, "_lock", no_locks)
     source = Made(documents())
 
     def late(about: About) -> Iterator[Document]:
@@ -253,3 +262,4 @@ def test_another_process_may_be_first(tmp_path: Path) -> None:
     found = made(slow, tmp_path, "bpe")
     assert [path.name for path in tmp_path.iterdir()] == [found.key]
     assert found.train.documents == np.sum([not d.held_out for d in source.all])
+    assert "has no locks ([Errno 37] No locks available)" in capsys.readouterr().out

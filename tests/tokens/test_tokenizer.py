@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from lightning_embed.data import hub_probe as hub
+from lightning_embed.sources import hub_probe as hub
 from lightning_embed.special_tokens import SPECIAL_TOKENS
 from lightning_embed.tokens.tokenizer import SMALLEST_VOCABULARY, TextTokenizer
 
