@@ -27,6 +27,7 @@ COMMANDS = {
     "export": "lightning_embed.commands.export:export",
     "consolidate": "lightning_embed.commands.consolidate:consolidate",
     "tokenizer": "lightning_embed.commands.tokenizer:tokenizer",
+    "data": "lightning_embed.commands.data:data",
     "runs": "lightning_embed.commands.runs:runs",
     "version": "lightning_embed.commands.version:version",
 }
