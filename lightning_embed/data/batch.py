@@ -7,9 +7,11 @@ would fit into fewer or narrower rows, the batch also says how (`repack`), and t
 those rows alone, so that hardly anything is computed for padding.
 """
 
+import os
 import time
 from collections.abc import Iterator
-from typing import NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_embed.data.mixture import Mixture
-from lightning_embed.data.plan import BatchSettings, MicroBatch, Windows, pack, plan_epoch
+from lightning_embed.data.plan import BatchSettings, MicroBatch, Places, Windows, pack, plan_epoch
 from lightning_embed.errors import UserError
 from lightning_embed.model.segments import Segments
 from lightning_embed.special_tokens import IGNORE_INDEX, PAD_ID
@@ -68,8 +70,95 @@ def lay_out(lengths: np.ndarray, row: np.ndarray, n_rows: int, width: int) -> Ro
     )
 
 
-class PaddedRows(Dataset[Batch]):
-    """Turns a `MicroBatch` into a `Batch`.
+class Share(NamedTuple):
+    """A `MicroBatch` with all that is needed to fill it beside the tokens: what a worker is sent.
+
+    The arrays are `(n,)`, an entry for each of its windows.
+    """
+
+    micro: MicroBatch
+    places: Places
+    group: np.ndarray  # int64, number of the document's source
+    n_bytes: np.ndarray  # int64, UTF-8 bytes that the window's targets stand for
+
+
+class Filler(Dataset[Batch]):
+    """Turns a `Share` into a `Batch`.
+
+    Pickled for a worker process it is the path of a file of tokens, which the worker maps when it
+    fills its first batch: a memory map itself would be pickled with all its data.
+
+    Args:
+        tokens: all documents' ids in a row, usually memory-mapped.
+        vocab_size: ids from here on are refused.
+    """
+
+    def __init__(self, tokens: np.ndarray, vocab_size: int) -> None:
+        self.vocab_size, self.dtype = vocab_size, tokens.dtype
+        self.file = _file_of(tokens)
+        self.tokens = tokens
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        if self.file is not None:
+            del state["tokens"]
+        return state
+
+    @cached_property
+    def tokens(self) -> np.ndarray:
+        assert self.file is not None
+        try:
+            return np.memmap(self.file, dtype=self.dtype, mode="r")
+        except OSError as error:
+            raise UserError(
+                f"{self.file} is gone or cannot be read ({error.strerror}) by a worker process:"
+                " was the folder cleaned? go on with --ckpt_path last, which makes it anew"
+            ) from None
+
+    def __getitem__(self, share: Share) -> Batch:
+        micro, places = share.micro, share.places
+        n_rows, width = micro.n_rows, micro.width
+        layout = lay_out(places.length, micro.row, n_rows, width)
+        ids = np.full(n_rows * width, PAD_ID, dtype=np.int64)
+        targets = np.full(n_rows * width, IGNORE_INDEX, dtype=np.int64)
+        group = np.zeros(n_rows, dtype=np.int64)
+        last = np.full(n_rows, -1, dtype=np.int64)
+        n_bytes = np.zeros(n_rows, dtype=np.int64)
+        lies = zip(places.start, places.length, places.context, layout.begin, strict=True)
+        for start, length, context, to in lies:
+            piece = self.tokens[start : start + length + 1]
+            ids[to : to + length] = piece[:-1]
+            targets[to + context : to + length] = piece[context + 1 :]
+        group[micro.row] = share.group  # of a row's windows the last one stays
+        last[micro.row] = micro.windows
+        np.add.at(n_bytes, micro.row, share.n_bytes)
+        check_ids(ids, self.vocab_size, self.file or "")
+        check_ids(targets, self.vocab_size, self.file or "")
+        repack, segments = repack_rows(places.length, layout, n_rows, width)
+        return Batch(
+            torch.from_numpy(ids).view(n_rows, width),
+            torch.from_numpy(targets).view(n_rows, width),
+            torch.from_numpy(group),
+            torch.from_numpy(n_bytes),
+            micro.global_targets,
+            micro.global_positions,
+            micro.global_pairs,
+            segments,
+            repack,
+            torch.from_numpy(last),
+        )
+
+
+def _file_of(tokens: np.ndarray) -> str | None:
+    """The file that these are mapped from, if they are all of it."""
+    name = getattr(tokens, "filename", None)
+    if name is None or os.path.getsize(name) != tokens.nbytes:
+        return None
+    return str(name)
+
+
+class PaddedRows:
+    """Where the windows of micro-batches lie, and the batches they become.
 
     Args:
         tokens: all documents' ids in a row, usually memory-mapped.
@@ -89,52 +178,28 @@ class PaddedRows(Dataset[Batch]):
         offsets: np.ndarray,
         vocab_size: int,
     ) -> None:
-        self.tokens, self.windows, self.group = tokens, windows, group
-        self.n_bytes, self.offsets, self.vocab_size = n_bytes, offsets, vocab_size
+        self.filler, self.windows, self.group = Filler(tokens, vocab_size), windows, group
+        self.n_bytes, self.offsets = n_bytes, offsets
 
-    def _bytes(self, window: int) -> int:
+    def bytes_of(self, places: Places) -> list[int]:
         """A document's bytes are shared among its targets so that the windows' shares add up."""
-        document = self.windows.document[window]
-        targets = int(self.offsets[document + 1] - self.offsets[document]) - 1
-        begin = int(self.windows.start[window] - self.offsets[document])
-        total, end = int(self.n_bytes[document]), begin + int(self.windows.length[window])
-        begin += int(self.windows.context[window])
-        return total * end // targets - total * begin // targets
+        begins = self.offsets[places.document]
+        n_targets = (self.offsets[places.document + 1] - begins - 1).tolist()
+        begin = places.start - begins
+        end, begin = (begin + places.length).tolist(), (begin + places.context).tolist()
+        total = self.n_bytes[places.document].tolist()  # Python's numbers, which hold the product
+        return [
+            n * b // targets - n * a // targets
+            for n, a, b, targets in zip(total, begin, end, n_targets, strict=True)
+        ]
+
+    def share(self, micro: MicroBatch) -> Share:
+        places = self.windows[micro.windows]
+        n_bytes = np.array(self.bytes_of(places), np.int64)
+        return Share(micro, places, self.group[places.document], n_bytes)
 
     def __getitem__(self, micro: MicroBatch) -> Batch:
-        n_rows, width = micro.n_rows, micro.width
-        lengths = self.windows.length[micro.windows].astype(np.int64)
-        layout = lay_out(lengths, micro.row, n_rows, width)
-        ids = np.full(n_rows * width, PAD_ID, dtype=np.int64)
-        targets = np.full(n_rows * width, IGNORE_INDEX, dtype=np.int64)
-        group = np.zeros(n_rows, dtype=np.int64)
-        last = np.full(n_rows, -1, dtype=np.int64)
-        n_bytes = np.zeros(n_rows, dtype=np.int64)
-        for window, row, to in zip(micro.windows, micro.row, layout.begin, strict=True):
-            start, length = int(self.windows.start[window]), int(self.windows.length[window])
-            context = int(self.windows.context[window])
-            piece = self.tokens[start : start + length + 1]
-            ids[to : to + length] = piece[:-1]
-            targets[to + context : to + length] = piece[context + 1 :]
-            group[row] = self.group[self.windows.document[window]]
-            last[row] = window
-            n_bytes[row] += self._bytes(window)
-        file = str(getattr(self.tokens, "filename", ""))
-        check_ids(ids, self.vocab_size, file)
-        check_ids(targets, self.vocab_size, file)
-        repack, segments = repack_rows(lengths, layout, n_rows, width)
-        return Batch(
-            torch.from_numpy(ids).view(n_rows, width),
-            torch.from_numpy(targets).view(n_rows, width),
-            torch.from_numpy(group),
-            torch.from_numpy(n_bytes),
-            micro.global_targets,
-            micro.global_positions,
-            micro.global_pairs,
-            segments,
-            repack,
-            torch.from_numpy(last),
-        )
+        return self.filler[self.share(micro)]
 
 
 def repack_rows(
@@ -225,6 +290,7 @@ class PlanLoader:
     def set_epoch(self, epoch: int) -> None:
         if getattr(self, "epoch", None) != epoch:
             self.epoch = epoch
+            self.__dict__.pop("plan", None)  # two at once would take twice the memory
             self.plan = plan_epoch(
                 self.rows.windows,
                 self.settings,
@@ -249,15 +315,18 @@ class PlanLoader:
         # one, which would shift dropout.
         start, self.start = self.start, 0
         loader = DataLoader(
-            self.rows,
+            self.rows.filler,
             batch_size=None,
-            sampler=self.micro_batches(start),
+            sampler=map(self.rows.share, self.micro_batches(start)),  # type: ignore[arg-type]
             num_workers=self.num_workers,
             pin_memory=self.pin_memory,
             generator=torch.Generator(),
         )
         began = time.perf_counter()
-        for batch in loader:
-            self.waited += time.perf_counter() - began
-            yield batch
-            began = time.perf_counter()
+        try:
+            for batch in loader:
+                self.waited += time.perf_counter() - began
+                yield batch
+                began = time.perf_counter()
+        except UserError as error:  # a worker's comes with its traceback
+            raise UserError(str(error).strip().rpartition("UserError: ")[2]) from None

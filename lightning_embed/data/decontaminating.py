@@ -50,4 +50,4 @@ def without(windows: Windows, documents: np.ndarray) -> Windows:
         return windows
     used = np.ones(max(int(windows.document.max(initial=0)), int(documents[-1])) + 1, bool)
     used[documents] = False
-    return Windows(*(column[used[windows.document]] for column in windows))
+    return windows.only(np.flatnonzero(used[windows.document]))

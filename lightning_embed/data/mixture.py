@@ -119,13 +119,15 @@ class Mixture:
         columns = (x.tolist() for x in (targets.astype(np.int64), asked, had, passes))
         self.ingredients = [Ingredient(*row) for row in zip(shares, *columns, strict=True)]
         rng = np.random.default_rng([seed, 0x6D6978])
+        self._length = windows.length
+        many = len(windows) > np.iinfo(np.int32).max
+        numbers = np.arange(len(windows), dtype=np.int64 if many else np.int32)
         self._drawn: list[tuple[np.ndarray, int, int]] = []  # sorted windows, how many, first x
         for number, times in enumerate(passes):
-            own = rng.permutation(np.flatnonzero(source == number).astype(windows.document.dtype))
-            own = own[np.argsort(windows.length[own], kind="stable")]
+            own = rng.permutation(numbers[source == number])
+            own = own[np.argsort(self._length[own], kind="stable")]
             if times:
                 self._drawn.append((own, round(times * len(own)), int(rng.integers(len(own)))))
-        self._length = windows.length
         self.targets = int(windows.targets[self.draw(0).windows].sum())  # of an epoch
 
     @property

@@ -23,39 +23,121 @@ Every rank gets the same number of micro-batches of the same shape; a row nobody
 and contributes 0.
 """
 
+from array import array
 from bisect import bisect_left, insort
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from lightning_embed.errors import UserError
 
 Layout = Literal["padded", "packed"]
+BLOCK = 100_000  # windows looked at at once: some 80 bytes each while they are
 
 
-class Windows(NamedTuple):
-    """One entry a window, N windows; a window's first `context` positions have no target."""
+class Places(NamedTuple):
+    """Some windows, an entry each; a window's first `context` positions have no target."""
 
-    start: np.ndarray  # (N,) int64, where its input begins in the token array
-    length: np.ndarray  # (N,) int32, positions: inputs, and targets one further on
-    context: np.ndarray  # (N,) int32
-    document: np.ndarray  # (N,) int32, int64 where that is too small
-
-    def __len__(self) -> int:
-        return len(self.start)
+    start: np.ndarray  # (n,) int64, where its input begins in the token array
+    length: np.ndarray  # (n,) int64, positions: inputs, and targets one further on
+    context: np.ndarray  # (n,) int64
+    document: np.ndarray  # (n,) int64
 
     @property
     def targets(self) -> np.ndarray:
-        """(N,) real targets of each window."""
+        """(n,) real targets of each window."""
         return self.length - self.context
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """N windows, numbered document after document.
+
+    Only the number of each document's first window is kept, 4 bytes a document; where a window
+    lies follows from its number. `windows[numbers]` and the columns `start`, `length`, `context`,
+    `document` and `targets` compute it.
+
+    Args:
+        offsets: `(documents + 1,)` where each document's tokens begin in the token array.
+        first: `(documents + 1,)` number of each document's first window, and of all windows.
+        max_length: positions of a window at most.
+        overlap: positions at the start of every window but a document's first that are context.
+        chosen: `(N,)` numbers of the windows of a draw; None has them all.
+    """
+
+    offsets: np.ndarray
+    first: np.ndarray
+    max_length: int
+    overlap: int = 0
+    chosen: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return int(self.first[-1]) if self.chosen is None else len(self.chosen)
+
+    def __getitem__(self, numbers: np.ndarray) -> Places:
+        if self.chosen is not None:
+            numbers = self.chosen[numbers]
+        alike = numbers.astype(self.first.dtype)  # else all of `first` is converted
+        document = np.searchsorted(self.first, alike, side="right") - 1
+        index = numbers - self.first[document].astype(np.int64)
+        begin = index * (self.max_length - self.overlap)
+        offset = self.offsets[document].astype(np.int64, copy=False)
+        targets = self.offsets[document + 1] - offset - 1
+        context = np.where(index > 0, self.overlap, 0)
+        return Places(
+            offset + begin, np.minimum(self.max_length, targets - begin), context, document
+        )
+
+    def blocks(self) -> Iterator[Places]:
+        """All windows, in pieces that take little memory."""
+        for begin in range(0, len(self), BLOCK):
+            yield self[np.arange(begin, min(begin + BLOCK, len(self)))]
+
+    def column(self, of: Callable[[Places], np.ndarray], dtype: DTypeLike) -> np.ndarray:
+        """`(N,)` one figure of each window."""
+        found, at = np.empty(len(self), dtype), 0
+        for places in self.blocks():
+            values = of(places)
+            found[at : at + len(values)] = values
+            at += len(values)
+        return found
+
+    @property
+    def start(self) -> np.ndarray:
+        return self.column(lambda places: places.start, np.int64)
+
+    @property
+    def length(self) -> np.ndarray:
+        return self.column(lambda places: places.length, np.int32)
+
+    @property
+    def context(self) -> np.ndarray:
+        return self.column(lambda places: places.context, np.int32)
+
+    @property
+    def document(self) -> np.ndarray:
+        return self.column(lambda places: places.document, _holding(len(self.first)))
+
+    @property
+    def targets(self) -> np.ndarray:
+        """`(N,)` real targets of each window."""
+        return self.column(lambda places: places.targets, np.int32)
+
+    def only(self, numbers: np.ndarray) -> "Windows":
+        """Some of them, numbered anew."""
+        numbers = _narrow(numbers)
+        return replace(self, chosen=numbers if self.chosen is None else self.chosen[numbers])
 
     def draw(self, targets: float) -> "Windows":
         """A draw of about so many targets, always the same; at least one window."""
         order = np.random.default_rng(0).permutation(len(self))
-        taken = np.cumsum(self.targets[order]) <= targets
+        taken = np.cumsum(self.targets[order], dtype=np.int64) <= targets
         taken[0] = True
-        return Windows(*(column[order[taken]] for column in self))
+        return self.only(order[taken])
 
 
 def eighths(max_length: int) -> list[int]:
@@ -82,24 +164,22 @@ def cut_windows(offsets: np.ndarray, max_length: int, overlap: int = 0) -> Windo
             f"overlap {overlap} must be at least 0 and below max_length {max_length};"
             " change --data.eval_overlap"
         )
-    # Narrow integers and early deletions: at 10 million documents each column counts.
-    targets = _narrow(np.maximum(np.diff(offsets) - 1, 0))
     stride = max_length - overlap
-    count = np.where(targets > 0, 1 + -(-np.maximum(targets - max_length, 0) // stride), 0)
-    document = np.repeat(_numbers(len(targets)), count)
-    index = _ranges(np.zeros_like(count), count)
-    del count
-    begin = index.astype(targets.dtype) * stride
-    length = np.minimum(max_length, targets[document] - begin).astype(np.int32)
-    del targets
-    # All zero without an overlap, and then never written: untouched zeros take no memory.
-    context = np.zeros(len(index), np.int32)
-    if overlap:
-        context[index > 0] = overlap
-    del index
-    start = offsets[document].astype(np.int64, copy=False)
-    start += begin
-    return Windows(start, length, context, document)
+    first = np.zeros(len(offsets), _holding(int(offsets[-1]) - int(offsets[0])))
+    at = 0  # windows so far
+    for begin in range(0, len(offsets) - 1, BLOCK):
+        targets = np.diff(offsets[begin : begin + BLOCK + 1]).astype(np.int64) - 1
+        count = np.where(targets > 0, 1 + -(-np.maximum(targets - max_length, 0) // stride), 0)
+        first[begin + 1 : begin + 1 + len(count)] = at + np.cumsum(count)
+        at += int(count.sum())
+    return Windows(offsets, first, max_length, overlap)
+
+
+def _holding(largest: int) -> np.dtype:
+    """The narrowest of uint16, int32 and int64 for numbers up to `largest`."""
+    if largest <= np.iinfo(np.uint16).max:
+        return np.dtype(np.uint16)
+    return np.dtype(np.int32 if largest <= np.iinfo(np.int32).max else np.int64)
 
 
 def _narrow(values: np.ndarray) -> np.ndarray:
@@ -115,14 +195,12 @@ def _numbers(count: int) -> np.ndarray:
 
 def _ranges(first: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """first[0], first[0] + 1, ... (sizes[0] of them), then first[1] and so on."""
-    numbers = _numbers(int(sizes.sum()))
     shift = first - (np.cumsum(sizes, dtype=np.int64) - sizes)
-    numbers += np.repeat(shift.astype(numbers.dtype), sizes)
-    return numbers
+    return np.arange(int(sizes.sum())) + np.repeat(shift, sizes)
 
 
 def _bounds(sizes: np.ndarray) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+    return _narrow(np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]))
 
 
 def pack(lengths: np.ndarray, width: int) -> np.ndarray:
@@ -131,20 +209,21 @@ def pack(lengths: np.ndarray, width: int) -> np.ndarray:
     Equal lengths are placed together, so that millions of windows take no longer than there are
     pairs of a length and a free space.
     """
-    row = np.empty(len(lengths), np.int64)
-    free: dict[int, list[int]] = {}  # rows by their free space
+    row = np.empty(len(lengths), np.int64 if len(lengths) > np.iinfo(np.int32).max else np.int32)
+    free: dict[int, array[int]] = {}  # rows by their free space
     spaces: list[int] = []  # its keys, sorted ascending
     made = 0
 
-    def keep(space: int, rows: list[int]) -> None:
+    def keep(space: int, rows: "array[int]") -> None:
         if space and rows:
             if space not in free:
                 insort(spaces, space)
-            free.setdefault(space, []).extend(rows)
+                free[space] = array("q")
+            free[space].extend(rows)
 
-    negative, places, counts = np.unique(-lengths, return_index=True, return_counts=True)
-    for length, at, count in zip((-negative).tolist(), places.tolist(), counts, strict=True):
-        left = int(count)
+    ends = [*(np.flatnonzero(np.diff(lengths)) + 1).tolist(), len(lengths)] if len(lengths) else []
+    for at, end in pairwise([0, *ends]):
+        length, left = int(lengths[at]), end - at
         while left:
             found = bisect_left(spaces, length)
             space = spaces[found] if found < len(spaces) else width
@@ -156,7 +235,7 @@ def pack(lengths: np.ndarray, width: int) -> np.ndarray:
                 if not free[space]:
                     del free[space], spaces[found]
             else:
-                rows = list(range(made, made + wanted))
+                rows = array("q", range(made, made + wanted))
                 made += wanted
             placed = min(left, each * len(rows))
             row[at : at + placed] = np.repeat(rows, each)[:placed]
@@ -226,7 +305,7 @@ class Plan(NamedTuple):
     """An epoch's global batches."""
 
     order: np.ndarray  # (N,) window numbers, row after row, batch after batch
-    row_bounds: np.ndarray  # (rows + 1,) where each row begins in `order`
+    first_of_row: np.ndarray | None  # (rows + 1,) where each begins in `order`; None: one a row
     bounds: np.ndarray  # (batches + 1,) where each batch begins among the rows
     widths: np.ndarray  # (batches,)
     full_rows: np.ndarray  # (batches,) rows a full batch of this width has
@@ -238,21 +317,26 @@ class Plan(NamedTuple):
 
     def positions(self, n_micro: int = 1) -> int:
         """Positions of the whole epoch in `n_micro` micro-batches a step, padding included."""
-        return int((-(-self.full_rows // n_micro) * n_micro * self.widths).sum())
+        return int((-(-self.full_rows // n_micro) * n_micro * self.widths).sum(dtype=np.int64))
+
+    def begin(self, rows: np.ndarray) -> np.ndarray:
+        """Where these rows begin in `order`."""
+        return rows if self.first_of_row is None else self.first_of_row[rows]
 
     def windows_of(self, batch: int) -> np.ndarray:
         """All windows of a global batch."""
-        begin, end = self.row_bounds[self.bounds[[batch, batch + 1]]]
+        begin, end = self.begin(self.bounds[[batch, batch + 1]])
         return self.order[begin:end]
 
     def micro_batch(self, batch: int, index: int, n_micro: int) -> MicroBatch:
         """Share number `index` of `n_micro` of a global batch; every row is in exactly one."""
         rows = np.arange(self.bounds[batch], self.bounds[batch + 1])[index::n_micro]
-        sizes = self.row_bounds[rows + 1] - self.row_bounds[rows]
+        first = self.begin(rows)
+        sizes = self.begin(rows + 1) - first
         per_micro = -(-int(self.full_rows[batch]) // n_micro)
         width = int(self.widths[batch])
         return MicroBatch(
-            self.order[_ranges(self.row_bounds[rows], sizes)],
+            self.order[_ranges(first, sizes)],
             np.repeat(np.arange(len(rows)), sizes),
             per_micro,
             width,
@@ -278,75 +362,127 @@ def plan_epoch(
     width, so an epoch has at most one partial batch. Without `shuffle` the longest come first. Of a
     `draw` the room alone decides how many batches there are.
     """
-    room = windows.length if draw is None else draw.room
-    longest = int(windows.length.max(initial=0))
+    lengths = windows.column(lambda places: places.length, _holding(windows.max_length))
+    longest = int(lengths.max(initial=0))
     if longest > settings.widths[-1]:
         raise UserError(f"a window of {longest} fits none of --data.widths {list(settings.widths)}")
+    # Each array here has an entry a window: they are narrow, and used again where they can be.
+    room = lengths if draw is None else draw.room
     order = _numbers(len(room))
     rng = np.random.default_rng([seed, epoch])
     if shuffle:
         rng.shuffle(order)
     if settings.layout == "packed":
-        order = order[np.argsort(-room[order], kind="stable")]
-        row = pack(room[order], settings.widths[-1])
-        order, sizes = order[np.argsort(row, kind="stable")], np.bincount(row)
-        classes = np.full(len(sizes), len(settings.widths) - 1)
-        rows = rng.permutation(len(sizes)) if shuffle else np.arange(len(sizes))[::-1]
+        order, first_of_row = _packed(order, room, settings.widths[-1])
+        n_rows = len(first_of_row) - 1
+        ends = np.array([0] * (len(settings.widths) - 1) + [n_rows])
+        rows = rng.permutation(n_rows) if shuffle else np.arange(n_rows)[::-1]
     else:
-        classes = np.zeros(len(order), np.min_scalar_type(len(settings.widths)))
-        for width in settings.widths[:-1]:
-            classes += room > width
-        classes = classes[order]
-        rows = np.argsort(classes, kind="stable").astype(order.dtype)
-        sizes = np.ones(len(order), np.uint8)
-    batch_sizes, widths = _cut_batches(classes[rows], settings)
-    del classes
+        first_of_row = None
+        rows, ends = _by_width(order, room, settings.widths)
+    batch_sizes, widths = _cut_batches(ends, settings)
     batches = rng.permutation(len(widths)) if shuffle else np.arange(len(widths))[::-1]
     first = (np.cumsum(batch_sizes) - batch_sizes)[batches]
-    bounds, widths = _bounds(batch_sizes[batches]), widths[batches]
-    rows = rows[_ranges(first, batch_sizes[batches])]
-    if settings.layout == "packed":
-        order = order[_ranges((np.cumsum(sizes) - sizes)[rows], sizes[rows])]
+    batch_sizes, widths = batch_sizes[batches], widths[batches]
+    bounds = _bounds(batch_sizes)
+    if first_of_row is None:
+        order, edges = _rearranged(rows, first, batch_sizes, order), bounds
     else:
-        order = order[rows]
-    row_bounds = _narrow(_bounds(sizes[rows]))
-    del rows, sizes
+        rows = _rearranged(rows, first, batch_sizes)
+        sizes = np.diff(first_of_row)[rows]
+        order = _rearranged(order, first_of_row[rows], sizes)
+        first_of_row = _bounds(sizes)
+        edges = first_of_row[bounds]
     if draw is not None:
         order = draw.windows[order]
-    edges = row_bounds[bounds]
-    lengths = windows.length[order]
-    squares, positions = (_sums(x, edges) for x in (np.square(lengths, dtype=np.int64), lengths))
-    full_rows = np.array([settings.rows_at(width) for width in settings.widths], np.int64)
-    return Plan(
-        order,
-        row_bounds,
-        bounds,
-        widths,
-        full_rows[np.searchsorted(settings.widths, widths)],
-        _sums(windows.targets[order], edges),
-        (squares + positions) // 2,
-    )
+    targets = lengths
+    if windows.overlap:
+        targets = windows.column(lambda places: places.targets, lengths.dtype)
+    full_rows = np.array([settings.rows_at(width) for width in settings.widths], np.int32)
+    real, pairs = _totals(order, lengths, targets, edges)
+    which = np.searchsorted(settings.widths, widths)
+    return Plan(order, first_of_row, bounds, widths, full_rows[which], real, pairs)
 
 
-def _sums(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """int64 sums of values[edges[0]:edges[1]] and so on, none of them empty."""
-    if len(edges) < 2:
-        return np.zeros(0, np.int64)
-    return np.add.reduceat(values, edges[:-1], dtype=np.int64)
+def _packed(order: np.ndarray, lengths: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Windows row after row, each as full as can be, and where each row begins; windows of one
+    length take their places in the order given."""
+    falling = np.argsort(lengths.max(initial=0) - lengths[order], kind="stable")
+    order = order[falling]
+    del falling
+    row = pack(lengths[order], width)
+    return order[np.argsort(row, kind="stable")], _bounds(np.bincount(row))
 
 
-def _cut_batches(classes: np.ndarray, settings: BatchSettings) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and width of each batch, of rows sorted by `classes`, the numbers of their widths."""
-    ends = np.searchsorted(classes, np.arange(len(settings.widths)), side="right")
-    sizes: list[int] = []
-    widths: list[int] = []
+def _by_width(
+    order: np.ndarray, lengths: np.ndarray, widths: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The windows sorted by the number of the width they are padded to, otherwise in the order
+    given, and where each width ends."""
+    classes = np.zeros(len(order), np.min_scalar_type(len(widths)))
+    for width in widths[:-1]:
+        classes += lengths > width
+    classes = classes[order]
+    counts = [np.count_nonzero(classes == number) for number in range(len(widths))]
+    ends = np.cumsum(counts)
+    found, places = np.empty_like(order), (ends - counts).tolist()
+    for begin in range(0, len(order), BLOCK):
+        some, its = order[begin : begin + BLOCK], classes[begin : begin + BLOCK]
+        for number, at in enumerate(places):
+            chosen = some[its == number]
+            found[at : at + len(chosen)] = chosen
+            places[number] += len(chosen)
+    return found, ends
+
+
+def _rearranged(
+    values: np.ndarray, first: np.ndarray, sizes: np.ndarray, to: np.ndarray | None = None
+) -> np.ndarray:
+    """values[first[0] : first[0] + sizes[0]], then the next, written into `to`."""
+    found = np.empty_like(values) if to is None else to
+    ends = np.cumsum(sizes, dtype=np.int64)
+    for some in _pieces(ends):
+        begin = int(ends[some.start] - sizes[some.start])
+        found[begin : ends[some.stop - 1]] = values[_ranges(first[some], sizes[some])]
+    return found
+
+
+def _pieces(ends: np.ndarray) -> Iterator[slice]:
+    """Groups of neighbours with about `BLOCK` entries, or a single larger one."""
     at = 0
-    for number, (width, end) in enumerate(zip(settings.widths, ends.tolist(), strict=True)):
+    while at < len(ends):
+        done = int(ends[at - 1]) if at else 0
+        until = max(at + 1, int(np.searchsorted(ends, done + BLOCK, side="right")))
+        yield slice(at, until)
+        at = until
+
+
+def _totals(
+    order: np.ndarray, lengths: np.ndarray, targets: np.ndarray, edges: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Real targets and query-key pairs of order[edges[0]:edges[1]] and so on, none empty."""
+    real, pairs = (np.zeros(len(edges) - 1, np.int64) for _ in range(2))
+    for some in _pieces(edges[1:]):
+        begin = int(edges[some.start])
+        numbers, at = order[begin : edges[some.stop]], edges[some.start : some.stop] - begin
+        length = lengths[numbers].astype(np.int64)
+        real[some] = np.add.reduceat(targets[numbers], at, dtype=np.int64)
+        pairs[some] = np.add.reduceat(length * length + length, at) // 2
+    return _narrow(real), _narrow(pairs)
+
+
+def _cut_batches(ends: np.ndarray, settings: BatchSettings) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and width of each batch, of rows sorted by their widths, each of which ends in `ends`.
+    What does not fill a batch is left to the next width."""
+    sizes, widths = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
+    at = 0
+    for width, end in zip(settings.widths, ends.tolist(), strict=True):
         rows = settings.rows_at(width)
         full, rest = divmod(end - at, rows)
-        sizes += [rows] * full
-        if rest and number == len(settings.widths) - 1:
-            sizes.append(rest)
-        widths += [width] * (len(sizes) - len(widths))
-        at = sum(sizes)
-    return np.array(sizes, np.int64), np.array(widths, np.int64)
+        its = np.full(full, rows, np.int32)
+        if rest and width == settings.widths[-1]:
+            its = np.append(its, np.int32(rest))
+        sizes.append(its)
+        widths.append(np.full(len(its), width, np.int32))
+        at += full * rows
+    return np.concatenate(sizes), np.concatenate(widths)

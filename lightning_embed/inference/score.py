@@ -73,13 +73,12 @@ def score_text(
     device = network.embedding.weight.device
     log_probs: list[float] = []
     for begin in range(0, len(windows), WINDOWS_AT_ONCE):
-        some = range(begin, min(begin + WINDOWS_AT_ONCE, len(windows)))
-        width = int(windows.length[some].max())
-        ids = torch.full((len(some), width), PAD_ID, device="cpu")
-        targets = torch.full((len(some), width), IGNORE_INDEX, device="cpu")
-        for row, number in enumerate(some):
-            start, length = int(windows.start[number]), int(windows.length[number])
-            context = int(windows.context[number])
+        some = windows[np.arange(begin, min(begin + WINDOWS_AT_ONCE, len(windows)))]
+        shape = len(some.start), int(some.length.max())
+        ids = torch.full(shape, PAD_ID, device="cpu")
+        targets = torch.full(shape, IGNORE_INDEX, device="cpu")
+        lies = zip(some.start, some.length, some.context, strict=True)
+        for row, (start, length, context) in enumerate(lies):
             window = torch.from_numpy(tokens[start : start + length + 1])
             ids[row, :length] = window[:-1]
             targets[row, context:length] = window[1 + context :]

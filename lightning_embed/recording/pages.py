@@ -167,7 +167,7 @@ class Pages(L.Callback):
             norms, self._frequencies(data), PAD_ID
         )
         windows = cut_windows(data.prepared.train.offsets[: WINDOWS_DRAWN + 1], data.max_length)
-        windows = Windows(*(column[:WINDOWS_DRAWN] for column in windows))
+        windows = windows.only(np.arange(min(WINDOWS_DRAWN, len(windows))))
         layouts = {layout: _padding(windows, data, layout) for layout in ("padded", "packed")}
         made["window lengths"] = drawings.window_lengths(windows.targets, layouts)
         folder = self.folder / "pictures"

@@ -24,8 +24,9 @@ def note_checksums(folder: Path) -> None:
     (folder / CHECKSUMS).write_text(json.dumps(found, indent=1), encoding="utf-8")
 
 
-def damage(folder: Path) -> str:
-    """What is wrong with a folder that has checksums, in a few words; nothing if it is whole."""
+def damage(folder: Path, up_to: float = SUMMED_UP_TO) -> str:
+    """What is wrong with a folder that has checksums, in a few words; nothing if it is whole. Of
+    files of more than `up_to` bytes only the size is compared."""
     try:
         noted = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
         files = {name: (entry["bytes"], entry["crc32"]) for name, entry in noted.items()}
@@ -36,7 +37,7 @@ def damage(folder: Path) -> str:
         try:
             if path.stat().st_size != size:
                 return f"{name} has {path.stat().st_size:,} bytes, not {size:,}"
-            if size <= SUMMED_UP_TO and crc32(path) != checksum:
+            if size <= up_to and crc32(path) != checksum:
                 return f"{name} has other bytes than were written"
         except FileNotFoundError:
             return f"{name} is gone"

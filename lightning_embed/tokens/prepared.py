@@ -25,6 +25,7 @@ from lightning_embed.errors import UserError, one_line, writing
 from lightning_embed.sources.source import Source
 from lightning_embed.tokens import checksums
 from lightning_embed.tokens.encoding import KEEP_TEXT_UP_TO, write
+from lightning_embed.tokens.foreseen import foresee
 from lightning_embed.tokens.token_files import (
     SPLITS,
     CannotGoOn,
@@ -74,6 +75,8 @@ def open_prepared(path: Path) -> Prepared:
     """Map a folder that `prepare` made; costs no reading of its tokens."""
     tokenizer = TextTokenizer.load(str(path / "tokenizer.json"))
     train, validation = (Split.open(path / name, tokenizer.id_type) for name in SPLITS)
+    with suppress(OSError):  # of somebody else
+        os.utime(path)  # `data list` and `data clean` tell by it when it was last used
     return Prepared(path, tokenizer, train, validation, Report.load(path))
 
 
@@ -109,6 +112,9 @@ def prepare(source: Source, cache_dir: Path, *, tokenizer: Named, vocab_size: in
             with turn(lock_beside(target), f"the tokens {key}") as own:
                 if not _is_found(target):
                     sweep_abandoned(cache_dir)
+                    begun = work_beside(target).begun()
+                    done = begun.size if begun else 0
+                    foresee(source, cache_dir, tokenizer, vocab_size, done)
                     _make(source, work_beside(target), target, tokenizer, vocab_size, own)
         except NoLocks as error:
             say("note", f"{cache_dir} has no locks ({error}): processes do not wait for each other")
@@ -164,10 +170,11 @@ def _make(
         raise
 
 
-def damage(folder: Path) -> str:
-    """What is wrong with a prepared folder, in a few words; nothing if it is whole."""
+def damage(folder: Path, up_to: float = checksums.SUMMED_UP_TO) -> str:
+    """What is wrong with a prepared folder, in a few words; nothing if it is whole. Of files of
+    more than `up_to` bytes only the size is compared."""
     if (folder / checksums.CHECKSUMS).exists():
-        return checksums.damage(folder)
+        return checksums.damage(folder, up_to)
     try:  # of version 0.1
         found = open_prepared(folder)
         for name, split in zip(SPLITS, (found.train, found.validation), strict=True):

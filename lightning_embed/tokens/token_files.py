@@ -96,9 +96,10 @@ def is_prepared(folder: Path) -> bool:
 
 @dataclass(frozen=True)
 class Split:
-    """One part of the corpus: ids of all documents in a row, and one entry a document."""
+    """One part of the corpus, memory-mapped: ids of all documents in a row, and one entry a
+    document."""
 
-    tokens: np.ndarray  # (tokens,) uint8, uint16 or uint32, memory-mapped
+    tokens: np.ndarray  # (tokens,) uint8, uint16 or uint32
     offsets: np.ndarray  # (documents + 1,) int64
     n_bytes: np.ndarray  # (documents,) int64, UTF-8 bytes
     source: np.ndarray  # (documents,) int64, index into the report's source names
@@ -106,7 +107,7 @@ class Split:
 
     @classmethod
     def open(cls, folder: Path, id_type: type[np.unsignedinteger[Any]]) -> Split:
-        """Map a split into memory; costs no reading of its tokens.
+        """Map a split into memory; costs no reading of it.
 
         Args:
             folder: of the split.
@@ -115,7 +116,11 @@ class Split:
         Raises:
             ValueError: the files do not belong together.
         """
-        path, offsets = folder / "tokens.bin", np.load(folder / "offsets.npy")
+
+        def mapped(name: str) -> np.ndarray:
+            return np.asarray(np.load(folder / name, mmap_mode="r"))
+
+        path, offsets = folder / "tokens.bin", mapped("offsets.npy")
         size, count = path.stat().st_size, int(offsets[-1])
         if size:  # an empty file cannot be mapped
             bytes_each, rest = divmod(size, max(1, count))
@@ -125,10 +130,14 @@ class Split:
         return cls(
             np.memmap(path, dtype=id_type, mode="r") if size else np.zeros(0, id_type),
             offsets,
-            np.load(folder / "n_bytes.npy"),
-            np.load(folder / "source.npy"),
+            mapped("n_bytes.npy"),
+            mapped("source.npy"),
             folder / "text.bin",
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as its path: a memory map would be pickled with all its data."""
+        return Split.open, (self.text_file.parent, self.tokens.dtype.type)
 
     @property
     def documents(self) -> int:

@@ -75,9 +75,9 @@ def write_tokens(
     split, names = prepared.validation, prepared.report.sources
     nll = np.full(len(split.tokens), np.nan, np.float32)  # of the token at each place
     for row in rows:
-        for window, scores in zip(row["window"].tolist(), row["token_nll"].numpy(), strict=True):
-            start, context = int(windows.start[window]), int(windows.context[window])
-            length = int(windows.length[window])
+        places = windows[row["window"].numpy()]
+        lies = zip(places.start, places.length, places.context, strict=True)
+        for (start, length, context), scores in zip(lies, row["token_nll"].numpy(), strict=True):
             nll[start + 1 + context : start + 1 + length] = scores[context:length]
     path = table.with_name(f"{table.stem}.tokens.jsonl")
     texts: dict[int, str] = {}

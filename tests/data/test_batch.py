@@ -162,9 +162,9 @@ def test_segments_are_windows_and_left_over_padding(
                 assert set(targets) == {IGNORE_INDEX}
             else:
                 found.append((ids, targets))
-    expected = []
-    for begin, length, context, _ in zip(*rows.windows, strict=True):
-        piece = rows.tokens[begin : begin + length + 1].tolist()
+    expected, places = [], rows.windows[np.arange(len(rows.windows))]
+    for begin, length, context, _ in zip(*places, strict=True):
+        piece = rows.filler.tokens[begin : begin + length + 1].tolist()
         expected.append((piece[:-1], [IGNORE_INDEX] * context + piece[context + 1 :]))
     assert sorted(found) == sorted(expected)
 
@@ -210,7 +210,7 @@ def test_a_packed_row_has_the_bytes_of_all_its_windows(make_rows) -> None:
 def test_bytes_of_a_document_are_shared_out_whole(make_rows) -> None:
     """Bits per byte divides by documents' bytes, so shares must add up without rounding away."""
     rows = make_rows([30], max_length=7, overlap=3)
-    shares = [rows._bytes(window) for window in range(len(rows.windows))]
+    shares = rows.bytes_of(rows.windows[np.arange(len(rows.windows))])
     assert sum(shares) == 7 * 30 + 1
     per_target = np.array(shares) / rows.windows.targets
     assert np.ptp(per_target) < 1

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_embed import DecoderLM
-from lightning_embed.data.batch import PlanLoader
+from lightning_embed.data.batch import Filler, PlanLoader
 from lightning_embed.data.plan import BatchSettings
 from lightning_embed.errors import UserError
 from lightning_embed.special_tokens import IGNORE_INDEX, PAD_ID
@@ -234,7 +234,7 @@ def test_training_compiles_a_graph_of_a_block_one_of_the_norm_and_one_of_the_los
     model.compile_parts()
     lengths = torch.randint(2, 40, (60,), generator=torch.Generator().manual_seed(0)).tolist()
     rows = make_rows(lengths, max_length=16, vocab_size=10_000)
-    rows.tokens = rows.tokens % 600 + 4
+    rows.filler = Filler(rows.filler.tokens % 600 + 4, rows.filler.vocab_size)
     seen, before = set(), graphs_compiled()
     for batch in PlanLoader(
         rows, BatchSettings(64, (8, 12, 16), layout=layout), seed=0, shuffle=True

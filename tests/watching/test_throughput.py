@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lightning_embed.data.batch import Batch, PlanLoader
+from lightning_embed.data.batch import Batch, Filler, PlanLoader
 from lightning_embed.data.plan import BatchSettings
 from lightning_embed.watching import throughput
 from lightning_embed.watching.throughput import Throughput
@@ -132,13 +132,13 @@ def test_flops_are_those_of_real_tokens_beside_the_measured_rate(clock, monkeypa
 def test_the_loader_knows_how_long_it_was_waited_for(make_rows, monkeypatch) -> None:
     clock = Clock()
     rows = make_rows([5] * 8, max_length=8)
-    make = type(rows).__getitem__
+    make = Filler.__getitem__
 
-    def slow(self, micro):
+    def slow(self, share):
         clock.now += 2
-        return make(self, micro)
+        return make(self, share)
 
-    monkeypatch.setattr(type(rows), "__getitem__", slow)
+    monkeypatch.setattr(Filler, "__getitem__", slow)
     monkeypatch.setattr("lightning_embed.data.batch.time", clock)
     loader = PlanLoader(rows, BatchSettings(16, (8,)), seed=0, shuffle=True)
     for _ in loader:

@@ -1,0 +1,21 @@
+"""`data list`: which tokens are kept."""
+
+import json
+
+from lightning_embed.commands.data_options import Parser, cache_dir, facts, line, named
+from lightning_embed.console import say, short
+
+
+def list_kept(args: list[str]) -> None:
+    """List the prepared tokens that are kept, the latest used first."""
+    parser = Parser("list", list_kept.__doc__ or "")
+    parser.add_argument("--json", action="store_true", help="a JSON array")
+    options = parser.parse_args(args)
+    found = named(options, [])
+    if options.json:
+        print(json.dumps([facts(kept) for kept in found], indent=2))
+        return
+    for kept in found:
+        say(kept.state if len(kept.state) < 9 else f"{kept.state} ", line(kept))
+    total = sum(kept.bytes for kept in found)
+    say("in all", f"{short(total)}B in {len(found)} folders of {cache_dir(options)}")
