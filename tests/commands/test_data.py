@@ -168,7 +168,7 @@ def test_mistakes(verb: str, tmp_path: Path) -> None:
 
 
 def test_wrong_words(cache: Path) -> None:
-    assert "give one of list, verify, clean" in run("data", "lsit").error_line()
+    assert "give one of show, list, verify, clean" in run("data", "lsit").error_line()
     assert run("data").status == 2 and run("data", "--help").status == 0
     assert "no tokens with the key zz" in told("verify", cache, "zz").error_line()
     assert "no tokens with the key zz" in told("clean", cache, "--key", "zz").error_line()

@@ -13,7 +13,8 @@ from lightning_embed.sources.files import FilesCorpus
 from lightning_embed.sources.mixed import Mixed
 from lightning_embed.sources.source import About, Document
 from lightning_embed.tokens.held_out_again import HeldOutAgain
-from lightning_embed.tokens.prepared import open_prepared, prepare, training_part
+from lightning_embed.tokens.prepared import open_prepared, prepare
+from lightning_embed.tokens.trained import training_part
 
 
 class Texts:
