@@ -68,7 +68,9 @@ def test_shares_batches_and_turns(
         wanted = passes * [each.tokens for each in mixture.ingredients]
         assert (abs(had - wanted) <= 2 * LONGEST).all()
         assert plan.targets.sum() == had.sum()
-        for begin, end in pairwise(plan.begin(np.arange(plan.bounds[-1] + 1))):  # what was planned with room fits
+        for begin, end in pairwise(
+            plan.begin(np.arange(plan.bounds[-1] + 1))
+        ):  # what was planned with room fits
             assert windows.length[plan.order[begin:end]].sum() <= LONGEST
         assert np.array_equal(again.order, plan.order)
         counts += np.bincount(plan.order, minlength=len(windows))
