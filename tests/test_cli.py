@@ -172,7 +172,7 @@ def test_a_signal_while_text_is_prepared_ends_the_program_tidied_up(
         signal.raise_signal(signal.Signals[name])
 
     before = signal.getsignal(signal.Signals[name])
-    monkeypatch.setattr("lightning_embed.tokens.prepared._encoded", told)
+    monkeypatch.setattr("lightning_embed.tokens.encoding._encoded", told)
     cache = tmp_path / "cache"
     found = workshop.run("fit", "--data.cache_dir", cache)
     assert found.status == 128 + signal.Signals[name]

@@ -12,7 +12,7 @@ import pytest
 from workshop import ROOT
 
 from lightning_embed import cli
-from lightning_embed.commands import runs
+from lightning_embed.commands import data_clean, data_list, data_verify, runs
 from lightning_embed.commands.fit import EmbedCLI
 
 README = ROOT / "README.md"
@@ -55,6 +55,8 @@ def without_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     name = "before_instantiate_classes"
     monkeypatch.setattr(EmbedCLI, name, stops(getattr(EmbedCLI, name)))
     monkeypatch.setattr(runs, "tell", stops(runs.tell))
+    for verb in (data_clean, data_list, data_verify):
+        monkeypatch.setattr(verb, "named", stops(verb.named))
     for target in cli.COMMANDS.values():
         module, _, name = target.partition(":")
         function = getattr(import_module(module), name)
