@@ -24,9 +24,10 @@ def note_checksums(folder: Path) -> None:
     (folder / CHECKSUMS).write_text(json.dumps(found, indent=1), encoding="utf-8")
 
 
-def damage(folder: Path, up_to: float = SUMMED_UP_TO) -> str:
+def damage(folder: Path, up_to: float | None = None) -> str:
     """What is wrong with a folder that has checksums, in a few words; nothing if it is whole. Of
-    files of more than `up_to` bytes only the size is compared."""
+    files of more than `up_to` bytes (`SUMMED_UP_TO`) only the size is compared."""
+    up_to = SUMMED_UP_TO if up_to is None else up_to
     try:
         noted = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
         files = {name: (entry["bytes"], entry["crc32"]) for name, entry in noted.items()}

@@ -170,7 +170,7 @@ def _make(
         raise
 
 
-def damage(folder: Path, up_to: float = checksums.SUMMED_UP_TO) -> str:
+def damage(folder: Path, up_to: float | None = None) -> str:
     """What is wrong with a prepared folder, in a few words; nothing if it is whole. Of files of
     more than `up_to` bytes only the size is compared."""
     if (folder / checksums.CHECKSUMS).exists():
