@@ -42,10 +42,10 @@ def bare(folder: Path, tokenizer: str) -> dict[str, float]:
 def pipeline(folder: Path, tokenizer: str, cache: Path, log: Path) -> dict[str, float]:
     encode = TextTokenizer.encode_documents
 
-    def noting(self: TextTokenizer, texts: list[str]) -> list[Any]:
+    def noting(self: TextTokenizer, texts: list[str], begins: list[bool]) -> list[Any]:
         with open(log, "a") as file:
             file.write(f"{sum(map(utf8_size, texts))}\n")
-        return encode(self, texts)
+        return encode(self, texts, begins)
 
     TextTokenizer.encode_documents = noting  # type: ignore[method-assign]
     began, began_cpu = time.perf_counter(), time.process_time()
