@@ -42,9 +42,10 @@ def bare(folder: Path, tokenizer: str) -> dict[str, float]:
 def pipeline(folder: Path, tokenizer: str, cache: Path, log: Path) -> dict[str, float]:
     encode = TextTokenizer.encode_documents
 
-    def noting(self: TextTokenizer, texts: list[str], begins: list[bool]) -> list[Any]:
-        with open(log, "a") as file:
-            file.write(f"{sum(map(utf8_size, texts))}\n")
+    def noting(self: TextTokenizer, texts: list[str], begins: Any = None) -> list[Any]:
+        if begins is not None:  # else it is the sample that the time is estimated from
+            with open(log, "a") as file:
+                file.write(f"{sum(map(utf8_size, texts))}\n")
         return encode(self, texts, begins)
 
     TextTokenizer.encode_documents = noting  # type: ignore[method-assign]
