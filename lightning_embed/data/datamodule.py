@@ -236,7 +236,7 @@ class TextDataModule(Epochs):
 
     def train_dataloader(self) -> PlanLoader:
         split = self.prepared.train
-        self._train_loader = self._loader(split, self._windows(), self.settings, train=True)
+        self._train_loader = self._loader(split, self.train_windows(), self.settings, train=True)
         if self.trainer is None or self.trainer.current_epoch == self._origin.epoch:
             self._train_loader.start = self._origin.consumed * self._train_loader.accumulate
         return self._train_loader

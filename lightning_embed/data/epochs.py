@@ -59,7 +59,7 @@ class Epochs(L.LightningDataModule):
             self._left_out[key] = left_out_of(self.prepared)
         return self._left_out[key]
 
-    def _windows(self) -> Windows:
+    def train_windows(self) -> Windows:
         """Every window of the training documents that are used."""
         windows = cut_windows(self.prepared.train.offsets, self.max_length)
         return without(windows, self.left_out)
@@ -69,13 +69,15 @@ class Epochs(L.LightningDataModule):
         """Draws each epoch's windows, where `mix` is given."""
         if not self.shares:
             return None
-        windows, prepared = self._windows(), self.prepared
+        windows, prepared = self.train_windows(), self.prepared
         named = prepared.report.named_of_source[prepared.train.source]
         return Mixture(windows, named[windows.document], self.shares, self.max_passes, self.seed)
 
     def _plan(self, epoch: int) -> Plan:
         draw = self.mixture.draw(epoch) if self.mixture else None
-        return plan_epoch(self._windows(), self.settings, seed=self.seed, epoch=epoch, draw=draw)
+        return plan_epoch(
+            self.train_windows(), self.settings, seed=self.seed, epoch=epoch, draw=draw
+        )
 
     @cached_property
     def batches_per_epoch(self) -> int:
@@ -135,5 +137,5 @@ class Epochs(L.LightningDataModule):
         """Names of the documents in the global batch that optimizer step `step` trains on."""
         _, epoch, batch = self.position(step - 1)
         split, names = self.prepared.train, self.prepared.report.sources
-        documents = np.unique(self._windows().document[self._plan(epoch).windows_of(batch)])
+        documents = np.unique(self.train_windows().document[self._plan(epoch).windows_of(batch)])
         return [f"{names[split.source[d]]} (document {d})" for d in documents]

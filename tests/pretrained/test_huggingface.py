@@ -15,6 +15,7 @@ from lightning_embed.errors import UserError
 from lightning_embed.model.decoder import DecoderLM
 from lightning_embed.pretrained.export import export
 from lightning_embed.pretrained.huggingface import SETTINGS, ours_of, read_folder, theirs_of
+from lightning_embed.tokens.tokenizer import TextTokenizer
 
 Build = Callable[..., DecoderLM]
 WEIGHTS = "model.safetensors"
@@ -211,7 +212,9 @@ def test_missing_and_damaged_files_are_named(folder: Path, name: str) -> None:
         read_folder(folder)
 
 
-def test_a_vocabulary_whose_id_1_is_a_word_is_refused_with_the_way_out(folder: Path) -> None:
+def test_a_vocabulary_whose_id_1_is_a_word_is_refused_with_the_way_out(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -225,7 +228,10 @@ def test_a_vocabulary_whose_id_1_is_a_word_is_refused_with_the_way_out(folder: P
         read_folder(folder)
     told = str(refused.value)
     assert f"id 1 is {word!r}, but padding here" in told and "tokenizer --adopt" in told
-    tokenizer.decoder = tokenizer.pre_tokenizer = None  # no byte-level BPE, so no way out
-    tokenizer.save(str(folder / "tokenizer.json"))
+
+    def refuse(*_: object) -> None:
+        raise UserError("cannot be adopted")
+
+    monkeypatch.setattr(TextTokenizer, "adopt", refuse)  # no way out
     with pytest.raises(UserError, match=r"cannot be taken$"):
         read_folder(folder)
