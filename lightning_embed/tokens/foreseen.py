@@ -37,10 +37,8 @@ def foresee(
     Raises:
         UserError: the disk is surely too small.
     """
-    text = size_of(source)()
+    text, needed = size_of(source)(), needed_for(source, tokenizer)
     free = shutil.disk_usage(cache_dir).free + written
-    each = 1 if tokenizer == "characters" else USUAL
-    needed = tokens_of(text, each) + (text if text <= KEEP_TEXT_UP_TO else 0)
     # Of records a file holds more than the text, and packed files hold more text than bytes.
     if isinstance(source, FilesCorpus) and source.is_text:
         least = tokens_of(text, 2 if tokenizer == "characters" else MOST)
@@ -59,6 +57,20 @@ def foresee(
         f"{short(text)}B of text will take about {short(needed)}B of disk ({short(free)}B are free)"
         + takes,
     )
+
+
+def room(source: Source, cache_dir: Path, tokenizer: Named) -> str:
+    """How much room the tokens need and there is, for who is told that the disk is full."""
+    needed = needed_for(source, tokenizer)
+    free = shutil.disk_usage(cache_dir).free
+    return f", about {short(needed)}B are needed and {short(free)}B are free" if needed else ""
+
+
+def needed_for(source: Source, tokenizer: Named) -> int:
+    """Bytes that the prepared folder of a text usually takes."""
+    text = size_of(source)()
+    kept = text if text <= KEEP_TEXT_UP_TO else 0
+    return tokens_of(text, 1 if tokenizer == "characters" else USUAL) + kept
 
 
 def tokens_of(text: int, each: int) -> int:

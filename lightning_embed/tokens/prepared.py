@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +23,8 @@ from lightning_embed.console import say, short
 from lightning_embed.errors import UserError, one_line, writing
 from lightning_embed.sources.source import Source
 from lightning_embed.tokens import checksums
-from lightning_embed.tokens.encoding import KEEP_TEXT_UP_TO, write
-from lightning_embed.tokens.foreseen import foresee
+from lightning_embed.tokens.encoding import write
+from lightning_embed.tokens.foreseen import foresee, room
 from lightning_embed.tokens.token_files import (
     SPLITS,
     CannotGoOn,
@@ -35,7 +34,7 @@ from lightning_embed.tokens.token_files import (
     is_prepared,
 )
 from lightning_embed.tokens.tokenizer import TextTokenizer
-from lightning_embed.tokens.trained import Named, given_tokenizer, size_of
+from lightning_embed.tokens.trained import Named, given_tokenizer
 from lightning_embed.tokens.turn import NoLocks, Turn, turn
 from lightning_embed.tokens.work import (
     Work,
@@ -103,7 +102,7 @@ def prepare(source: Source, cache_dir: Path, *, tokenizer: Named, vocab_size: in
     """
     key = data_key(source, tokenizer=tokenizer, vocab_size=vocab_size)
     target = cache_dir / key
-    with writing(cache_dir, "--data.cache_dir", lambda: _room(source, cache_dir, tokenizer)):
+    with writing(cache_dir, "--data.cache_dir", lambda: room(source, cache_dir, tokenizer)):
         sweep_orphans(cache_dir)
         if is_prepared(target) and not damage(target):
             return target
@@ -183,14 +182,3 @@ def damage(folder: Path, up_to: float | None = None) -> str:
     except (OSError, ValueError, TypeError, AttributeError, LookupError, EOFError) as error:
         return one_line(error)
     return ""
-
-
-def _room(source: Source, cache_dir: Path, tokenizer: Named) -> str:
-    """How much room the tokens need and there is, for who is told that the disk is full."""
-    text = size_of(source)()
-    if not text:
-        return ""
-    tokens = text * 2 if tokenizer == "characters" else text // 2  # of two bytes, for four of text
-    needed = tokens + (text if text <= KEEP_TEXT_UP_TO else 0)
-    free = shutil.disk_usage(cache_dir).free
-    return f", about {short(needed)}B are needed and {short(free)}B are free"
