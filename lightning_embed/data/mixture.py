@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lightning_embed.data.plan import Draw, Windows
+from lightning_embed.data.plan import Draw, Windows, numbered
 from lightning_embed.errors import UserError, require_range
 
 MOST_PASSES = 1000.0
@@ -120,8 +120,7 @@ class Mixture:
         self.ingredients = [Ingredient(*row) for row in zip(shares, *columns, strict=True)]
         rng = np.random.default_rng([seed, 0x6D6978])
         self._length = windows.length
-        many = len(windows) > np.iinfo(np.int32).max
-        numbers = np.arange(len(windows), dtype=np.int64 if many else np.int32)
+        numbers = numbered(len(windows))
         self._drawn: list[tuple[np.ndarray, int, int]] = []  # sorted windows, how many, first x
         for number, times in enumerate(passes):
             own = rng.permutation(numbers[source == number])

@@ -29,6 +29,7 @@ import numpy as np
 from lightning_embed.atomic import replacing
 from lightning_embed.bar import bar
 from lightning_embed.data.ngrams import document_hashes, ngrams
+from lightning_embed.data.plan import ranges
 from lightning_embed.tokens.prepared import Prepared
 from lightning_embed.tokens.token_files import Split
 
@@ -197,9 +198,8 @@ class Index(NamedTuple):
         """The n-grams of some documents, a mask; each with at most `ALIKE` of them."""
         its = documents[self.document]
         hash = np.repeat(self.hash, np.diff(self.bounds))[its]
-        first = np.flatnonzero(_begins(hash))
-        rank = np.arange(len(hash)) - np.repeat(first, np.diff(np.append(first, len(hash))))
-        few = rank < ALIKE
+        alike = np.diff(np.append(np.flatnonzero(_begins(hash)), len(hash)))
+        few = ranges(np.zeros_like(alike), alike) < ALIKE
         made = self._made(hash[few], self.document[its][few], len(self.size), self.at_most)
         return made._replace(size=self.size)
 
@@ -256,8 +256,7 @@ def _count(pairs: np.ndarray, index: Index, best: Best) -> None:
         room = before[firsts[begin]] + AT_ONCE
         end = max(begin + 1, int(np.searchsorted(before[firsts], room)))
         part = slice(firsts[begin], firsts[end] if end < len(firsts) else len(pairs))
-        numbers = np.repeat(index.bounds[which[part]], each[part])
-        numbers += _places(each[part])
+        numbers = ranges(index.bounds[which[part]], each[part])
         key = np.repeat(train[part], each[part]) * len(index.size) + index.document[numbers]
         key, count = np.unique(key, return_counts=True)
         its_train, held_out = np.divmod(key, len(index.size))
@@ -265,11 +264,6 @@ def _count(pairs: np.ndarray, index: Index, best: Best) -> None:
         alike = share >= SHARE
         best.take(held_out[alike], its_train[alike], share[alike])
         begin = end
-
-
-def _places(sizes: np.ndarray) -> np.ndarray:
-    """0, 1, ... up to each size, one after the other."""
-    return np.arange(int(sizes.sum())) - np.repeat(np.cumsum(sizes) - sizes, sizes)
 
 
 def _compare_wholes(train: Split, held_out: Split, best: Best) -> tuple[int, np.ndarray]:

@@ -188,12 +188,12 @@ def _narrow(values: np.ndarray) -> np.ndarray:
     return values.astype(np.int32) if small else values
 
 
-def _numbers(count: int) -> np.ndarray:
+def numbered(count: int) -> np.ndarray:
     """0, 1, ..., count - 1, narrow where they fit."""
     return np.arange(count, dtype=np.int32 if count <= np.iinfo(np.int32).max else np.int64)
 
 
-def _ranges(first: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+def ranges(first: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """first[0], first[0] + 1, ... (sizes[0] of them), then first[1] and so on."""
     shift = first - (np.cumsum(sizes, dtype=np.int64) - sizes)
     return np.arange(int(sizes.sum())) + np.repeat(shift, sizes)
@@ -336,7 +336,7 @@ class Plan(NamedTuple):
         per_micro = -(-int(self.full_rows[batch]) // n_micro)
         width = int(self.widths[batch])
         return MicroBatch(
-            self.order[_ranges(first, sizes)],
+            self.order[ranges(first, sizes)],
             np.repeat(np.arange(len(rows)), sizes),
             per_micro,
             width,
@@ -368,7 +368,7 @@ def plan_epoch(
         raise UserError(f"a window of {longest} fits none of --data.widths {list(settings.widths)}")
     # Each array here has an entry a window: they are narrow, and used again where they can be.
     room = lengths if draw is None else draw.room
-    order = _numbers(len(room))
+    order = numbered(len(room))
     rng = np.random.default_rng([seed, epoch])
     if shuffle:
         rng.shuffle(order)
@@ -443,7 +443,7 @@ def _rearranged(
     ends = np.cumsum(sizes, dtype=np.int64)
     for some in _pieces(ends):
         begin = int(ends[some.start] - sizes[some.start])
-        found[begin : ends[some.stop - 1]] = values[_ranges(first[some], sizes[some])]
+        found[begin : ends[some.stop - 1]] = values[ranges(first[some], sizes[some])]
     return found
 
 
