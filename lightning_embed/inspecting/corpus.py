@@ -17,31 +17,6 @@ NAMED = 8  # ids and files, of each kind
 
 
 @dataclass(frozen=True)
-class Size:
-    """How much one split holds."""
-
-    documents: int
-    bytes: int
-    tokens: int
-    bytes_per_token: float
-    unknown: int  # tokens that are `<unk>`
-
-
-def sizes(prepared: Prepared) -> dict[str, Size]:
-    """Of "train" and "validation"."""
-    return {
-        name: Size(
-            size.documents,
-            size.bytes,
-            size.tokens,
-            size.bytes / max(1, size.tokens),
-            size.unknown,
-        )
-        for name, size in prepared.report.splits.items()
-    }
-
-
-@dataclass(frozen=True)
 class Lengths:
     """How long documents are, in tokens.
 

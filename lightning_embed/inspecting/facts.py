@@ -6,9 +6,10 @@ from typing import Any
 from lightning_embed.data.datamodule import TextDataModule
 from lightning_embed.inspecting.batches import ShownBatch, shown_batch
 from lightning_embed.inspecting.copies import Copies, copies
-from lightning_embed.inspecting.corpus import Lengths, Size, Vocabulary, lengths, sizes, vocabulary
+from lightning_embed.inspecting.corpus import Lengths, Vocabulary, lengths, vocabulary
 from lightning_embed.inspecting.documents import Shown, chosen, shown
 from lightning_embed.inspecting.layouts import Padding, paddings
+from lightning_embed.tokens.token_files import SplitSize
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Facts:
     counts: dict[str, int]
     notes: list[str]
     left_out: int
-    splits: dict[str, Size]
+    splits: dict[str, SplitSize]
     vocabulary: Vocabulary
     lengths: Lengths | None
     paddings: list[Padding]
@@ -46,7 +47,10 @@ class Facts:
     batch: ShownBatch
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        found = asdict(self)
+        for name, size in self.splits.items():
+            found["splits"][name]["bytes_per_token"] = size.bytes_per_token
+        return found
 
 
 def facts(data: TextDataModule, *, documents: int, draw: int | None, step: int) -> Facts:
@@ -71,7 +75,7 @@ def facts(data: TextDataModule, *, documents: int, draw: int | None, step: int) 
         counts=report.counts,
         notes=report.notes,
         left_out=len(data.left_out),
-        splits=sizes(prepared),
+        splits=report.splits,
         vocabulary=vocabulary(prepared),
         lengths=lengths(prepared.train, data.left_out),
         paddings=paddings(loader.rows.windows, data.settings, data.seed),

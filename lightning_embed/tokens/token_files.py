@@ -46,6 +46,10 @@ class SplitSize:
     tokens: int
     unknown: int  # tokens that are `<unk>`
 
+    @property
+    def bytes_per_token(self) -> float:
+        return self.bytes / max(1, self.tokens)
+
 
 @dataclass(frozen=True)
 class Report:

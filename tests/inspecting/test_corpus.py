@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lightning_embed.inspecting import corpus as module
-from lightning_embed.inspecting.corpus import lengths, sizes, vocabulary
+from lightning_embed.inspecting.corpus import lengths, vocabulary
 from lightning_embed.inspecting.documents import chosen, shown, snippet
 from lightning_embed.sources.source import About, Document
 from lightning_embed.tokens.prepared import Prepared, open_prepared, prepare
@@ -37,7 +37,7 @@ def letters(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 
 
 def test_sizes_are_of_each_split(letters: Prepared) -> None:
-    found = sizes(letters)
+    found = letters.report.splits
     assert list(found) == ["train", "validation"]
     assert found["train"].bytes == sum(map(len, TEXTS))
     assert found["train"].tokens == found["train"].bytes + 2 * len(TEXTS)
