@@ -17,7 +17,6 @@ from lightning_embed.sources.source import Source
 from lightning_embed.sources.stdlib import StdlibCorpus
 from lightning_embed.tokens.held_out_again import HeldOutAgain
 from lightning_embed.tokens.prepared import (
-    Named,
     Prepared,
     damage,
     data_key,
@@ -26,7 +25,7 @@ from lightning_embed.tokens.prepared import (
 )
 from lightning_embed.tokens.token_files import is_prepared, shared_documents
 from lightning_embed.tokens.tokenizer import TextTokenizer
-from lightning_embed.tokens.trained import TRAINED
+from lightning_embed.tokens.trained import TRAINED, TokenizerChoice
 
 
 class CheckpointText:
@@ -49,7 +48,7 @@ class CheckpointText:
     ) -> None:
         self.source, self.cache_dir = source, cache_dir
         self.tokenizer_name, self.vocab_size = tokenizer, vocab_size
-        self._tokenizer: Named = tokenizer
+        self._tokenizer: TokenizerChoice = tokenizer
         self.folder: Path | None = None
         self.is_other = False
         self.trained_on = 0

@@ -27,7 +27,7 @@ from lightning_embed.tokens.lossy import Lossy
 from lightning_embed.tokens.reading import read
 from lightning_embed.tokens.token_files import Report, SplitWriter
 from lightning_embed.tokens.tokenizer import TextTokenizer
-from lightning_embed.tokens.trained import Named, given_tokenizer, size_of, with_tokenizer
+from lightning_embed.tokens.trained import TokenizerChoice, given_tokenizer, size_of, with_tokenizer
 from lightning_embed.tokens.turn import Turn
 from lightning_embed.tokens.work import SHARD, Progress, Work, skip
 
@@ -40,7 +40,7 @@ KEEP_TEXT_UP_TO = 64_000_000  # bytes of training text; xz looks no further back
 def write(
     source: Source,
     work: Work,
-    tokenizer: Named,
+    tokenizer: TokenizerChoice,
     vocab_size: int | None,
     key: str,
     own: Turn | None,
@@ -100,7 +100,7 @@ def write(
 
 
 def _begun(
-    source: Source, work: Work, tokenizer: Named, vocab_size: int | None
+    source: Source, work: Work, tokenizer: TokenizerChoice, vocab_size: int | None
 ) -> tuple[TextTokenizer, Progress, About, Iterator[Document]]:
     """The tokenizer, what is done already, and the documents of the source from its mark on."""
     progress = work.begun()

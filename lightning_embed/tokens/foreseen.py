@@ -13,7 +13,7 @@ from lightning_embed.sources.files import FilesCorpus
 from lightning_embed.sources.source import Source
 from lightning_embed.tokens.encoding import KEEP_TEXT_UP_TO
 from lightning_embed.tokens.preparing_time import SMALL, preparation_seconds
-from lightning_embed.tokens.trained import Named, size_of
+from lightning_embed.tokens.trained import TokenizerChoice, size_of
 
 USUAL, MOST = 4, 12  # bytes of text a token stands for; of two bytes on the disk
 
@@ -21,7 +21,7 @@ USUAL, MOST = 4, 12  # bytes of text a token stands for; of two bytes on the dis
 def foresee(
     source: Source,
     cache_dir: Path,
-    tokenizer: Named,
+    tokenizer: TokenizerChoice,
     vocab_size: int | None,
     written: int = 0,
 ) -> None:
@@ -59,14 +59,14 @@ def foresee(
     )
 
 
-def room(source: Source, cache_dir: Path, tokenizer: Named) -> str:
+def room(source: Source, cache_dir: Path, tokenizer: TokenizerChoice) -> str:
     """How much room the tokens need and there is, for who is told that the disk is full."""
     needed = needed_for(source, tokenizer)
     free = shutil.disk_usage(cache_dir).free
     return f", about {short(needed)}B are needed and {short(free)}B are free" if needed else ""
 
 
-def needed_for(source: Source, tokenizer: Named) -> int:
+def needed_for(source: Source, tokenizer: TokenizerChoice) -> int:
     """Bytes that the prepared folder of a text usually takes."""
     text = size_of(source)()
     kept = text if text <= KEEP_TEXT_UP_TO else 0

@@ -34,7 +34,7 @@ from lightning_embed.tokens.token_files import (
     is_prepared,
 )
 from lightning_embed.tokens.tokenizer import TextTokenizer
-from lightning_embed.tokens.trained import Named, given_tokenizer
+from lightning_embed.tokens.trained import TokenizerChoice, given_tokenizer
 from lightning_embed.tokens.turn import NoLocks, Turn, turn
 from lightning_embed.tokens.work import (
     Work,
@@ -79,7 +79,7 @@ def open_prepared(path: Path) -> Prepared:
     return Prepared(path, tokenizer, train, validation, Report.load(path))
 
 
-def data_key(source: Source, *, tokenizer: Named, vocab_size: int | None) -> str:
+def data_key(source: Source, *, tokenizer: TokenizerChoice, vocab_size: int | None) -> str:
     """The name of the folder that `prepare` makes of the same arguments."""
     given = given_tokenizer(tokenizer)
     identity = [FORMAT, source.fingerprint, "" if given else tokenizer, vocab_size]
@@ -87,7 +87,9 @@ def data_key(source: Source, *, tokenizer: Named, vocab_size: int | None) -> str
     return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
 
 
-def prepare(source: Source, cache_dir: Path, *, tokenizer: Named, vocab_size: int | None) -> Path:
+def prepare(
+    source: Source, cache_dir: Path, *, tokenizer: TokenizerChoice, vocab_size: int | None
+) -> Path:
     """The folder of `source`'s tokens, made now unless it is there.
 
     Args:
@@ -138,7 +140,7 @@ def _make(
     source: Source,
     work: Work,
     target: Path,
-    tokenizer: Named,
+    tokenizer: TokenizerChoice,
     vocab_size: int | None,
     own: Turn | None = None,
 ) -> None:

@@ -8,7 +8,7 @@ from lightning_embed.tokens.tokenizer import TextTokenizer
 from lightning_embed.tokens.trained import (
     TRAINED,
     TRAINING_CHARACTERS,
-    Named,
+    TokenizerChoice,
     suggested_vocabulary,
     trained_on,
 )
@@ -18,7 +18,9 @@ SAMPLE = 4_000_000  # characters
 DOCUMENT = 2_000  # characters
 
 
-def preparation_seconds(source: Source, tokenizer: Named, vocab_size: int | None) -> float:
+def preparation_seconds(
+    source: Source, tokenizer: TokenizerChoice, vocab_size: int | None
+) -> float:
     """Seconds to train a tokenizer on the text and to encode it; 0 where the text is small or its
     size is not known before it is read."""
     size: int = getattr(source, "n_bytes", 0)

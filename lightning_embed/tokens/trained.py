@@ -15,7 +15,7 @@ from lightning_embed.tokens.reading import read
 from lightning_embed.tokens.tokenizer import TextTokenizer
 
 TRAINED = ("bpe", "bpe-portable", "characters")  # kinds made here, all others are given
-Named: TypeAlias = str | TextTokenizer
+TokenizerChoice: TypeAlias = str | TextTokenizer
 
 # Which text trains a tokenizer must never change: whole blocks of the train split's documents, from
 # the first on, up to the block in which so many characters are exceeded.
@@ -29,7 +29,7 @@ def suggested_vocabulary(n_bytes: int) -> int:
     return int(2 ** np.clip(np.round(np.log2(max(n_bytes, 1) / 2000)), 9, 15))
 
 
-def given_tokenizer(tokenizer: Named) -> TextTokenizer | None:
+def given_tokenizer(tokenizer: TokenizerChoice) -> TextTokenizer | None:
     if isinstance(tokenizer, TextTokenizer):
         return tokenizer
     return None if tokenizer in TRAINED else TextTokenizer.load(tokenizer)
