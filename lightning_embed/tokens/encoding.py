@@ -23,12 +23,12 @@ from lightning_embed.bar import bar
 from lightning_embed.console import say, short
 from lightning_embed.sources.source import About, Document, Source, drained
 from lightning_embed.tokens.joints import CHANGED, CUTS, fitted
+from lightning_embed.tokens.lock import Lock
 from lightning_embed.tokens.lossy import Lossy
 from lightning_embed.tokens.reading import read
 from lightning_embed.tokens.token_files import Report, SplitWriter
 from lightning_embed.tokens.tokenizer import TextTokenizer
 from lightning_embed.tokens.trained import TokenizerChoice, given_tokenizer, size_of, with_tokenizer
-from lightning_embed.tokens.turn import Turn
 from lightning_embed.tokens.work import SHARD, Progress, Work, skip
 
 DOCUMENTS_AT_ONCE = 500  # more are encoded no faster, and what they leave is freed later
@@ -43,7 +43,7 @@ def write(
     tokenizer: TokenizerChoice,
     vocab_size: int | None,
     key: str,
-    own: Turn | None,
+    lock: Lock | None,
 ) -> None:
     """One pass over the text, from the source to the files."""
     made, progress, about, documents = _begun(source, work, tokenizer, vocab_size)
@@ -75,8 +75,8 @@ def write(
                 progress.decoded = dict(lossy.counts)
                 progress.mark = about.last_mark(progress.items)
                 work.save(progress)
-                if own is not None:
-                    own.tell(done=safe, of=size_of(source)())
+                if lock is not None:
+                    lock.tell(done=safe, of=size_of(source)())
         if about.counts[CHANGED]:
             about.notes.append(
                 f"long documents are encoded in parts; at {about.counts[CHANGED]:,} of"

@@ -15,9 +15,10 @@ from typing import Literal
 
 from lightning_embed.atomic import OWNED, is_running, remove, work_folder
 from lightning_embed.errors import UserError, writing
+from lightning_embed.tokens.lock import locked_if_free
 from lightning_embed.tokens.prepared import damage
 from lightning_embed.tokens.token_files import Report
-from lightning_embed.tokens.turn import turn_if_free
+from lightning_embed.tokens.work import lock_beside
 
 KEY = re.compile(r"[0-9a-f]{16}")
 LEFT = re.compile(rf"\.(?P<key>{KEY.pattern})\.(work|tmp-.+)")
@@ -82,7 +83,7 @@ def _unfinished(path: Path) -> Kept:
     if owned:
         busy = is_running(owned["owner"]) is not False
     else:
-        with turn_if_free(path.with_name(f".{found['key']}.lock")) as free:
+        with locked_if_free(lock_beside(path.with_name(found["key"]))) as free:
             busy = not free
     newest = max((file.lstat().st_mtime for file in _files(path)), default=path.lstat().st_mtime)
     state: Literal["in the making", "unfinished"] = "in the making" if busy else "unfinished"

@@ -6,7 +6,7 @@ The key hashes the source's fingerprint, the tokenizer's and the vocabulary aske
 text or tokenizer never finds a stale folder; window length is no part of it, because windows are
 cut when batches are planned. A folder appears under its name only when it is whole, and is looked
 through when it is found again: a damaged one is made anew (`checksums.py`). One process makes it,
-others wait (`turn.py`); a killed one is gone on with (`work.py`).
+others wait (`lock.py`); a killed one is gone on with (`work.py`).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from lightning_embed.sources.source import Source
 from lightning_embed.tokens import checksums
 from lightning_embed.tokens.encoding import write
 from lightning_embed.tokens.foreseen import foresee, room
+from lightning_embed.tokens.lock import Lock, NoLocks, locked
 from lightning_embed.tokens.token_files import (
     SPLITS,
     CannotGoOn,
@@ -35,7 +36,6 @@ from lightning_embed.tokens.token_files import (
 )
 from lightning_embed.tokens.tokenizer import TextTokenizer
 from lightning_embed.tokens.trained import TokenizerChoice, given_tokenizer
-from lightning_embed.tokens.turn import NoLocks, Turn, turn
 from lightning_embed.tokens.work import (
     Work,
     lock_beside,
@@ -110,13 +110,13 @@ def prepare(
             return target
         cache_dir.mkdir(parents=True, exist_ok=True)
         try:
-            with turn(lock_beside(target), f"the tokens {key}") as own:
+            with locked(lock_beside(target), f"the tokens {key}") as lock:
                 if not _is_found(target):
                     sweep_abandoned(cache_dir)
                     begun = work_beside(target).begun()
                     done = begun.size if begun else 0
                     foresee(source, cache_dir, tokenizer, vocab_size, done)
-                    _make(source, work_beside(target), target, tokenizer, vocab_size, own)
+                    _make(source, work_beside(target), target, tokenizer, vocab_size, lock)
         except NoLocks as error:
             say("note", f"{cache_dir} has no locks ({error}): processes do not wait for each other")
             if not _is_found(target):
@@ -142,16 +142,16 @@ def _make(
     target: Path,
     tokenizer: TokenizerChoice,
     vocab_size: int | None,
-    own: Turn | None = None,
+    lock: Lock | None = None,
 ) -> None:
     """Write the folder, from where a killed run was, and put it in its place."""
     try:
         try:
-            write(source, work, tokenizer, vocab_size, target.name, own)
+            write(source, work, tokenizer, vocab_size, target.name, lock)
         except CannotGoOn as why:
             say("note", f"tokens that an ended run has left are of no use ({why}): begun anew")
             work.empty()
-            write(source, work, tokenizer, vocab_size, target.name, own)
+            write(source, work, tokenizer, vocab_size, target.name, lock)
         checksums.note_checksums(work.folder)
         try:
             os.rename(work.folder, target)
@@ -161,7 +161,7 @@ def _make(
         remove(work.path)
     except BaseException:
         begun = work.begun()
-        if own is None or begun is None or not begun.items:
+        if lock is None or begun is None or not begun.items:
             remove(work.path)
         else:
             say(

@@ -1,6 +1,6 @@
 """A prepared folder in the making: written shard after shard, so that a killed run goes on.
 
-    <cache_dir>/.<key>.lock         held by the process at work (`turn.py`)
+    <cache_dir>/.<key>.lock         held by the process at work (`lock.py`)
     <cache_dir>/.<key>.work/
         progress.json               up to where the files are safe, and of which documents
         {train,validation}.rows     three numbers for each document
@@ -25,8 +25,8 @@ from typing import Any
 
 from lightning_embed.atomic import remove, replacing
 from lightning_embed.sources.source import Document, Mark
+from lightning_embed.tokens.lock import locked_if_free
 from lightning_embed.tokens.token_files import CannotGoOn
-from lightning_embed.tokens.turn import turn_if_free
 
 VERSION = 1  # raise it when what a killed run left cannot be gone on with
 SHARD = 16_000_000  # bytes of text; as much may be encoded ahead of what is written
@@ -101,7 +101,7 @@ def sweep_abandoned(cache_dir: Path) -> None:
     that nobody went on with for a week; never what a process works on."""
     for left in [*cache_dir.glob(".*.work"), *cache_dir.glob(".*.lock")]:
         target = left.with_name(left.name[1:].rpartition(".")[0])
-        with turn_if_free(lock_beside(target)) as free:
+        with locked_if_free(lock_beside(target)) as free:
             work = work_beside(target)
             if free and (target.exists() or _is_abandoned(work)):
                 remove(work.path)

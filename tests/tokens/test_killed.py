@@ -17,7 +17,7 @@ import pytest
 
 from lightning_embed.errors import UserError
 from lightning_embed.sources.source import About, Document
-from lightning_embed.tokens import checksums, encoding, joints, reading, turn, work
+from lightning_embed.tokens import checksums, encoding, joints, lock, reading, work
 from lightning_embed.tokens.prepared import damage, open_prepared, prepare
 from lightning_embed.tokens.token_files import SplitWriter
 from lightning_embed.tokens.tokenizer import TextTokenizer
@@ -56,8 +56,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "LONGEST_WHOLE", 500)
     monkeypatch.setattr(reading, "PART", 200)
     monkeypatch.setattr(joints, "WINDOW", 50)
-    monkeypatch.setattr(turn, "POLL_SECONDS", 0.01)
-    monkeypatch.setattr(turn, "FIRST_WORD", 0.0)
+    monkeypatch.setattr(lock, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(lock, "FIRST_WORD", 0.0)
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # as nobody pulls the plug
 
 
@@ -282,11 +282,11 @@ def test_litter_is_swept_and_work_is_not(tmp_path: Path, monkeypatch: pytest.Mon
     left = killed_at(20, monkeypatch, Story(), tmp_path)
     running = work_beside(tmp_path / "d")
     running.empty()
-    with turn.turn(lock_beside(tmp_path / "d"), "d"):
+    with lock.locked(lock_beside(tmp_path / "d"), "d"):
         found = made(Another(), tmp_path)
         names = {path.name for path in tmp_path.iterdir()}
-        lock = lock_beside(tmp_path / "d").name
-        assert names == {found.name, "b", left.path.name, running.path.name, lock}
+        held = lock_beside(tmp_path / "d").name
+        assert names == {found.name, "b", left.path.name, running.path.name, held}
     os.utime(left.path / work.PROGRESS, (0, 0))  # nobody went on with it
     made(Another(), tmp_path, "characters")
     assert not left.path.exists() and not running.path.exists()
@@ -333,7 +333,7 @@ def at_once(
             said.append(f"{label} {text}")
             first.let.set()
 
-        monkeypatch.setattr(turn, "say", say)
+        monkeypatch.setattr(lock, "say", say)
         threads.append(threading.Thread(target=prepare_first))
         threads[0].start()
         assert first.begun.wait(20)
@@ -379,10 +379,10 @@ def test_waiting_ends_with_ctrl_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     def interrupt(*args: Any, **kwargs: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(turn, "say", interrupt)
+    monkeypatch.setattr(lock, "say", interrupt)
     folder = made(Story(), tmp_path / "whole")
     path = lock_beside(tmp_path / folder.name)
-    with turn.turn(path, "it"):
+    with lock.locked(path, "it"):
         with pytest.raises(KeyboardInterrupt):
             made(Story(), tmp_path)
         assert path.exists()

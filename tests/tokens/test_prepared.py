@@ -14,7 +14,7 @@ from workshop import write_corpus
 from lightning_embed.errors import UserError
 from lightning_embed.sources.files import FilesCorpus
 from lightning_embed.sources.source import About, Document
-from lightning_embed.tokens import encoding, trained, turn
+from lightning_embed.tokens import encoding, lock, trained
 from lightning_embed.tokens.prepared import Prepared, open_prepared, prepare
 from lightning_embed.tokens.token_files import Report, SplitSize
 from lightning_embed.tokens.tokenizer import TextTokenizer
@@ -250,7 +250,7 @@ def test_where_files_cannot_be_locked_another_process_may_be_first(
     def no_locks(file: IO[bytes]) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(turn, "_lock", no_locks)
+    monkeypatch.setattr(lock, "_lock", no_locks)
     source = Made(documents())
 
     def late(about: About) -> Iterator[Document]:

@@ -33,7 +33,7 @@ class NoLocks(Exception):
     """The file system has none."""
 
 
-class Turn:
+class Lock:
     """What the process that holds the lock tells others."""
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -49,7 +49,7 @@ class Turn:
 
 
 @contextmanager
-def turn(path: Path, what: str) -> Iterator[Turn]:
+def locked(path: Path, what: str) -> Iterator[Lock]:
     """Holds the lock in the block, after waiting for it.
 
     Args:
@@ -60,14 +60,14 @@ def turn(path: Path, what: str) -> Iterator[Turn]:
         UserError: whoever was waited for has failed.
         NoLocks: there are none.
     """
-    file = _locked(path, what)
-    own = Turn(file)
+    file = _acquired(path, what)
+    lock = Lock(file)
     try:
-        own.tell()
-        yield own
+        lock.tell()
+        yield lock
     except Exception as error:
         with suppress(OSError):  # a full disk
-            own.tell(failed=one_line(error))
+            lock.tell(failed=one_line(error))
         raise
     finally:
         _gone(path)
@@ -75,7 +75,7 @@ def turn(path: Path, what: str) -> Iterator[Turn]:
 
 
 @contextmanager
-def turn_if_free(path: Path) -> Iterator[bool]:
+def locked_if_free(path: Path) -> Iterator[bool]:
     """Holds the lock in the block if nobody does, and says so."""
     try:
         file = _opened(path)
@@ -101,7 +101,7 @@ def _opened(path: Path) -> IO[bytes]:
     return os.fdopen(os.open(path, flags, 0o666), "r+b")
 
 
-def _locked(path: Path, what: str) -> IO[bytes]:
+def _acquired(path: Path, what: str) -> IO[bytes]:
     while True:
         file = _opened(path)
         try:
