@@ -16,7 +16,8 @@ import time
 import numpy as np
 from results import Measured, Row, record
 
-from lightning_embed.data.plan import BatchSettings, cut_windows, plan_epoch
+from lightning_embed.data.plan import BatchSettings, plan_epoch
+from lightning_embed.data.windows import cut_windows
 
 DOCUMENTS, MAX_LENGTH, TOKENS_PER_BATCH = 10_000_000, 256, 2_048
 MEDIANS = (30, 150)

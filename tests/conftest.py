@@ -14,7 +14,7 @@ from workshop import Outcome, Workshop, write_corpus
 
 from lightning_embed import console
 from lightning_embed.data.batch import PaddedRows
-from lightning_embed.data.plan import cut_windows
+from lightning_embed.data.windows import cut_windows
 from lightning_embed.model.decoder import DecoderLM
 from lightning_embed.training.rehearsal import Rehearsal
 from lightning_embed.watching import throughput

@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_embed.data.mixture import Mixture
-from lightning_embed.data.plan import BatchSettings, MicroBatch, Places, Windows, pack, plan_epoch
+from lightning_embed.data.plan import BatchSettings, MicroBatch, pack, plan_epoch
+from lightning_embed.data.windows import Places, Windows
 from lightning_embed.errors import UserError
 from lightning_embed.model.segments import Segments
 from lightning_embed.special_tokens import IGNORE_INDEX, PAD_ID

@@ -21,13 +21,8 @@ from lightning_embed.data.checkpoint_text import CheckpointText
 from lightning_embed.data.epochs import Epochs
 from lightning_embed.data.mixture import MAX_PASSES, MOST_PASSES, normalised
 from lightning_embed.data.near_copies import near_copies
-from lightning_embed.data.plan import (
-    BatchSettings,
-    Layout,
-    Windows,
-    cut_windows,
-    eighths,
-)
+from lightning_embed.data.plan import BatchSettings, Layout, eighths
+from lightning_embed.data.windows import Windows, cut_windows
 from lightning_embed.errors import UserError, require_range
 from lightning_embed.sources.corpus import choose_source
 from lightning_embed.sources.formats import Format

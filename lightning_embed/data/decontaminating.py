@@ -7,7 +7,7 @@ import numpy as np
 
 from lightning_embed.console import say
 from lightning_embed.data.near_copies import near_copies
-from lightning_embed.data.plan import Windows
+from lightning_embed.data.windows import Windows
 from lightning_embed.errors import UserError
 from lightning_embed.tokens.prepared import Prepared
 

@@ -13,7 +13,8 @@ import numpy as np
 from lightning_embed.checkpointing.position import Position
 from lightning_embed.data.decontaminating import left_out_of, without
 from lightning_embed.data.mixture import Mixture
-from lightning_embed.data.plan import BatchSettings, Plan, Windows, cut_windows, plan_epoch
+from lightning_embed.data.plan import BatchSettings, Plan, plan_epoch
+from lightning_embed.data.windows import Windows, cut_windows
 from lightning_embed.tokens.prepared import Prepared
 
 

@@ -25,7 +25,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lightning_embed.data.plan import Draw, Windows, numbered
+from lightning_embed.data.plan import Draw
+from lightning_embed.data.windows import Windows, numbered
 from lightning_embed.errors import UserError, require_range
 
 MOST_PASSES = 1000.0

@@ -29,7 +29,7 @@ import numpy as np
 from lightning_embed.atomic import replacing
 from lightning_embed.bar import bar
 from lightning_embed.data.ngrams import document_hashes, ngrams
-from lightning_embed.data.plan import ranges
+from lightning_embed.data.windows import ranges
 from lightning_embed.tokens.prepared import Prepared
 from lightning_embed.tokens.token_files import Split
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from lightning_embed.data.plan import cut_windows
+from lightning_embed.data.windows import cut_windows
 from lightning_embed.errors import UserError
 from lightning_embed.inference.arguments import require_text
 from lightning_embed.model.decoder import DecoderLM

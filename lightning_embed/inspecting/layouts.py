@@ -6,7 +6,8 @@ from typing import get_args
 import numpy as np
 
 from lightning_embed.data.batch import lay_out, repack_rows
-from lightning_embed.data.plan import BatchSettings, Layout, Windows, plan_epoch
+from lightning_embed.data.plan import BatchSettings, Layout, plan_epoch
+from lightning_embed.data.windows import Windows
 
 WINDOWS = 1_000_000  # planned; of more, a draw
 BATCHES = 200  # repacked, evenly spread over the epoch

@@ -15,7 +15,8 @@ import yaml
 
 from lightning_embed.checkpointing.run_folders import run_of
 from lightning_embed.data.batch import PaddedRows
-from lightning_embed.data.plan import BatchSettings, cut_windows, eighths, plan_epoch
+from lightning_embed.data.plan import BatchSettings, eighths, plan_epoch
+from lightning_embed.data.windows import cut_windows
 from lightning_embed.pretrained.weights import Pretrained
 from lightning_embed.special_tokens import IGNORE_INDEX
 from lightning_embed.tokens.prepared import Prepared, damage, default_cache_dir, open_prepared

@@ -26,7 +26,8 @@ from lightning_embed.atomic import replacing
 from lightning_embed.checkpointing.resume import Resuming
 from lightning_embed.console import say
 from lightning_embed.data.datamodule import TextDataModule
-from lightning_embed.data.plan import Layout, Windows, cut_windows, plan_epoch
+from lightning_embed.data.plan import Layout, plan_epoch
+from lightning_embed.data.windows import Windows, cut_windows
 from lightning_embed.errors import UserError
 from lightning_embed.evaluation.breakdown import Scored, by_position
 from lightning_embed.evaluation.metrics import WindowSums

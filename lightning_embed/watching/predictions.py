@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lightning_embed.atomic import replacing
 from lightning_embed.console import say
-from lightning_embed.data.plan import Windows
+from lightning_embed.data.windows import Windows
 from lightning_embed.errors import UserError
 from lightning_embed.tokens.prepared import Prepared
 

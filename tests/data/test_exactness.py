@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lightning_embed.data.batch import PaddedRows, PlanLoader
-from lightning_embed.data.plan import BatchSettings, MicroBatch, Plan, cut_windows, plan_epoch
+from lightning_embed.data.plan import BatchSettings, MicroBatch, Plan, plan_epoch
+from lightning_embed.data.windows import cut_windows
 from lightning_embed.special_tokens import PAD_ID
 
 # One order for ever ------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from lightning_embed.data.batch import PaddedRows, PlanLoader
 from lightning_embed.data.mixture import Mixture, normalised, passes_of
-from lightning_embed.data.plan import BatchSettings, Layout, Windows, cut_windows, plan_epoch
+from lightning_embed.data.plan import BatchSettings, Layout, plan_epoch
+from lightning_embed.data.windows import Windows, cut_windows
 from lightning_embed.errors import UserError
 
 LONGEST = 16

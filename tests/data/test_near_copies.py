@@ -14,7 +14,7 @@ from lightning_embed.data.datamodule import TextDataModule
 from lightning_embed.data.decontaminating import without
 from lightning_embed.data.near_copies import LEAST, SHARE, NearCopies, near_copies, search
 from lightning_embed.data.ngrams import document_hashes
-from lightning_embed.data.plan import cut_windows
+from lightning_embed.data.windows import cut_windows
 from lightning_embed.errors import UserError
 from lightning_embed.tokens.prepared import open_prepared
 from lightning_embed.tokens.token_files import Split

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_embed.data.plan import BatchSettings, Plan, Windows, cut_windows, pack, plan_epoch
+from lightning_embed.data.plan import BatchSettings, Plan, pack, plan_epoch
+from lightning_embed.data.windows import Windows, cut_windows
 
 
 def windows_of(lengths: list[int]) -> Windows:

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from lightning_embed.data.batch import Filler, PaddedRows, PlanLoader
-from lightning_embed.data.plan import BatchSettings, cut_windows
+from lightning_embed.data.plan import BatchSettings
+from lightning_embed.data.windows import cut_windows
 from lightning_embed.errors import UserError
 from lightning_embed.tokens.token_files import Split
 

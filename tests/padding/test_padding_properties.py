@@ -15,7 +15,8 @@ from torch import Tensor
 
 from lightning_embed import DecoderLM, TokenEmbedding
 from lightning_embed.data.batch import PaddedRows, PlanLoader
-from lightning_embed.data.plan import BatchSettings, cut_windows
+from lightning_embed.data.plan import BatchSettings
+from lightning_embed.data.windows import cut_windows
 from lightning_embed.special_tokens import IGNORE_INDEX, PAD_ID
 
 VOCABULARY = 23  # that of `tiny_lm`
