@@ -96,7 +96,7 @@ class Filler(Dataset[Batch]):
 
     def __init__(self, tokens: np.ndarray, vocab_size: int) -> None:
         self.vocab_size, self.dtype = vocab_size, tokens.dtype
-        self.file = _file_of(tokens)
+        self.file, self.size = _file_of(tokens), tokens.nbytes
         self.tokens = tokens
 
     def __getstate__(self) -> dict[str, Any]:
@@ -109,12 +109,17 @@ class Filler(Dataset[Batch]):
     def tokens(self) -> np.ndarray:
         assert self.file is not None
         try:
-            return np.memmap(self.file, dtype=self.dtype, mode="r")
+            tokens = np.memmap(self.file, dtype=self.dtype, mode="r")
         except OSError as error:
             raise UserError(
                 f"{self.file} is gone or cannot be read ({error.strerror}) by a worker process:"
                 " was the folder cleaned? go on with --ckpt_path last, which makes it anew"
             ) from None
+        if tokens.nbytes != self.size:
+            raise UserError(
+                f"{self.file} is another file than when the run began: go on with --ckpt_path last"
+            )
+        return tokens
 
     def __getitem__(self, share: Share) -> Batch:
         micro, places = share.micro, share.places
@@ -153,9 +158,11 @@ class Filler(Dataset[Batch]):
 def _file_of(tokens: np.ndarray) -> str | None:
     """The file that these are mapped from, if they are all of it."""
     name = getattr(tokens, "filename", None)
-    if name is None or os.path.getsize(name) != tokens.nbytes:
+    try:
+        whole = name is not None and os.path.getsize(name) == tokens.nbytes
+    except OSError:  # it was removed, and stays mapped here
         return None
-    return str(name)
+    return str(name) if whole else None
 
 
 class PaddedRows:

@@ -183,7 +183,9 @@ class TextDataModule(Epochs):
         found = self.text.folder
         own = found.name if found and self.trainer.is_global_zero else ""
         folder = self.text.cache_dir / self.trainer.strategy.broadcast(own)
-        if not is_prepared(folder):
+        if folder != found and not is_prepared(
+            folder
+        ):  # its own it has open, even if they are gone
             raise UserError(
                 f"process {self.trainer.global_rank} has no tokens {folder}: give all machines the"
                 " same text, or a --data.cache_dir that they share"

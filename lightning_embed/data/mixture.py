@@ -18,7 +18,6 @@ x = m * epoch + a random number, modulo n. This way
 All of it is a pure function of lengths, sources, shares, seed and epoch.
 """
 
-import math
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import NamedTuple
@@ -30,6 +29,7 @@ from lightning_embed.data.windows import Windows, numbered
 from lightning_embed.errors import UserError, require_range
 
 MOST_PASSES = 1000.0
+MOST, LEAST = 1e9, 1e-6  # of a number in a mix, and of a share
 MAX_PASSES = 4.0  # repeated up to four times, text is nearly as good as new (arXiv:2305.16264)
 
 
@@ -58,7 +58,7 @@ def normalised(mix: Mapping[str, float], names: list[str]) -> dict[str, float]:
             near = get_close_matches(name, names, n=1)
             hint = f" (did you mean {near[0]}?)" if near else f": there are {', '.join(names)}"
             raise UserError(f"--data.mix names {name}, which is not in --data.sources{hint}")
-        require_range(f"--data.mix.{name}", mix[name], at_least=0, below=math.inf)
+        require_range(f"--data.mix.{name}", mix[name], at_least=0, at_most=MOST)
     missing = [name for name in names if name not in mix]
     if missing:
         raise UserError(
@@ -68,6 +68,12 @@ def normalised(mix: Mapping[str, float], names: list[str]) -> dict[str, float]:
     total = sum(mix.values())
     if not total:
         raise UserError("--data.mix has nothing but zeros: give some source a share")
+    for name, share in mix.items():
+        if 0 < share < total * LEAST:
+            raise UserError(
+                f"--data.mix.{name} is {share:g} of {total:g} in all: give at least {LEAST:g} of it,"
+                " or 0 to evaluate it alone"
+            )
     return {name: round(mix[name] / total, 12) for name in names}
 
 

@@ -129,7 +129,7 @@ def _several_sources(named: Mapping[str, Any]) -> Mixed:
     found: dict[str, Source] = {}
     for name, options in named.items():
         flag = f"--data.sources.{name}"
-        if not NAME.fullmatch(name):
+        if not NAME.fullmatch(str(name)):
             raise UserError(f"{flag}: a source's name has letters, digits, - and _ alone")
         if hasattr(options, "documents"):
             found[name] = options

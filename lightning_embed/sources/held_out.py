@@ -70,7 +70,7 @@ class SplitRule:
         return found if len(found) < len(names) else set()
 
     def __str__(self) -> str:
-        return f"split {self.kind} {self.share:g}"
+        return f"split {self.kind} {self.share}"
 
 
 AS_EVER = SplitRule()

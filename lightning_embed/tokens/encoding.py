@@ -89,7 +89,7 @@ def write(
     Report(
         key=key,
         title=about.title,
-        counts=dict(about.counts) | lossy.found,
+        counts=dict(sorted((dict(about.counts) | lossy.found).items())),  # the same after a kill
         notes=about.notes,
         vocabulary=made.vocab_size,
         vocabulary_asked=progress.vocabulary_asked,

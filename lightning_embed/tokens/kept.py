@@ -18,9 +18,8 @@ from lightning_embed.errors import UserError, writing
 from lightning_embed.tokens.lock import locked_if_free
 from lightning_embed.tokens.prepared import damage
 from lightning_embed.tokens.token_files import Report
-from lightning_embed.tokens.work import lock_beside
+from lightning_embed.tokens.work import KEY, lock_beside
 
-KEY = re.compile(r"[0-9a-f]{16}")
 LEFT = re.compile(rf"\.(?P<key>{KEY.pattern})\.(work|tmp-.+)")
 
 

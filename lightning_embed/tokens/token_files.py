@@ -260,10 +260,10 @@ class SplitWriter:
         return self.names[source]
 
     def drop_text(self) -> None:
-        """Keep no texts."""
+        """Keep no texts. The file goes at the end: until the next shard is safe, whoever goes on
+        after a kill still has it."""
         if "text" in self._files:
             self._files.pop("text").close()
-            self._paths["text"].unlink(missing_ok=True)
 
     def safe(self) -> dict[str, Any]:
         """Have all that was written on the disk; what to go on from, as JSON values."""
@@ -281,6 +281,8 @@ class SplitWriter:
         """Write what is known at the end, with the sources' numbers in the whole corpus."""
         for file in self._files.values():
             file.flush()
+        if "text" not in self._files:
+            self._paths["text"].unlink(missing_ok=True)
         last = np.array(self._last or [], np.int64).reshape(-1, 3)
         documents = self._files["rows"].tell() // last.itemsize // 3 + len(last)
         number = np.array([numbers[name] for name in self.names], np.int64)

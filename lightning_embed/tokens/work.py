@@ -15,6 +15,7 @@ that encoding does, and checks that it still is the same text.
 from __future__ import annotations
 
 import json
+import re
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ from lightning_embed.tokens.token_files import CannotGoOn
 
 VERSION = 1  # raise it when what a killed run left cannot be gone on with
 SHARD = 16_000_000  # bytes of text; as much may be encoded ahead of what is written
+KEY = re.compile(r"[0-9a-f]{16}")  # the name of a prepared folder; no other is touched
 ABANDONED_AFTER = 7 * 86_400  # seconds
 PROGRESS = "progress.json"
 
@@ -101,6 +103,8 @@ def sweep_abandoned(cache_dir: Path) -> None:
     that nobody went on with for a week; never what a process works on."""
     for left in [*cache_dir.glob(".*.work"), *cache_dir.glob(".*.lock")]:
         target = left.with_name(left.name[1:].rpartition(".")[0])
+        if not KEY.fullmatch(target.name):
+            continue
         with locked_if_free(lock_beside(target)) as free:
             work = work_beside(target)
             if free and (target.exists() or _is_abandoned(work)):

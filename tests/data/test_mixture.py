@@ -164,6 +164,8 @@ def test_a_source_with_zero_trains_nothing() -> None:
         ({"books": 1, "web": -1}, r"--data\.mix\.web must be at least 0"),
         ({"books": 1, "web": float("nan")}, r"--data\.mix\.web must be"),
         ({"books": 0, "web": 0}, "nothing but zeros"),
+        ({"books": 1e308, "web": 1e308}, r"--data\.mix\.books must be"),
+        ({"books": 1e-13, "web": 1}, "is 1e-13 of 1 in all: give at least 1e-06"),
     ],
 )
 def test_a_mix_that_cannot_be(mix: dict[str, float], why: str) -> None:

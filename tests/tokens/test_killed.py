@@ -155,14 +155,19 @@ def test_killed_again_and_again(
 
 @pytest.mark.parametrize("limit", [200, 700, 1_500, 10**6])
 def test_text_that_is_kept_or_dropped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    limit: int,
 ) -> None:
     monkeypatch.setattr(encoding, "KEEP_TEXT_UP_TO", limit)
     whole = made(Story(), tmp_path / "whole")
-    killed_at(12, monkeypatch, Story(), tmp_path / "cache")
-    found = made(Story(), tmp_path / "cache")
-    assert contents(found) == contents(whole)
-    assert (found / "train" / "text.bin").exists() == (limit == 10**6)
+    for call in range(8, 15):  # some right after the text became too large
+        killed_at(call, monkeypatch, Story(), tmp_path / str(call))
+        found = made(Story(), tmp_path / str(call))
+        assert contents(found) == contents(whole)
+        assert (found / "train" / "text.bin").exists() == (limit == 10**6)
+    assert "of no use" not in capsys.readouterr().out
 
 
 PROGRAM = """
@@ -273,20 +278,23 @@ class Another(Story):
 
 def test_litter_is_swept_and_work_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     left = killed_at(20, monkeypatch, Story(), tmp_path)
-    nothing_safe = work_beside(tmp_path / "a")
+    nothing_safe = work_beside(tmp_path / ("a" * 16))
     nothing_safe.empty()
-    finished = work_beside(tmp_path / "b")
+    finished = work_beside(tmp_path / ("b" * 16))
     left.path.rename(finished.path)
-    (tmp_path / "b").mkdir()
-    lock_beside(tmp_path / "c").write_text("{}")
+    (tmp_path / ("b" * 16)).mkdir()
+    lock_beside(tmp_path / ("c" * 16)).write_text("{}")
     left = killed_at(20, monkeypatch, Story(), tmp_path)
-    running = work_beside(tmp_path / "d")
+    foreign = {".thesis.work", ".git.lock"}  # of somebody else
+    for name in foreign:
+        (tmp_path / name).mkdir()
+    running = work_beside(tmp_path / ("d" * 16))
     running.empty()
-    with lock.locked(lock_beside(tmp_path / "d"), "d"):
+    with lock.locked(lock_beside(tmp_path / ("d" * 16)), "d"):
         found = made(Another(), tmp_path)
         names = {path.name for path in tmp_path.iterdir()}
-        held = lock_beside(tmp_path / "d").name
-        assert names == {found.name, "b", left.path.name, running.path.name, held}
+        held = lock_beside(tmp_path / ("d" * 16)).name
+        assert names == {found.name, "b" * 16, *foreign, left.path.name, running.path.name, held}
     os.utime(left.path / work.PROGRESS, (0, 0))  # nobody went on with it
     made(Another(), tmp_path, "characters")
     assert not left.path.exists() and not running.path.exists()
