@@ -71,8 +71,8 @@ def normalised(mix: Mapping[str, float], names: list[str]) -> dict[str, float]:
     for name, share in mix.items():
         if 0 < share < total * LEAST:
             raise UserError(
-                f"--data.mix.{name} is {share:g} of {total:g} in all: give at least {LEAST:g} of it,"
-                " or 0 to evaluate it alone"
+                f"--data.mix.{name} is {share:g} of {total:g} in all: give at least {LEAST:g} of"
+                " it, or 0 to evaluate it alone"
             )
     return {name: round(mix[name] / total, 12) for name in names}
 
