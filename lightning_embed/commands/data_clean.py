@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lightning_embed.checkpointing.run_json import ROOT, run_name
-from lightning_embed.commands.data_options import Parser, line, named
+from lightning_embed.commands.data_options import Parser, kept_under, line
 from lightning_embed.console import say, short
 from lightning_embed.errors import UserError, require_range
 from lightning_embed.tokens.kept import Kept, drop, users
@@ -19,7 +19,7 @@ def clean(args: list[str]) -> None:
     """Remove damaged and unfinished tokens, or those that the options name; never any in use."""
     options = _parser().parse_args(args)
     require_range("--older_than", options.older_than, at_least=0)
-    chosen = [kept for kept in named(options, options.key) if _is_meant(kept, options)]
+    chosen = [kept for kept in kept_under(options, options.key) if _is_meant(kept, options)]
     removable = []
     for kept in chosen:
         by = users(kept.path)

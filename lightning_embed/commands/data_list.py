@@ -2,7 +2,7 @@
 
 import json
 
-from lightning_embed.commands.data_options import Parser, cache_dir, facts, line, named
+from lightning_embed.commands.data_options import Parser, cache_dir, facts, kept_under, line
 from lightning_embed.console import say, short
 
 
@@ -11,7 +11,7 @@ def list_kept(args: list[str]) -> None:
     parser = Parser("list", list_kept.__doc__ or "")
     parser.add_argument("--json", action="store_true", help="a JSON array")
     options = parser.parse_args(args)
-    found = named(options, [])
+    found = kept_under(options, [])
     if options.json:
         print(json.dumps([facts(kept) for kept in found], indent=2))
         return

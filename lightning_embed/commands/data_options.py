@@ -38,7 +38,7 @@ def cache_dir(options: argparse.Namespace) -> Path:
     return Path(os.path.expandvars(os.path.expanduser(given))) if given else default_cache_dir()
 
 
-def named(options: argparse.Namespace, keys: list[str], thorough: bool = False) -> list[Kept]:
+def kept_under(options: argparse.Namespace, keys: list[str], thorough: bool = False) -> list[Kept]:
     """What is kept under these keys, or their beginnings; all of it where there are none.
 
     Raises:

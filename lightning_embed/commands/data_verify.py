@@ -1,7 +1,7 @@
 """`data verify`: whether tokens that are kept are those that were written."""
 
 from lightning_embed.bar import bar
-from lightning_embed.commands.data_options import Parser, line, named
+from lightning_embed.commands.data_options import Parser, kept_under, line
 from lightning_embed.console import say
 
 
@@ -11,7 +11,9 @@ def verify(args: list[str]) -> int:
     parser.add_argument("keys", metavar="KEY", nargs="*", help="or its beginning (default: all)")
     options = parser.parse_args(args)
     with bar("reading"):
-        found = [k for k in named(options, options.keys, thorough=True) if k.state != "unfinished"]
+        found = [
+            k for k in kept_under(options, options.keys, thorough=True) if k.state != "unfinished"
+        ]
     damaged = [kept for kept in found if kept.state == "damaged"]
     for kept in damaged:
         say("damaged", line(kept))

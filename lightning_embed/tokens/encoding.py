@@ -5,7 +5,7 @@
               complete (`trained.py`)
 3. encode     a few batches ahead, in threads, of which the `tokenizers` library starts more; parts
               are cut where the tokens are those of the whole document (`joints.py`)
-4. write      each split's ids, lengths, bytes, sources (`token_files.py`), made safe after each
+4. write      each split's ids, lengths, bytes, sources (`split_writer.py`), made safe after each
               shard of text (`work.py`)
 """
 
@@ -26,7 +26,8 @@ from lightning_embed.tokens.joints import CHANGED, CUTS, fitted
 from lightning_embed.tokens.lock import Lock
 from lightning_embed.tokens.lossy import Lossy
 from lightning_embed.tokens.reading import read
-from lightning_embed.tokens.token_files import Report, SplitWriter
+from lightning_embed.tokens.split_writer import SplitWriter
+from lightning_embed.tokens.token_files import Report
 from lightning_embed.tokens.tokenizer import TextTokenizer
 from lightning_embed.tokens.trained import TokenizerChoice, given_tokenizer, size_of, with_tokenizer
 from lightning_embed.tokens.work import SHARD, Progress, Work, skip

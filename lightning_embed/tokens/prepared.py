@@ -26,9 +26,9 @@ from lightning_embed.tokens import checksums
 from lightning_embed.tokens.encoding import write
 from lightning_embed.tokens.foreseen import foresee, room
 from lightning_embed.tokens.lock import Lock, NoLocks, locked
+from lightning_embed.tokens.split_writer import CannotGoOn
 from lightning_embed.tokens.token_files import (
     SPLITS,
-    CannotGoOn,
     Report,
     Split,
     fits_together,

@@ -27,7 +27,7 @@ from typing import Any
 from lightning_embed.atomic import remove, replacing
 from lightning_embed.sources.source import Document, Mark
 from lightning_embed.tokens.lock import locked_if_free
-from lightning_embed.tokens.token_files import CannotGoOn
+from lightning_embed.tokens.split_writer import CannotGoOn
 
 VERSION = 1  # raise it when what a killed run left cannot be gone on with
 SHARD = 16_000_000  # bytes of text; as much may be encoded ahead of what is written

@@ -17,7 +17,7 @@ from lightning_embed.sources import hub, hub_files
 from lightning_embed.sources.hub import HubCorpus
 from lightning_embed.tokens import encoding
 from lightning_embed.tokens.prepared import prepare
-from lightning_embed.tokens.token_files import SplitWriter
+from lightning_embed.tokens.split_writer import SplitWriter
 
 FILES, ROWS = 4, 60
 

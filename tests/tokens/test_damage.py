@@ -15,10 +15,10 @@ from lightning_embed import atomic
 from lightning_embed.errors import UserError, writing
 from lightning_embed.sources import opening
 from lightning_embed.sources.files import FilesCorpus
-from lightning_embed.tokens import checksums, prepared, token_files
+from lightning_embed.tokens import checksums, prepared, split_writer
 from lightning_embed.tokens.checksums import CHECKSUMS
 from lightning_embed.tokens.prepared import damage, default_cache_dir, open_prepared, prepare
-from lightning_embed.tokens.token_files import SplitWriter
+from lightning_embed.tokens.split_writer import SplitWriter
 from lightning_embed.tokens.tokenizer import TextTokenizer
 from lightning_embed.watching.summary import xz_bits_per_byte
 
@@ -226,7 +226,7 @@ def half_written(*args: Any, **kwargs: Any) -> None:
     ("owner", "name", "fails"),
     [
         (SplitWriter, "write", full),
-        (token_files, "_column", half_written),
+        (split_writer, "_column", half_written),
         (checksums, "note_checksums", full),
         (TextTokenizer, "save", full),
     ],

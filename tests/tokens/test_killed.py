@@ -19,7 +19,7 @@ from lightning_embed.errors import UserError
 from lightning_embed.sources.source import About, Document
 from lightning_embed.tokens import checksums, encoding, joints, lock, reading, work
 from lightning_embed.tokens.prepared import damage, open_prepared, prepare
-from lightning_embed.tokens.token_files import SplitWriter
+from lightning_embed.tokens.split_writer import SplitWriter
 from lightning_embed.tokens.tokenizer import TextTokenizer
 from lightning_embed.tokens.work import Work, lock_beside, work_beside
 
@@ -175,7 +175,7 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from test_killed import Story, encoding, joints, made, reading
-from lightning_embed.tokens.token_files import SplitWriter
+from lightning_embed.tokens.split_writer import SplitWriter
 from lightning_embed.tokens.work import Work
 encoding.DOCUMENTS_AT_ONCE, encoding.SHARD = 5, 300
 reading.LONGEST_WHOLE, reading.PART, joints.WINDOW = 500, 200, 50
