@@ -109,7 +109,8 @@ def measure(options: argparse.Namespace, size: int, files: int, place: Path) -> 
         Row(
             f"{what}: peak memory to 1.5 GB",
             Measured("prepare()", {"MB": ours["MB"]}),
-            ratio=ours["MB"] / MOST_MEMORY,
+            Measured("the limit", {"MB": MOST_MEMORY}),
+            ours["MB"] / MOST_MEMORY,
             at_most=1.0,
         ),
     ]
@@ -120,7 +121,8 @@ def measure(options: argparse.Namespace, size: int, files: int, place: Path) -> 
         print(f"{what}: killed {found}", flush=True)
         redone = Measured("encoded twice", {"MB": found["twice"] / 1e6})
         name = f"{what}: killed half way and gone on with, text encoded twice to 32 MB"
-        rows.append(Row(name, redone, ratio=found["twice"] / MOST_REDONE, at_most=1.0))
+        limit = Measured("the limit", {"MB": MOST_REDONE / 1e6})
+        rows.append(Row(name, redone, limit, found["twice"] / MOST_REDONE, at_most=1.0))
     return rows
 
 
