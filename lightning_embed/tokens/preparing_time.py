@@ -14,7 +14,7 @@ from lightning_embed.tokens.trained import (
 )
 
 SMALL = 30_000_000  # bytes that take seconds, of which no sample is timed
-SAMPLE = 4_000_000  # characters
+SAMPLE, ENCODED = 4_000_000, 1_000_000  # characters that train a tokenizer, and of them encoded
 DOCUMENT = 2_000  # characters
 
 
@@ -26,17 +26,18 @@ def preparation_seconds(
     size: int = getattr(source, "n_bytes", 0)
     if size <= SMALL or not hasattr(source, "beginning"):
         return 0.0
-    text = source.beginning(SAMPLE)
+    train = tokenizer in TRAINED
+    text = source.beginning(SAMPLE if train else ENCODED)
     pieces = [text[at : at + DOCUMENT] for at in range(0, len(text), DOCUMENT)]
     began = time.perf_counter()
     made: Any
-    if tokenizer in TRAINED:
+    if train:
         vocabulary = vocab_size or suggested_vocabulary(size)
         made = trained_on(pieces, str(tokenizer), vocabulary)
     else:
         made = TextTokenizer.load(tokenizer) if isinstance(tokenizer, str) else tokenizer
     trained = time.perf_counter()
-    made.encode_documents(pieces)
+    made.encode_documents(pieces[: ENCODED // DOCUMENT])
     encoded = time.perf_counter()
-    shown = min(size, TRAINING_CHARACTERS) / SAMPLE if tokenizer in TRAINED else 0.0
-    return (trained - began) * shown + (encoded - trained) * size / SAMPLE
+    shown = min(size, TRAINING_CHARACTERS) / SAMPLE if train else 0.0
+    return (trained - began) * shown + (encoded - trained) * size / ENCODED
