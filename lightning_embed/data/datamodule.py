@@ -84,7 +84,8 @@ class TextDataModule(Epochs):
         sources: several texts by name, each with the options above of one text:
             `{books: {files: books/}, web: {hub: NAME}}`; `{}` is the standard library.
         mix: the share of real tokens that each of the sources has in training: `{books: 0.7, web:
-            0.3}`; unset, as much as there is of each. A source with 0 is evaluated alone.
+            0.3}`; unset, as much as there is of each. A source with 0 trains nothing, and is
+            evaluated.
         max_passes: over a source in an epoch at most; a small one has a smaller share then.
         decontaminate: leave out training documents that are near-copies of held-out ones.
     """

@@ -47,7 +47,8 @@ def normalised(mix: Mapping[str, float], names: list[str]) -> dict[str, float]:
     """Shares that add up to 1, in the order of `names`.
 
     Args:
-        mix: by name, any numbers that are not negative; a source with 0 is evaluated alone.
+        mix: by name, any numbers that are not negative; a source with 0 trains nothing, and is
+            evaluated.
         names: of all sources.
 
     Raises:
@@ -63,7 +64,7 @@ def normalised(mix: Mapping[str, float], names: list[str]) -> dict[str, float]:
     if missing:
         raise UserError(
             f"--data.mix has no share of {', '.join(missing)}: give each source one, or 0 to"
-            " evaluate it alone"
+            " only evaluate it"
         )
     total = sum(mix.values())
     if not total:
@@ -72,7 +73,7 @@ def normalised(mix: Mapping[str, float], names: list[str]) -> dict[str, float]:
         if 0 < share < total * LEAST:
             raise UserError(
                 f"--data.mix.{name} is {share:g} of {total:g} in all: give at least {LEAST:g} of"
-                " it, or 0 to evaluate it alone"
+                " it, or 0 to only evaluate it"
             )
     return {name: round(mix[name] / total, 12) for name in names}
 
