@@ -1,6 +1,6 @@
 """Preparing text of any size: speed beside the bare tokenizer, peak memory, a kill in the middle.
 
-    python benchmarks/preparing.py [--megabytes 10 100 1000] [--files 1 1000] [--threads 1]
+    python benchmarks/preparing.py [--megabytes 100 1000] [--files 1 1000] [--threads 1]
 
 The text is that of `tokenising.py`, as one file of text or as many; the tokenizer is given. Each
 measurement is a process of its own (`side_preparing.py`), whose peak memory is told:
@@ -128,7 +128,7 @@ def measure(options: argparse.Namespace, size: int, files: int, place: Path) -> 
 
 def main() -> None:
     made = parser(__doc__)
-    made.add_argument("--megabytes", type=int, nargs="+", default=[10, 100, 1000])
+    made.add_argument("--megabytes", type=int, nargs="+", default=[100, 1000])
     made.add_argument("--files", type=int, nargs="+", default=[1, 1000])
     options = parse(made)
     rows = list[Row]()
@@ -138,7 +138,7 @@ def main() -> None:
                 library_text(place)
                 rows += measure(options, size * 1_000_000, files, place)
     how = f"Vocabulary 4,096; {options.threads} threads; once each."
-    publish("preparing", how, rows, options)
+    publish("tokenising", how, rows, options)
 
 
 if __name__ == "__main__":

@@ -174,11 +174,11 @@ def test_a_float32_run_is_recorded_as_one_on_any_machine(results: ModuleType) ->
     assert results.machine("bfloat16").keys() & {"numbers"} == set()
 
 
-def test_two_classes_of_machine_fit_in_200_lines(copy: Copy) -> None:
+def test_two_classes_of_machine_fit_in_220_lines(copy: Copy) -> None:
     copy.records += [record | {"machine": ANOTHER} for record in copy.records]
     found = copy.make()
     assert found.returncode == 0, found.stderr
-    assert len(copy.results().splitlines()) <= 200
+    assert len(copy.results().splitlines()) <= 220
 
 
 def test_each_script_records_into_a_table_that_is_known() -> None:
