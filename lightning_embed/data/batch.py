@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lightning_embed.data.plan import MicroBatch, pack
+from lightning_embed.data.packing import pack
+from lightning_embed.data.plan import MicroBatch
 from lightning_embed.data.windows import Places, Windows
 from lightning_embed.errors import UserError
 from lightning_embed.model.segments import Segments
