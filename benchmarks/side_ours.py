@@ -29,7 +29,8 @@ from turns import Turns, now, parameter_count, random_windows, settings
 from lightning_embed import LanguageModel, TextDataModule
 from lightning_embed.arithmetic import fastest_format
 from lightning_embed.data.batch import Batch
-from lightning_embed.data.plan import MicroBatch, pack
+from lightning_embed.data.packing import pack
+from lightning_embed.data.plan import MicroBatch
 from lightning_embed.hardware import keep_freed_memory
 from lightning_embed.training.optim import MuonAdamW, parameter_groups
 from lightning_embed.training.schedule import schedule_factor

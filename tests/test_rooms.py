@@ -45,8 +45,11 @@ PLAIN_TORCH = (
     "model.attention",
     "model.decoder",
     "model.loss",
+    "data.windows",
+    "data.packing",
     "data.plan",
     "data.batch",
+    "data.loader",
     "training.optim",
 )
 HEAVY = {"lightning", "datasets", "tokenizers", "torchmetrics", "jsonargparse", "tensorboard"}

@@ -11,7 +11,7 @@ from lightning_embed.comparing.charts import Curve, chart
 from lightning_embed.comparing.history import Point
 from lightning_embed.comparing.record import Record
 from lightning_embed.comparing.settings import differing, setting, written
-from lightning_embed.comparing.table import COLUMNS, LOSSY, WORDS, cell
+from lightning_embed.comparing.table import COLUMNS, LOSSY_FOOTNOTE, WORDS, cell
 from lightning_embed.console import printable
 
 # Told apart by people who see red and green alike; each for a light and for a dark page.
@@ -108,7 +108,7 @@ def _figures(runs: list[Record]) -> str:
         texts = {name: escape(cell(run, name)) for name in names}
         texts["name"] = _key(number) + texts["name"]
         if run.lossy:
-            star = f'<span title="{escape(LOSSY)}">{texts["bits_per_byte"]}</span>'
+            star = f'<span title="{escape(LOSSY_FOOTNOTE)}">{texts["bits_per_byte"]}</span>'
             texts["bits_per_byte"] = star
         if run.problem is not None:
             texts["state"] += f": {escape(printable(run.problem))}"

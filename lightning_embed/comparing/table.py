@@ -51,7 +51,7 @@ COLUMNS = {
     "tokens_per_second": Column("tok/s", lambda run: run.tokens_per_second, short, 7),
 }
 WORDS = ("name", "started", "state")  # are aligned left
-LOSSY = (
+LOSSY_FOOTNOTE = (
     "* the tokenizer loses text, which bits/byte leave out: compare with the same tokenizer only"
 )
 SETTINGS = "settings"  # the last column, by which can be sorted too
@@ -116,7 +116,11 @@ def lines(runs: list[Record], width: int) -> list[str]:
         found.append(
             _row([texts[name][index] for name in sizes], sizes, different if beside else "")
         )
-        for below in ("" if beside else different, run.problem or "", LOSSY if run.lossy else ""):
+        for below in (
+            "" if beside else different,
+            run.problem or "",
+            LOSSY_FOOTNOTE if run.lossy else "",
+        ):
             found += _wrapped(below, width)
     return found
 

@@ -3,7 +3,7 @@
 1. a source of documents is chosen           `corpus.py`
 2. they become tokens on disk, once          `prepared.py`
 3. windows are planned as global batches     `epochs.py`, `plan.py`
-4. each process fills its share of the rows  `batch.py`
+4. each process fills its share of the rows  `loader.py`, `batch.py`
 
 How far a run has got in its data is a `Position`, kept in checkpoints.
 """
@@ -16,9 +16,10 @@ import numpy as np
 
 from lightning_embed.checkpointing.compatibility import DATA, Candidate, Purpose, check
 from lightning_embed.checkpointing.position import Position
-from lightning_embed.data.batch import PaddedRows, PlanLoader
+from lightning_embed.data.batch import PaddedRows
 from lightning_embed.data.checkpoint_text import CheckpointText
 from lightning_embed.data.epochs import Epochs
+from lightning_embed.data.loader import PlanLoader
 from lightning_embed.data.mixture import MAX_PASSES, MOST_PASSES, normalised
 from lightning_embed.data.near_copies import near_copies
 from lightning_embed.data.plan import BatchSettings, Layout, eighths

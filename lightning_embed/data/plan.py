@@ -8,7 +8,8 @@ Step by step, with max_length 4 and documents of 3 and 6 targets:
 1. windows    doc 0: <s> a b | targets a b </s>          -> one window of 3
               doc 1: <s> c d e f g | targets c d e f g </s> -> windows of 4 and 2
 2. rows       padded: one window a row, as wide as the next of `widths`: 3 -> 4, 4 -> 4, 2 -> 2
-              packed: as many windows as fit into the widest: 4, 3, 2 and 1 lie as (4), (3 1), (2)
+              packed: as many windows as fit into the widest (`packing.py`): 4, 3, 2 and 1 lie as
+              (4), (3 1), (2)
 3. plan       rows of one width form global batches; the order is a pure function of
               (lengths, settings, seed, epoch), so it is the same on 1, 2 or 8 processes
 4. shares     a global batch's rows are dealt out to its micro-batches (ranks x accumulation)
@@ -23,15 +24,13 @@ Every rank gets the same number of micro-batches of the same shape; a row nobody
 and contributes 0.
 """
 
-from array import array
-from bisect import bisect_left, insort
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import numpy as np
 
+from lightning_embed.data.packing import pack
 from lightning_embed.data.windows import BLOCK, Windows, holding, narrow, numbered, ranges
 from lightning_embed.errors import UserError
 
@@ -46,50 +45,6 @@ def eighths(max_length: int) -> list[int]:
 
 def _bounds(sizes: np.ndarray) -> np.ndarray:
     return narrow(np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]))
-
-
-def pack(lengths: np.ndarray, width: int) -> np.ndarray:
-    """The row `(N,)` of each length, by best fit; `lengths` are sorted descending.
-
-    Equal lengths are placed together, so that millions of windows take no longer than there are
-    pairs of a length and a free space.
-    """
-    row = np.empty(len(lengths), np.int64 if len(lengths) > np.iinfo(np.int32).max else np.int32)
-    free: dict[int, array[int]] = {}  # rows by their free space
-    spaces: list[int] = []  # its keys, sorted ascending
-    made = 0
-
-    def keep(space: int, rows: "array[int]") -> None:
-        if space and rows:
-            if space not in free:
-                insort(spaces, space)
-                free[space] = array("q")
-            free[space].extend(rows)
-
-    ends = [*(np.flatnonzero(np.diff(lengths)) + 1).tolist(), len(lengths)] if len(lengths) else []
-    for at, end in pairwise([0, *ends]):
-        length, left = int(lengths[at]), end - at
-        while left:
-            found = bisect_left(spaces, length)
-            space = spaces[found] if found < len(spaces) else width
-            each = space // length
-            wanted = -(-left // each)
-            if found < len(spaces):
-                rows = free[space][:wanted]
-                del free[space][:wanted]
-                if not free[space]:
-                    del free[space], spaces[found]
-            else:
-                rows = array("q", range(made, made + wanted))
-                made += wanted
-            placed = min(left, each * len(rows))
-            row[at : at + placed] = np.repeat(rows, each)[:placed]
-            full, rest = divmod(placed, each)
-            keep(space - each * length, rows[:full])
-            if rest:
-                keep(space - rest * length, rows[full:])
-            at, left = at + placed, left - placed
-    return row
 
 
 @dataclass(frozen=True)

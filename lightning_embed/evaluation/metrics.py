@@ -58,18 +58,18 @@ class _Sums(Metric):
         return this
 
 
-class LanguageModelMetrics(_Sums):
-    """Add scores batch by batch; `compute` divides sums over everything seen on all ranks."""
+class _SourceSums(_Sums):
+    """Adds up scores for each of `size` sources."""
 
     nll: Tensor
     correct: Tensor
     tokens: Tensor
     n_bytes: Tensor
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, size: int = GROUPS, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         for name in ("nll", "correct", "tokens", "n_bytes"):
-            self.add_state(name, torch.zeros(GROUPS, dtype=torch.float64), dist_reduce_fx="sum")
+            self.add_state(name, torch.zeros(size, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, scores: Scores, real: Tensor, group: Tensor, n_bytes: Tensor) -> None:
         """Add a batch.
@@ -80,7 +80,7 @@ class LanguageModelMetrics(_Sums):
             group: `(B,)` source number of each row.
             n_bytes: `(B,)` UTF-8 bytes of each row's targets.
         """
-        index = group % GROUPS
+        index = group % len(self.nll)
         rows = {
             "nll": scores.nll.sum(dim=1, dtype=torch.float64),
             "correct": scores.correct.sum(dim=1),
@@ -89,6 +89,10 @@ class LanguageModelMetrics(_Sums):
         }
         for name, values in rows.items():
             getattr(self, name).index_add_(0, index, values.double())
+
+
+class LanguageModelMetrics(_SourceSums):
+    """Add scores batch by batch; `compute` divides sums over everything seen on all ranks."""
 
     def compute(self) -> Evaluation:
         """Divide the sums; everything is NaN before the first token."""
@@ -104,7 +108,7 @@ class LanguageModelMetrics(_Sums):
         )
 
 
-class NamedSums(_Sums):
+class NamedSums(_SourceSums):
     """Adds up scores for each named source of a mixture.
 
     Args:
@@ -112,25 +116,15 @@ class NamedSums(_Sums):
         number: `(files,)` which of them each file belongs to.
     """
 
-    nll: Tensor
-    tokens: Tensor
-    n_bytes: Tensor
     number: Tensor
 
     def __init__(self, names: Sequence[str], number: np.ndarray, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(len(names), **kwargs)
         self.names = list(names)
         self.register_buffer("number", torch.from_numpy(number), persistent=False)
-        for name in ("nll", "tokens", "n_bytes"):
-            zeros = torch.zeros(len(names), dtype=torch.float64)
-            self.add_state(name, zeros, dist_reduce_fx="sum")
 
     def update(self, scores: Scores, real: Tensor, group: Tensor, n_bytes: Tensor) -> None:
-        """Add a batch; see `LanguageModelMetrics.update`."""
-        index = self.number[group]
-        self.nll.index_add_(0, index, scores.nll.sum(dim=1, dtype=torch.float64))
-        self.tokens.index_add_(0, index, real.sum(dim=1).double())
-        self.n_bytes.index_add_(0, index, n_bytes.double())
+        super().update(scores, real, self.number[group], n_bytes)
 
     def compute(self) -> dict[str, dict[str, float]]:
         """Loss (nats a token) and bits per byte of each source that was evaluated."""

@@ -11,7 +11,8 @@ from string import ascii_letters, digits
 
 import numpy as np
 
-from lightning_embed.data.batch import PlanLoader, lay_out
+from lightning_embed.data.batch import lay_out
+from lightning_embed.data.loader import PlanLoader
 from lightning_embed.recording.projector import labels
 from lightning_embed.special_tokens import IGNORE_INDEX, PAD_ID
 from lightning_embed.tokens.tokenizer import TextTokenizer

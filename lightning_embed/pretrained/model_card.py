@@ -114,7 +114,7 @@ def _data(about: dict[str, Any], held_out: HeldOut | None) -> str:
     return f"\n## Data\n\n{text}\n"
 
 
-LOSSY = (
+LOSSY_PARAGRAPH = (
     "The tokenizer does not keep all of a text, and bits a byte leave out what it loses: they"
     " compare only with those of models that have this tokenizer.\n\n"
 )
@@ -128,7 +128,7 @@ def _quality(held_out: HeldOut | None) -> str:
         f"\n## Quality\n\nOver {part} of {held_out.whole:,} held-out tokens, that no training step"
         " saw:\n\n| loss, nats a token | bits a byte | accuracy |\n|---|---|---|\n"
         f"| {held_out.loss:.4f} | {held_out.bits_per_byte:.4f} | {held_out.accuracy:.4f} |\n\n"
-        f"{'' if held_out.keeps_text else LOSSY}"
+        f"{'' if held_out.keeps_text else LOSSY_PARAGRAPH}"
         f"In transformers the loss is {held_out.shift:.1e} nats higher: padding's logit is 0 there."
         "\n"
     )

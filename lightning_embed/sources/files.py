@@ -16,8 +16,8 @@ from lightning_embed.sources.finding import (
     digests,
     find_files,
     is_standard_input,
-    printable,
     relative_names,
+    utf8_name,
 )
 from lightning_embed.sources.formats import Format, Text, format_of, is_known, texts_of
 from lightning_embed.sources.held_out import (
@@ -315,7 +315,7 @@ def format_at_first(file: File) -> str:
 
 def absolute(patterns: Iterable[str]) -> str:
     """Patterns as they can be written, wherever they are read."""
-    return printable(
+    return utf8_name(
         ", ".join(
             name if name == STANDARD_INPUT else os.path.abspath(os.path.expanduser(name))
             for name in patterns
@@ -338,7 +338,7 @@ def note_left_out(names: list[str], about: About) -> None:
 
 def first_of(names: list[str]) -> str:
     more = ", ..." if len(names) > NAMES_SHOWN else ""
-    return ", ".join(map(printable, names[:NAMES_SHOWN])) + more
+    return ", ".join(map(utf8_name, names[:NAMES_SHOWN])) + more
 
 
 def title_of(names: list[str]) -> str:

@@ -121,12 +121,12 @@ def relative_names(paths: list[Path]) -> list[str]:
     return [
         STANDARD_INPUT
         if is_standard_input(path)
-        else printable(path.relative_to(shared).as_posix())
+        else utf8_name(path.relative_to(shared).as_posix())
         for path in paths
     ]
 
 
-def printable(name: str) -> str:
+def utf8_name(name: str) -> str:
     """A file's name as text that can be written as UTF-8."""
     return name.encode("utf-8", "backslashreplace").decode()
 

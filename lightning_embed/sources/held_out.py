@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from lightning_embed.errors import UserError, require_range
-from lightning_embed.sources.finding import STANDARD_INPUT, printable
+from lightning_embed.sources.finding import STANDARD_INPUT, utf8_name
 from lightning_embed.sources.source import Document
 from lightning_embed.sources.usable import Usable
 
@@ -105,7 +105,7 @@ def stable_names(patterns: Iterable[str], paths: Iterable[Path]) -> list[str]:
     for path in map(os.path.abspath, paths):
         root = next((root for root in roots if Path(path).is_relative_to(root)), None)
         short = os.path.basename(path) if root is None or path in named else ""
-        found.append(printable(short or Path(path).relative_to(str(root)).as_posix()))
+        found.append(utf8_name(short or Path(path).relative_to(str(root)).as_posix()))
     return found
 
 

@@ -1,7 +1,7 @@
 """A data set on the Hub, or a local folder of one, as a source, read with the `datasets` library.
 
-Whether the Hub answers at all is asked in `hub_probe.py`; what does not fit on the disk comes file
-by file (`hub_files.py`).
+Whether the Hub answers at all is asked in `hub_probe.py`. A split is read as the library's table
+(`hub_table.py`), or file by file where it does not fit on the disk (`hub_files.py`).
 """
 
 from __future__ import annotations
@@ -17,18 +17,13 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from lightning_embed.console import say
 from lightning_embed.errors import UserError, one_line
-from lightning_embed.sources.columns import as_text, require_column, value_of
+from lightning_embed.sources.columns import as_text
 from lightning_embed.sources.files import WHOLE_FILES
 from lightning_embed.sources.finding import digests
 from lightning_embed.sources.formats import texts_of
-from lightning_embed.sources.hub_files import (
-    CannotStream,
-    SplitFiles,
-    Value,
-    files_of,
-    is_too_large,
-)
+from lightning_embed.sources.hub_files import CannotStream, SplitFiles, files_of, is_too_large
 from lightning_embed.sources.hub_probe import require_hub
+from lightning_embed.sources.hub_table import Table
 from lightning_embed.sources.hub_trouble import told
 from lightning_embed.sources.records import columns_of
 from lightning_embed.sources.source import About, Document, fingerprint_of
@@ -40,7 +35,6 @@ HELD_OUT_SHARE = 0.01
 HELD_OUT_MOST = 10_000  # documents
 COMPARED = (".jsonl", ".ndjson", ".csv", ".parquet")  # formats whose columns are told
 GROUPS = 100  # made-up sources, so that a bootstrap over sources has groups to draw
-ROWS_AT_ONCE = 1_000
 RECIPE = 2  # raise it when the same data set would give other documents or another split
 
 
@@ -183,14 +177,7 @@ class HubCorpus:
     def _rows_of(self, split: Dataset | SplitFiles) -> Table | SplitFiles:
         if isinstance(split, SplitFiles):
             return split
-        own = require_column(self.text_column, split.column_names, self.name)
-        kind = getattr(split.features[own], "dtype", "string")  # lists and structs are looked at
-        if own == self.text_column and "string" not in kind and kind not in ("list", "dict"):
-            raise UserError(
-                f"{self.name}: column {self.text_column!r} is {kind}, not text; name another with "
-                "--data.text_column"
-            )
-        return Table(split.select_columns([own]), own, self.text_column, self.name)
+        return Table.of(split, self.text_column, self.name)
 
     def _usable(
         self, number: int, part: Part, rows: int | None, about: About
@@ -224,31 +211,6 @@ class HubCorpus:
                 f"{self.name} has {row:,} rows and its card says {rows:,}, by which some are held"
                 " out: say --data.hub_streaming false"
             )
-
-
-@dataclass(frozen=True)
-class Table:
-    """A split as the library has it: one column of a data set."""
-
-    dataset: Dataset
-    own: str
-    column: str
-    name: str
-    revision: None = None
-
-    @property
-    def rows(self) -> int:
-        return len(self.dataset)
-
-    def values(self, first: int = 0) -> Iterator[Value]:
-        """The rows in order, as those of one file."""
-        batches = self.dataset.iter(batch_size=ROWS_AT_ONCE)
-        values = (value for batch in batches for value in batch[self.own])
-        for number, value in enumerate(values, 1):
-            where = f"{self.name}: row {number}"
-            if self.own != self.column:
-                value = value_of({self.own: value}, self.column, where)
-            yield Value(0, where, value)
 
 
 Part: TypeAlias = tuple[Table | SplitFiles, Container[int]]  # a split, and rows to be held out

@@ -27,7 +27,7 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import IO, Any, NamedTuple
 
 from lightning_embed.errors import UserError, one_line
-from lightning_embed.sources.finding import printable
+from lightning_embed.sources.finding import utf8_name
 
 MOST_EXPANSION = 500  # text is 3 to 20 times as long as compressed, logs up to some 200
 NEVER_A_BOMB = 100_000_000  # bytes
@@ -207,7 +207,7 @@ def _tar_members(archive: Opened, budget: Budget) -> Iterator[Opened]:
                 data = tar.extractfile(member)
                 assert data is not None
                 metered: Any = io.BufferedReader(Metered(data, budget), 1 << 16)
-                name = f"{archive.name}/{printable(member.name.removeprefix('./'))}"
+                name = f"{archive.name}/{utf8_name(member.name.removeprefix('./'))}"
                 yield _decompressed(Opened(name, "", metered), budget)
     while stream.read(1 << 20):
         pass
@@ -222,7 +222,7 @@ def _zip_members(archive: Opened, budget: Budget) -> Iterator[Opened]:
                 continue
             with packed.open(member) as data:
                 metered: Any = io.BufferedReader(Metered(data, budget), 1 << 16)
-                name = f"{archive.name}/{printable(member.filename)}"
+                name = f"{archive.name}/{utf8_name(member.filename)}"
                 yield _decompressed(Opened(name, "", metered), budget)
 
 

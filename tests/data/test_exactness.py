@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lightning_embed.data.batch import PaddedRows, PlanLoader
+from lightning_embed.data.batch import PaddedRows
+from lightning_embed.data.loader import PlanLoader
 from lightning_embed.data.plan import BatchSettings, MicroBatch, Plan, plan_epoch
 from lightning_embed.data.windows import cut_windows
 from lightning_embed.special_tokens import PAD_ID

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_embed.data.batch import PaddedRows, PlanLoader
+from lightning_embed.data.batch import PaddedRows
+from lightning_embed.data.loader import PlanLoader
 from lightning_embed.data.mixture import Mixture, normalised, passes_of
 from lightning_embed.data.plan import BatchSettings, Layout, plan_epoch
 from lightning_embed.data.windows import Windows, cut_windows

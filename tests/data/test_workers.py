@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_embed.data.batch import Filler, PaddedRows, PlanLoader
+from lightning_embed.data.batch import Filler, PaddedRows
+from lightning_embed.data.loader import PlanLoader
 from lightning_embed.data.plan import BatchSettings
 from lightning_embed.data.windows import cut_windows
 from lightning_embed.errors import UserError

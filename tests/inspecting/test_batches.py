@@ -7,7 +7,8 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from lightning_embed.data.batch import PaddedRows, PlanLoader
+from lightning_embed.data.batch import PaddedRows
+from lightning_embed.data.loader import PlanLoader
 from lightning_embed.data.plan import BatchSettings, Layout, eighths
 from lightning_embed.inspecting import layouts
 from lightning_embed.inspecting.batches import ShownBatch, drawn, shown_batch

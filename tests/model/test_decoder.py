@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_embed import DecoderLM
-from lightning_embed.data.batch import Filler, PlanLoader
+from lightning_embed.data.batch import Filler
+from lightning_embed.data.loader import PlanLoader
 from lightning_embed.data.plan import BatchSettings
 from lightning_embed.errors import UserError
 from lightning_embed.special_tokens import IGNORE_INDEX, PAD_ID

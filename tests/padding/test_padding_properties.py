@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lightning_embed import DecoderLM, TokenEmbedding
-from lightning_embed.data.batch import PaddedRows, PlanLoader
+from lightning_embed.data.batch import PaddedRows
+from lightning_embed.data.loader import PlanLoader
 from lightning_embed.data.plan import BatchSettings
 from lightning_embed.data.windows import cut_windows
 from lightning_embed.special_tokens import IGNORE_INDEX, PAD_ID

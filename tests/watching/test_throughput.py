@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lightning_embed.data.batch import Batch, Filler, PlanLoader
+from lightning_embed.data.batch import Batch, Filler
+from lightning_embed.data.loader import PlanLoader
 from lightning_embed.data.plan import BatchSettings
 from lightning_embed.watching import throughput
 from lightning_embed.watching.throughput import Throughput
@@ -139,7 +140,7 @@ def test_the_loader_knows_how_long_it_was_waited_for(make_rows, monkeypatch) -> 
         return make(self, share)
 
     monkeypatch.setattr(Filler, "__getitem__", slow)
-    monkeypatch.setattr("lightning_embed.data.batch.time", clock)
+    monkeypatch.setattr("lightning_embed.data.loader.time", clock)
     loader = PlanLoader(rows, BatchSettings(16, (8,)), seed=0, shuffle=True)
     for _ in loader:
         clock.now += 10
