@@ -14,6 +14,7 @@ from typing import Any
 
 from lightning_embed import console, processes
 from lightning_embed.errors import TrainingStopped, UserError, one_line
+from lightning_embed.interrupts import Ended, leave, name_of
 
 # A command is a function whose parameters are its options, or one of `args`, the rest of the
 # command line, where Lightning's parser reads that. The first line of its docstring is its help.
@@ -55,6 +56,12 @@ def main(args: list[str] | None = None) -> int:
         return _run(command, rest) or 0
     except KeyboardInterrupt:
         return 130
+    except Ended as end:
+        if command in ("fit", "tokenizer") and not end.told:
+            console.say("stopped", f"by {name_of(end)}")
+        if end.goes_on:
+            console.say_command("go on", processes.command_of_all(*arguments))
+        raise
     except BrokenPipeError:  # the reader, such as head, has seen enough
         console.mute()
         return 1
@@ -124,9 +131,6 @@ def _help(target: str) -> str:
 def _end_on_signals() -> dict[int, Any]:
     """Until training has handlers of its own, a signal ends the program tidied up, with status
     128 + signal; Ctrl-C too, which Lightning would turn into 1. Returns the handlers before."""
-
-    def leave(number: int, frame: Any) -> None:
-        raise SystemExit(128 + number)
 
     if threading.current_thread() is not threading.main_thread():
         return {}  # where Python lets nobody set one

@@ -174,7 +174,9 @@ def test_a_signal_while_text_is_prepared_ends_the_program_tidied_up(
     cache = tmp_path / "cache"
     found = workshop.run("fit", "--data.cache_dir", cache)
     assert found.status == 128 + signal.Signals[name]
-    assert found.err == "" and list(cache.iterdir()) == []
+    assert found.err == "" and [path.suffix for path in cache.iterdir()] == [".work"]
+    assert found.line("stopped") == f"by {name} while the text was tokenised"
+    assert "the tokenizer" in found.line("kept") and found.line("go on")
     assert signal.getsignal(signal.Signals[name]) == before
 
 

@@ -323,9 +323,16 @@ def require_same_batches(candidate: Candidate) -> None:
         if now != then:
             flag = "--seed_everything" if name == "seed" else f"--data.{name}"
             raise UserError(
-                f"{flag} is {now}, but this checkpoint was trained with {then}: its place in"
-                " the text would be another; leave it as it was or start a new run"
+                f"{flag} is {_said(now)}, but this checkpoint was trained with {_said(then)}: its"
+                " place in the text would be another; leave it as it was or start a new run"
             )
+
+
+def _said(value: Any) -> str:
+    """As it is given on the command line."""
+    if value is None:
+        return "not given"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 # tensors -----------------------------------------------------------------------------------------

@@ -85,9 +85,6 @@ def fit(args: list[str]) -> None:
         gc.collect()  # the model that did not fit
 
 
-OWN_TEXT = ("data.files", "data.sources")
-
-
 class _Parser(OneLineParser, LightningArgumentParser):
     """Lightning's parser, telling of mistakes as ours does."""
 
@@ -103,6 +100,7 @@ class EmbedCLI(LightningCLI):
     def __init__(self, command: str, args: list[str]) -> None:
         self.command, self.args = command, with_shipped_configs(args)
         self.checkpoint: dict[str, Any] = {}  # what a command begins from, tensors aside
+        self.candidate: Candidate | None = None  # that checkpoint, as the gate sees it
         self.start: Pretrained | None = None  # the weights that a new run begins with
         quiet_libraries()
         quiet_writer()
@@ -264,7 +262,7 @@ class EmbedCLI(LightningCLI):
             begun = self.checkpoint["hyper_parameters"] | trainer_settings_then(self.checkpoint)
         self.precision_reason = choose_formats(config, begun)
         candidate.trainer = trainer_settings(config.trainer)
-        check(candidate, "changes")
+        candidate.checkpoint, self.candidate = self.checkpoint, candidate
         if not candidate.trains:
             self._evaluate_alike(config, parser.get_default("data.max_length"))
 
@@ -342,6 +340,8 @@ class EmbedCLI(LightningCLI):
         if (data := self.checkpoint.get(DATA)) is not None:
             self.datamodule.go_on_with(data, training=True)
         self.model.require_possible(self.datamodule)
+        if self.candidate is not None:
+            check(self.candidate, "changes")  # said once nothing refuses them
         self._split(settled_accumulation(self.trainer, self.model, self.datamodule))
 
     def _split(self, accumulate: int) -> None:
@@ -385,7 +385,7 @@ class EmbedCLI(LightningCLI):
             samples=config["samples"],
             pages=config["pages"],
             configs=[shown(file) for file in self.config_files],
-            own_text=not named_in(settings_on_command_line(self.args)).isdisjoint(OWN_TEXT),
+            own_text=any(self.config[self.command].data[text] for text in TEXTS),
         )
         if is_main_process():
             with suppress(OSError):  # a full disk, of which the run has told

@@ -9,6 +9,7 @@ from lightning_embed.bar import bar
 from lightning_embed.commands.no_effect import WithoutEffect, note_without_effect
 from lightning_embed.console import say
 from lightning_embed.errors import UserError, writing
+from lightning_embed.interrupts import heeded_later
 from lightning_embed.sources.corpus import choose_source
 from lightning_embed.sources.formats import Format
 from lightning_embed.sources.source import About, Source, counted
@@ -16,6 +17,7 @@ from lightning_embed.sources.texts import Kind
 from lightning_embed.tokens.lossy import losses
 from lightning_embed.tokens.reading import read
 from lightning_embed.tokens.tokenizer import TextTokenizer
+from lightning_embed.tokens.trained import say_stopping
 
 
 def _from_nowhere(options: dict[str, Any]) -> bool:
@@ -119,9 +121,9 @@ def _default(option: str) -> Any:
 
 def _trained(source: Source, vocab_size: int, characters: bool, portable: bool) -> TextTokenizer:
     documents = read(source, About())
-    with bar("training the tokenizer") as advance:
+    with bar("training the tokenizer") as advance, heeded_later(say_stopping) as signals:
         shown = counted(documents, advance)
-        texts = (document.text for document in shown if not document.held_out)
+        texts = signals.until(document.text for document in shown if not document.held_out)
         if characters:
             return TextTokenizer.characters(texts)
         made = TextTokenizer.train(texts, vocab_size, portable=portable)

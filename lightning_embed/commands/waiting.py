@@ -3,7 +3,6 @@
 torch waits in C++, where Python runs no signal handlers, for half an hour unless told otherwise.
 """
 
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from torch.distributed import DistError
 
 from lightning_embed.console import say
 from lightning_embed.errors import UserError
+from lightning_embed.interrupts import watched
 from lightning_embed.library_internals import end_at_once, meeting_timeout
 from lightning_embed.processes import is_main_process, stop_signals
 
@@ -62,33 +62,18 @@ def wait_in_words(trainer: L.Trainer, tidy: Callable[[], None]) -> None:
 @contextmanager
 def ended_by_signals(tidy: Callable[[int], None]) -> Iterator[None]:
     """Meanwhile a signal that asks to stop ends the process with status 128 + signal, also where
-    the main thread is held up in C++: Python notes the signal's number in a pipe at once, and a
-    thread reads it there."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # where Python lets nobody watch
-        return
-    read, note = os.pipe()
-    os.set_blocking(note, False)
+    the main thread is held up in C++."""
     ends = {int(number) for number in stop_signals()}
 
-    def watch() -> None:
-        while number := os.read(read, 1):
-            if number[0] in ends:
-                try:
-                    tidy(number[0])
-                finally:
-                    end_at_once(128 + number[0])
+    def end(number: int) -> None:
+        if number in ends:
+            try:
+                tidy(number)
+            finally:
+                end_at_once(128 + number)
 
-    before = signal.set_wakeup_fd(note)
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
+    with watched(end):
         yield
-    finally:
-        signal.set_wakeup_fd(before)
-        os.close(note)  # the watcher reads the end
-        watcher.join()
-        os.close(read)
 
 
 def _say(trainer: L.Trainer) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from lightning_embed.console import short
 from lightning_embed.model.decoder import DecoderLM
 from lightning_embed.pretrained.held_out import HeldOut, run_settings
 from lightning_embed.pretrained.weights import Pretrained
@@ -30,9 +31,9 @@ library_name: transformers
 pipeline_tag: text-generation
 ---
 
-# A {parameters:.1f} M parameter language model
+# A {parameters} parameter language model
 
-A decoder of the shape of {family}, float32: {n_layers} layers of width {d_model}, {n_heads} heads,
+A decoder of the shape of {family}, float32: {n_layers} of width {d_model}, {n_heads},
 a vocabulary of {vocabulary:,}, trained {start} with lightning_embed{version} on windows of
 {max_length} tokens.
 """
@@ -72,18 +73,24 @@ def model_card(pretrained: Pretrained, held_out: HeldOut | None) -> str:
     network, about = pretrained.network, pretrained.about
     start = _start(about)
     head = HEAD.format(
-        parameters=sum(p.numel() for p in network.parameters()) / 1e6,
+        parameters=short(sum(p.numel() for p in network.parameters())),
         family="Qwen3" if pretrained.settings["qk_norm"] else "Llama",
         vocabulary=pretrained.tokenizer.vocab_size,
         start=f"further from the weights of `{start}`" if start else "from scratch",
         version=_version(),
         max_length=pretrained.max_length,
-        **{name: pretrained.settings[name] for name in ("n_layers", "d_model", "n_heads")},
+        d_model=pretrained.settings["d_model"],
+        n_layers=_counted(pretrained.settings["n_layers"], "layer"),
+        n_heads=_counted(pretrained.settings["n_heads"], "head"),
     )
     parts = [head]
     if about.get("data"):
         parts += [_data(about, held_out), _quality(held_out), _training(about)]
     return "".join(parts) + USE.format(pad=pretrained.tokenizer.pad_id)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _version() -> str:
@@ -102,6 +109,9 @@ def _data(about: dict[str, Any], held_out: HeldOut | None) -> str:
     asked = about["data"].get("asked", {})
     if asked.get("source") == "StdlibCorpus":
         text = STDLIB
+    elif asked.get("source") == "Mixed":
+        text = f"A mixture of {_sources(about['data'])}."
+        text += " Their licences are for whoever publishes this model to say."
     else:
         text = f"Text given with `{shlex.join(_text_flags(asked)) or asked.get('source')}`."
         text += " Its licence is for whoever publishes this model to say."
@@ -112,6 +122,16 @@ def _data(about: dict[str, Any], held_out: HeldOut | None) -> str:
             f" Its training began with the weights of `{start}`, whose own text is not named here."
         )
     return f"\n## Data\n\n{text}\n"
+
+
+def _sources(data: dict[str, Any]) -> str:
+    """Names and shares of a mixture, without the folders of this machine."""
+    if mix := data.get("plan", {}).get("mix"):
+        shares = ", ".join(f"{name} {100 * share:.4g} %" for name, share in mix.items())
+        return f"named texts, by real tokens asked for: {shares}"
+    text = str(data.get("asked", {}).get("text", "")).removeprefix("--data.sources ")
+    names = [part.partition(": ")[0] for part in text.split("; ") if ": " in part]
+    return f"the texts {', '.join(names)}, each as much as there is" if names else "several texts"
 
 
 LOSSY_PARAGRAPH = (

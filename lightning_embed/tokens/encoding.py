@@ -121,12 +121,15 @@ def _begun(
         about = About()
         documents, progress = read(source, about), Progress()
         made = given
+        made.save(work.folder / "tokenizer.json")
     else:
-        made, asked, about, documents = with_tokenizer(source, str(tokenizer), vocab_size)
+
+        def keep(made: TextTokenizer, asked: int | None) -> None:  # so that it is not trained again
+            made.save(work.folder / "tokenizer.json")
+            work.save(Progress(asked))
+
+        made, asked, about, documents = with_tokenizer(source, str(tokenizer), vocab_size, keep)
         progress = Progress(asked)
-    made.save(work.folder / "tokenizer.json")
-    if given is None:
-        work.save(progress)  # so that it is not trained again
     return made, progress, about, documents
 
 

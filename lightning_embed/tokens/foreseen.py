@@ -32,7 +32,7 @@ def foresee(
         cache_dir: where its tokens are going to be; it exists.
         tokenizer: they are made with.
         vocab_size: that was asked for.
-        written: bytes that a killed run has left there, which are gone on with.
+        written: bytes of text that an ended run has tokenised, which are gone on with.
 
     Raises:
         UserError: the disk is surely too small.
@@ -48,14 +48,16 @@ def foresee(
                 f" {short(free)}B are free in {cache_dir}: give a larger disk with"
                 " --data.cache_dir, or remove tokens with `data clean`"
             )
-    if text <= SMALL:
+    left = max(0, text - written)
+    if left <= SMALL:
         return
-    seconds = preparation_seconds(source, tokenizer, vocab_size)
+    needed = needed * left // text
+    seconds = preparation_seconds(source, tokenizer, vocab_size, written)
     takes = f" and {duration(seconds)}, once" if seconds else ""
     say(
         "tokens",
-        f"{short(text)}B of text will take about {short(needed)}B of disk ({short(free)}B are free)"
-        + takes,
+        f"{short(left)}B of text{' that are left' if written else ''} will take about"
+        f" {short(needed)}B of disk ({short(free)}B are free)" + takes,
     )
 
 

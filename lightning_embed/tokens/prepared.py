@@ -14,13 +14,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from lightning_embed.atomic import remove, sweep_orphans, work_folder
 from lightning_embed.console import say, short
 from lightning_embed.errors import UserError, one_line, writing
+from lightning_embed.interrupts import Ended, name_of
 from lightning_embed.sources.source import Source
 from lightning_embed.tokens import checksums
 from lightning_embed.tokens.encoding import write
@@ -115,12 +117,13 @@ def prepare(
                     sweep_abandoned(cache_dir)
                     begun = work_beside(target).begun()
                     done = begun.size if begun else 0
-                    foresee(source, cache_dir, tokenizer, vocab_size, done)
-                    _make(source, work_beside(target), target, tokenizer, vocab_size, lock)
+                    with _told_if_ended(work_beside(target)):
+                        foresee(source, cache_dir, tokenizer, vocab_size, done)
+                        _make(source, work_beside(target), target, tokenizer, vocab_size, lock)
         except NoLocks as error:
             say("note", f"{cache_dir} has no locks ({error}): processes do not wait for each other")
             if not _is_found(target):
-                with work_folder(target) as path:
+                with work_folder(target) as path, _told_if_ended(Work(path)):
                     _make(source, Work(path), target, tokenizer, vocab_size)
     return target
 
@@ -159,15 +162,34 @@ def _make(
             if damage(target):
                 raise
         remove(work.path)
-    except BaseException:
-        begun = work.begun()
-        if lock is None or begun is None or not begun.items:
+    except BaseException as error:
+        begun, ended = work.begun(), isinstance(error, Ended | KeyboardInterrupt)
+        if lock is None or begun is None or not (begun.items or ended):
             remove(work.path)
-        else:
+        elif not ended:
             say(
                 "note",
                 f"{short(begun.size)}B of text are tokenised: the same command goes on there",
             )
+        raise
+
+
+@contextmanager
+def _told_if_ended(work: Work) -> Iterator[None]:
+    """Where a signal ends the block, say so, and what is kept of its work."""
+    try:
+        yield
+    except (Ended, KeyboardInterrupt) as error:
+        begun = work.begun()
+        say("stopped", f"by {name_of(error)} while the text was tokenised")
+        if begun is None:
+            say("kept", "nothing: the same command begins anew")
+        elif not begun.items:
+            say("kept", "the tokenizer: the same command goes on with it")
+        else:
+            say("kept", f"{short(begun.size)}B of text as tokens: the same command goes on there")
+        if isinstance(error, Ended):
+            error.told, error.goes_on = True, begun is not None
         raise
 
 

@@ -19,10 +19,11 @@ DOCUMENT = 2_000  # characters
 
 
 def preparation_seconds(
-    source: Source, tokenizer: TokenizerChoice, vocab_size: int | None
+    source: Source, tokenizer: TokenizerChoice, vocab_size: int | None, done: int = 0
 ) -> float:
     """Seconds to train a tokenizer on the text and to encode it; 0 where the text is small or its
-    size is not known before it is read."""
+    size is not known before it is read. Of `done` bytes that are encoded, and their tokenizer,
+    nothing is to be done again."""
     size: int = getattr(source, "n_bytes", 0)
     if size <= SMALL or not hasattr(source, "beginning"):
         return 0.0
@@ -39,5 +40,5 @@ def preparation_seconds(
     trained = time.perf_counter()
     made.encode_documents(pieces[: ENCODED // DOCUMENT])
     encoded = time.perf_counter()
-    shown = min(size, TRAINING_CHARACTERS) / SAMPLE if train else 0.0
-    return (trained - began) * shown + (encoded - trained) * size / ENCODED
+    shown = min(size, TRAINING_CHARACTERS) / SAMPLE if train and not done else 0.0
+    return (trained - began) * shown + (encoded - trained) * (size - done) / ENCODED

@@ -10,6 +10,8 @@ from typing import TypeAlias
 import numpy as np
 
 from lightning_embed.bar import bar
+from lightning_embed.console import say
+from lightning_embed.interrupts import Later, heeded_later
 from lightning_embed.sources.source import About, Document, Source, counted, drained, utf8_size
 from lightning_embed.tokens.reading import read
 from lightning_embed.tokens.tokenizer import TextTokenizer
@@ -36,10 +38,14 @@ def given_tokenizer(tokenizer: TokenizerChoice) -> TextTokenizer | None:
 
 
 def with_tokenizer(
-    source: Source, kind: str, vocab_size: int | None
+    source: Source,
+    kind: str,
+    vocab_size: int | None,
+    keep: Callable[[TextTokenizer, int | None], None],
 ) -> tuple[TextTokenizer, int | None, About, Iterator[Document]]:
     """A tokenizer trained on the beginning of a source; the vocabulary asked for, if that is a
-    choice; and the whole source's documents, to be encoded now."""
+    choice; and the whole source's documents, to be encoded now. `keep` is called with the first two
+    before a signal that came meanwhile is heeded."""
     about = About()
     documents = read(source, about)
     training = training_part(documents)
@@ -49,14 +55,24 @@ def with_tokenizer(
     # of a longer text the beginning suffices: the suggestion is as large as it can be
     size = sum(utf8_size(document.text) for document in held if not document.held_out)
     asked = vocab_size or suggested_vocabulary(size)
-    with bar("training the tokenizer") as advance:
+    choice = None if kind == "characters" else asked
+    with bar("training the tokenizer") as advance, heeded_later(say_stopping) as signals:
         shown = counted(chain(held, beyond, training), advance)
-        made = trained_on((d.text for d in shown if not d.held_out), kind, asked)
+        texts = (document.text for document in shown if not document.held_out)
+        made = trained_on(signals.until(texts), kind, asked)
+        keep(made, choice)
     if beyond:  # too much to hold was read for the tokenizer alone, so it is all read again
         held.clear()
         about = About()
         documents = read(source, about)
-    return made, None if kind == "characters" else asked, about, chain(drained(held), documents)
+    return made, choice, about, chain(drained(held), documents)
+
+
+def say_stopping(signal: str, signals: Later) -> None:
+    """At once: the library, which asks for texts in threads of its own, stops at the next text, but
+    not where it has them all."""
+    rest = " once the tokenizer is made, which nothing interrupts; a second one ends at once"
+    say("stopping", f"by {signal}{rest if signals.fed else ''}")
 
 
 def trained_on(texts: Iterable[str], kind: str, vocab_size: int) -> TextTokenizer:

@@ -10,6 +10,7 @@ from lightning_embed.data.datamodule import TextDataModule
 from lightning_embed.data.mixture import Ingredient
 
 NAME = 20  # characters
+TELLING = 0.0005  # of a share, which is shown in tenths of a percent
 
 
 def say_mixture(data: TextDataModule) -> None:
@@ -25,7 +26,9 @@ def say_mixture(data: TextDataModule) -> None:
         line = f"{row.name[:NAME]:<{NAME}}  {short(row.tokens):>7}  {asked:>7}  {share:>7}"
         say("", f"{line}  {row.passes:.2f}")
     limited = [row.name for row in rows if row.asked and row.passes >= data.max_passes]
-    if data.mixture and limited and any(row.had < 0.999 * row.asked for row in rows):
+    short_of = [row.name for row in rows if row.asked - row.had > TELLING]
+    if data.mixture and any(abs(row.had - row.asked) > TELLING for row in rows):
+        limited = limited or short_of
         names = ", ".join(limited)
         say(
             "note",

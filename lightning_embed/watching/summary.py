@@ -134,12 +134,12 @@ def say_evaluation(
         say(
             "", f"{PERCENT} over {bits.units} held-out {over} {bits.low:.3f}-{bits.high:.3f}{rough}"
         )
-    if details is None:
-        say_by_name(found.by_name)
     if xz is not None:
         alone, after = xz  # the second is 0 where the training text holds all of it
         ratio = f": ratio {found.bits_per_byte / after:.3f}" if after > 0 else ""
         say("", f"xz -9e needs {alone:.3f} alone, {after:.4f} after the training text{ratio}")
+    if details is None:
+        say_by_name(found.by_name)
 
 
 def xz_bits_per_byte(prepared: Prepared) -> tuple[float, float] | None:
@@ -198,7 +198,7 @@ def say_end(
         samples: shows its first prompt.
         pages: writes what is made once, of the best weights.
         configs: the configuration files the run was started with.
-        own_text: the command line named a text, so nobody needs to be told how.
+        own_text: the settings name a text, so nobody needs to be told how.
     """
     _say_speed(trainer)
     steps = trainer.global_step

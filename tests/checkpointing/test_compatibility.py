@@ -213,12 +213,12 @@ def test_what_fits_passes_every_check(tmp_path: Path, purpose: Purpose, capsys: 
 def test_a_setting_of_the_plan_may_stand_there_only_where_it_is_given(tmp_path: Path) -> None:
     c = candidate(tmp_path / "a.ckpt")
     c.data["plan"]["decontaminate"] = True
-    with pytest.raises(UserError, match=r"--data\.decontaminate is True, but .* with None"):
+    with pytest.raises(UserError, match=r"--data\.decontaminate is true, but .* with not given"):
         check(c, "data")
     c.checkpoint[DATA]["plan"] = dict(c.data["plan"])
     check(c, "data")
     del c.data["plan"]["decontaminate"]
-    with pytest.raises(UserError, match=r"--data\.decontaminate is None, but .* with True"):
+    with pytest.raises(UserError, match=r"--data\.decontaminate is not given, but .* with true"):
         check(c, "data")
 
 

@@ -50,3 +50,6 @@ def test_what_takes_long_is_told_in_a_line(
     told = " ".join(capsys.readouterr().out.split())
     assert told.startswith("tokens 1.4 MB of text will take about 2.1 MB of disk (5.0 MB are free)")
     assert told.endswith("and 11:40, once")
+    foresee(source, tmp_path, "bpe", 300, written=300_000)
+    told = " ".join(capsys.readouterr().out.split())
+    assert told.startswith("tokens 1.1 MB of text that are left will take about 1.6 MB of disk")
