@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning as L
 import pytest
-from workshop import Outcome, Workshop, run
+from workshop import Outcome, Workshop, run, write_corpus
 
 from lightning_embed import console
 from lightning_embed.console import cells
@@ -147,3 +147,26 @@ def test_near_copies_are_named_and_left_out(workshop: Workshop, tmp_path: Path) 
     assert fixed["left_out"] >= 1 == fixed["copies"]["held_out"]
     assert fixed["key"] == json.loads(run("data", "show", *where, "--json").out)["key"]
     assert (workshop.cache / fixed["key"] / near_copies.FILE).is_file()
+
+
+@pytest.fixture
+def mix(tmp_path: Path) -> Path:
+    """Settings of two sources of which one is seen more than once an epoch."""
+    write_corpus(tmp_path / "books", 30, seed=1)
+    write_corpus(tmp_path / "src", 5, seed=2)
+    found = tmp_path / "mix.yaml"
+    found.write_text(
+        f"data:\n  sources:\n    books: {{files: {tmp_path}/books}}\n"
+        f"    code: {{files: {tmp_path}/src}}\n  mix: {{books: 0.7, code: 0.3}}\n"
+    )
+    return found
+
+
+def test_options_of_sources_are_those_of_fit(workshop: Workshop, mix: Path) -> None:
+    small = ("--data.cache_dir", workshop.cache, *SIZE, "--json")
+    share = ("--data.sources.code.validation_share", "0.3")
+    found = json.loads(run("data", "show", "--config", mix, *share, *small).out)
+    assert "code: held out: the last 30 % of the text" in found["notes"]
+    typed = ("--data.sources.books.files", mix.parent / "books", "--data.sources.books.split=end")
+    found = json.loads(run("data", "show", *typed, *small).out)
+    assert found["notes"] == ["books: held out: the last 10 % of the text"]
