@@ -6,12 +6,14 @@ from typing import Any
 
 import lightning as L
 import pytest
+import yaml
 from workshop import Outcome, Workshop, run, write_corpus
 
 from lightning_embed import console
 from lightning_embed.console import cells
 from lightning_embed.data import near_copies
 from lightning_embed.data.datamodule import TextDataModule
+from lightning_embed.watching.mixture_table import say_mixture
 
 SIZE = ("--data.max_length", "32", "--data.tokens_per_batch", "256", "--data.vocab_size", "400")
 
@@ -170,3 +172,27 @@ def test_options_of_sources_are_those_of_fit(workshop: Workshop, mix: Path) -> N
     typed = ("--data.sources.books.files", mix.parent / "books", "--data.sources.books.split=end")
     found = json.loads(run("data", "show", *typed, *small).out)
     assert found["notes"] == ["books: held out: the last 10 % of the text"]
+
+
+def test_a_mixture_is_shown_as_a_run_shows_it(
+    workshop: Workshop, mix: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ("--config", mix, "--data.cache_dir", workshop.cache)
+    found = json.loads(run("data", "show", *where, *SIZE, "--json").out)
+    books, code = found["mixture"]
+    assert [(x["name"], x["asked"]) for x in (books, code)] == [("books", 0.7), ("code", 0.3)]
+    assert min(books["passes"], code["passes"]) == 1 < max(books["passes"], code["passes"])
+    assert code["had"] == pytest.approx(0.3, abs=0.02)
+    data = TextDataModule(
+        **yaml.safe_load(mix.read_text())["data"],
+        **{"vocab_size": 400, "max_length": 32, "tokens_per_batch": 256},
+        cache_dir=str(workshop.cache),
+    )
+    assert found["paddings"][0]["batches"] == data.batches_per_epoch
+    capsys.readouterr()
+    say_mixture(data)  # as fit does
+    table = capsys.readouterr().out
+    assert table.count("\n") == 3 and table in run("data", "show", *where, *SIZE).out
+    unmixed = json.loads(run("data", "show", *where, *SIZE, "--data.mix=null", "--json").out)
+    assert [each["asked"] for each in unmixed["mixture"]] == [None, None]
+    assert json.loads(show(workshop, "--json").out)["mixture"] == []
