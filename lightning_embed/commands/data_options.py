@@ -68,6 +68,12 @@ def line(kept: Kept) -> str:
     return "  ".join(parts)
 
 
+def total_of(found: list[Kept]) -> str:
+    """`1.2 MB in 3 folders`."""
+    size = short(sum(kept.bytes for kept in found))
+    return f"{size if ' ' in size else f'{size} '}B in {len(found)} folder{'s'[len(found) == 1 :]}"
+
+
 def facts(kept: Kept) -> dict[str, Any]:
     """The same for JSON."""
     report = kept.report

@@ -122,7 +122,7 @@ def test_clean_by_key_and_by_age(cache: Path) -> None:
     assert keys(cache) == {one, two}
     told("clean", cache, "--older_than", "5", "--yes")
     assert keys(cache) == {two}
-    assert told("clean", cache, "--key", two[:5], "--yes").line("removed").endswith("in 1 folders")
+    assert told("clean", cache, "--key", two[:5], "--yes").line("removed").endswith("B in 1 folder")
     assert keys(cache) == set()
 
 
