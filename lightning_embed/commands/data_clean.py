@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lightning_embed.checkpointing.run_json import ROOT, run_name
-from lightning_embed.commands.data_options import Parser, kept_under, line
-from lightning_embed.console import say, short
+from lightning_embed.commands.data_options import Parser, kept_under, line, total_of
+from lightning_embed.console import say
 from lightning_embed.errors import UserError, require_range
 from lightning_embed.tokens.kept import Kept, drop, users
 
@@ -33,7 +33,7 @@ def clean(args: list[str]) -> None:
     for name, key in _needed(options.runs):
         if key in keys:
             say("needed", f"{key} by run {name}: going on makes it anew, if its text is unchanged")
-    total = f"{short(sum(kept.bytes for kept in removable))}B in {len(removable)} folders"
+    total = total_of(removable)
     if not removable or options.dry_run:
         say("clean", f"{total} to remove")
         return

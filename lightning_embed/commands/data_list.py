@@ -2,8 +2,15 @@
 
 import json
 
-from lightning_embed.commands.data_options import Parser, cache_dir, facts, kept_under, line
-from lightning_embed.console import say, short
+from lightning_embed.commands.data_options import (
+    Parser,
+    cache_dir,
+    facts,
+    kept_under,
+    line,
+    total_of,
+)
+from lightning_embed.console import say
 
 
 def list_kept(args: list[str]) -> None:
@@ -17,5 +24,4 @@ def list_kept(args: list[str]) -> None:
         return
     for kept in found:
         say(kept.state if len(kept.state) < 9 else f"{kept.state} ", line(kept))
-    total = sum(kept.bytes for kept in found)
-    say("in all", f"{short(total)}B in {len(found)} folders of {cache_dir(options)}")
+    say("in all", f"{total_of(found)} of {cache_dir(options)}")

@@ -13,6 +13,8 @@ from lightning_embed.processes import command
 from lightning_embed.tokens.kept import Kept, kept_in
 from lightning_embed.tokens.prepared import default_cache_dir
 
+LEAST_OF_KEY = 4  # digits of a key that name it, as what is removed must not be a slip
+
 
 class Parser(argparse.ArgumentParser):
     """Tells a mistake in one line."""
@@ -42,13 +44,18 @@ def kept_under(options: argparse.Namespace, keys: list[str], thorough: bool = Fa
     """What is kept under these keys, or their beginnings; all of it where there are none.
 
     Raises:
-        UserError: nothing is.
+        UserError: nothing is, or a beginning is short or of several.
     """
     folder = cache_dir(options)
     found = kept_in(folder, thorough)
     for key in keys:
-        if not any(kept.key.startswith(key) for kept in found):
+        meant = sorted({kept.key for kept in found if kept.key.startswith(key)})
+        if not meant:
             raise UserError(f"no tokens with the key {key} in {folder}: see `data list`")
+        if len(key) < LEAST_OF_KEY:
+            raise UserError(f"the key {key} is too short: give at least {LEAST_OF_KEY} digits")
+        if len(meant) > 1:
+            raise UserError(f"several keys begin with {key}: {', '.join(meant)}; give more digits")
     return [kept for kept in found if not keys or any(kept.key.startswith(key) for key in keys)]
 
 
@@ -66,6 +73,12 @@ def line(kept: Kept) -> str:
     if kept.problem:
         parts.append(kept.problem)
     return "  ".join(parts)
+
+
+def total_of(found: list[Kept]) -> str:
+    """`1.2 MB in 3 folders`."""
+    size = short(sum(kept.bytes for kept in found))
+    return f"{size if ' ' in size else f'{size} '}B in {len(found)} folder{'s'[len(found) == 1 :]}"
 
 
 def facts(kept: Kept) -> dict[str, Any]:

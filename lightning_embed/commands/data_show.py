@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from jsonargparse import ActionConfigFile
 
+from lightning_embed.commands import source_options
 from lightning_embed.commands.parser import (
     SWITCHES,
     OneLineParser,
@@ -39,7 +40,9 @@ def show(args: list[str]) -> None:
     require_settings_files(args)
     quiet_libraries()
     parser = _parser()
-    options = parser.parse_args(with_values(add_up_lists(_of_data_alone(args)), SWITCHES))
+    others, typed = source_options.part(_of_data_alone(args))
+    options = parser.parse_args(with_values(add_up_lists(others), SWITCHES))
+    source_options.put_into(options.data, typed)
     require_range("--documents", options.documents, at_least=0)
     require_range("--draw", options.draw, at_least=0)
     require_range("--step", options.step, at_least=1)

@@ -154,9 +154,7 @@ class EmbedCLI(LightningCLI):
         require_settings_files(args)
         others, typed = source_options.part(args)
         self.config = parser.parse_args(with_values(add_up_lists(others), SWITCHES))
-        data = self.config[self.command].data
-        if sources := source_options.merged(data.sources, typed):
-            data.sources = source_options.with_paths(sources)
+        source_options.put_into(self.config[self.command].data, typed)
         if self.config[self.command].progress != "bar":
             self.shown.enter_context(no_bars())
         self.choose_text(self.config[self.command], args)

@@ -51,6 +51,12 @@ def merged(sources: dict[str, Any] | None, typed: Typed) -> dict[str, Any] | Non
     return found
 
 
+def put_into(data: Any, typed: Typed) -> None:
+    """Put them into the parsed settings of data, with paths as a shell would have them."""
+    if sources := merged(data.sources, typed):
+        data.sources = with_paths(sources)
+
+
 def with_paths(sources: dict[str, Any]) -> dict[str, Any]:
     """The same, with `~` and variables in paths as a shell would replace them."""
     return {

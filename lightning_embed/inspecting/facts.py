@@ -4,12 +4,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lightning_embed.data.datamodule import TextDataModule
+from lightning_embed.data.mixture import Ingredient
 from lightning_embed.inspecting.batches import ShownBatch, shown_batch
 from lightning_embed.inspecting.copies import Copies, copies
 from lightning_embed.inspecting.corpus import Lengths, Vocabulary, lengths, vocabulary
 from lightning_embed.inspecting.documents import Shown, chosen, shown
 from lightning_embed.inspecting.layouts import Padding, paddings
 from lightning_embed.tokens.token_files import SplitSize
+from lightning_embed.watching.mixture_table import ingredients
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Facts:
         notes: the same as lines.
         left_out: training documents left out by `--data.decontaminate`.
         splits: sizes of "train" and "validation".
+        mixture: of several named sources, how much of each an epoch has.
         vocabulary: which ids are used.
         lengths: of the training documents.
         paddings: of each layout.
@@ -39,6 +42,7 @@ class Facts:
     notes: list[str]
     left_out: int
     splits: dict[str, SplitSize]
+    mixture: list[Ingredient]
     vocabulary: Vocabulary
     lengths: Lengths | None
     paddings: list[Padding]
@@ -50,6 +54,8 @@ class Facts:
         found = asdict(self)
         for name, size in self.splits.items():
             found["splits"][name]["bytes_per_token"] = size.bytes_per_token
+        nothing_asked = {} if "mix" in self.settings else {"asked": None}
+        found["mixture"] = [{**each._asdict(), **nothing_asked} for each in self.mixture]
         return found
 
 
@@ -67,6 +73,7 @@ def facts(data: TextDataModule, *, documents: int, draw: int | None, step: int) 
     loader = data.train_dataloader()
     position = data.position(step - 1)
     loader.set_epoch(position.epoch)
+    draw_of_epoch = data.mixture.draw(0) if data.mixture else None
     numbers = chosen(prepared.train.documents, data.left_out, documents, draw)
     return Facts(
         title=report.title,
@@ -76,9 +83,10 @@ def facts(data: TextDataModule, *, documents: int, draw: int | None, step: int) 
         notes=report.notes,
         left_out=len(data.left_out),
         splits=report.splits,
+        mixture=ingredients(data),
         vocabulary=vocabulary(prepared),
         lengths=lengths(prepared.train, data.left_out),
-        paddings=paddings(loader.rows.windows, data.settings, data.seed),
+        paddings=paddings(loader.rows.windows, data.settings, data.seed, draw_of_epoch),
         copies=copies(prepared),
         documents=[shown(prepared, prepared.train, number) for number in numbers],
         batch=shown_batch(loader, position.consumed, step, prepared.tokenizer, report.sources),

@@ -11,6 +11,7 @@ from lightning_embed.inspecting.documents import Shown
 from lightning_embed.inspecting.drawing import aligned, bars, cut
 from lightning_embed.inspecting.facts import Facts
 from lightning_embed.inspecting.layouts import Padding
+from lightning_embed.watching.mixture_table import say_ingredients
 
 TEXT_LINES = 6  # of a document
 TOKEN_LINES = 4
@@ -22,6 +23,7 @@ def tell(facts: Facts) -> None:
     """Print all of it."""
     room = max(LEAST, columns() - LABEL)
     _say_corpus(facts)
+    say_ingredients(facts.mixture, facts.settings.get("max_passes"))
     _say_vocabulary(facts.vocabulary)
     if facts.lengths is not None:
         _say_lengths(facts.lengths, facts.settings["max_length"], room)

@@ -38,8 +38,15 @@ def no_column(column: str, names: list[str], where: str) -> UserError:
 def value_of(row: Mapping[str, Any], column: str, where: str) -> Any:
     """What a row has at a dotted path; None where something on the way is null."""
     value: Any = row
+    asked = column
     while True:
-        name = require_column(column, value, where)
+        above = asked[: len(asked) - len(column)]  # `meta.` within meta
+        try:
+            name = require_column(column, value, where)
+        except UserError:
+            if above and column.split(".")[0] not in value:
+                raise no_column(asked, [f"{above}{name}" for name in value], where) from None
+            raise
         value = value[name]
         if name == column or value is None:
             return value
@@ -58,6 +65,12 @@ def as_text(value: Any, column: str, where: str) -> str:
         UserError: it is neither, or has half a surrogate pair.
     """
     text = value if isinstance(value, str) else _joined(value)
+    if text is None and isinstance(value, Mapping) and value:
+        inside = ", ".join(repr(f"{column}.{name}") for name in list(value)[:MOST_NAMES])
+        raise UserError(
+            f"{where}: column {column!r} is {kind_of(value)}, not text; name one of {inside} with"
+            " --data.text_column"
+        )
     if text is None:
         raise UserError(
             f"{where}: column {column!r} is {kind_of(value)}, not text; correct the file or "

@@ -1,7 +1,7 @@
 """What a run of several named sources says of each: how much of it an epoch has, and how well it is
 predicted."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -15,24 +15,30 @@ TELLING = 0.0005  # of a share, which is shown in tenths of a percent
 
 def say_mixture(data: TextDataModule) -> None:
     """Tokens, share and passes of each source, and where a share is not what was asked for."""
-    rows = ingredients(data)
+    say_ingredients(ingredients(data), data.max_passes if data.mixture else None)
+
+
+def say_ingredients(rows: Sequence[Ingredient], max_passes: float | None) -> None:
+    """The same of what is found already; `max_passes` is None where no shares are asked for."""
     if not rows:
         return
     head = f"{'source':<{NAME}}  {'tokens':>7}  {'asked':>7}  {'share':>7}  passes an epoch"
     say("mixture", head)
     for row in rows:
-        asked = f"{100 * row.asked:5.1f} %" if data.mixture else "-"
+        asked = f"{100 * row.asked:5.1f} %" if max_passes else "-"
         share = f"{100 * row.had:5.1f} %"
         line = f"{row.name[:NAME]:<{NAME}}  {short(row.tokens):>7}  {asked:>7}  {share:>7}"
         say("", f"{line}  {row.passes:.2f}")
-    limited = [row.name for row in rows if row.asked and row.passes >= data.max_passes]
+    if max_passes is None:
+        return
+    limited = [row.name for row in rows if row.asked and row.passes >= max_passes]
     short_of = [row.name for row in rows if row.asked - row.had > TELLING]
-    if data.mixture and any(abs(row.had - row.asked) > TELLING for row in rows):
+    if any(abs(row.had - row.asked) > TELLING for row in rows):
         limited = limited or short_of
         names = ", ".join(limited)
         say(
             "note",
-            f"{names}: too small for the share asked at {data.max_passes:g} passes an epoch;"
+            f"{names}: too small for the share asked at {max_passes:g} passes an epoch;"
             " --data.max_passes allows more",
         )
 

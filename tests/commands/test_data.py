@@ -122,7 +122,7 @@ def test_clean_by_key_and_by_age(cache: Path) -> None:
     assert keys(cache) == {one, two}
     told("clean", cache, "--older_than", "5", "--yes")
     assert keys(cache) == {two}
-    assert told("clean", cache, "--key", two[:5], "--yes").line("removed").endswith("in 1 folders")
+    assert told("clean", cache, "--key", two[:5], "--yes").line("removed").endswith("B in 1 folder")
     assert keys(cache) == set()
 
 
@@ -172,3 +172,11 @@ def test_wrong_words(cache: Path) -> None:
     assert run("data").status == 2 and run("data", "--help").status == 0
     assert "no tokens with the key zz" in told("verify", cache, "zz").error_line()
     assert "no tokens with the key zz" in told("clean", cache, "--key", "zz").error_line()
+
+
+def test_a_beginning_of_a_key_names_one(cache: Path) -> None:
+    one = str(listed(cache)["one.txt"]["key"])
+    assert "is too short" in told("clean", cache, "--key", one[:3], "--yes").error_line()
+    (cache / f".{one[:15]}{'0' if one[15] != '0' else '1'}.work").mkdir()
+    assert "several keys begin" in told("verify", cache, one[:15]).error_line()
+    assert told("verify", cache, one).line("verified") == "1 whole, 0 damaged"

@@ -6,12 +6,14 @@ from typing import Any
 
 import lightning as L
 import pytest
-from workshop import Outcome, Workshop, run
+import yaml
+from workshop import Outcome, Workshop, run, write_corpus
 
 from lightning_embed import console
 from lightning_embed.console import cells
 from lightning_embed.data import near_copies
 from lightning_embed.data.datamodule import TextDataModule
+from lightning_embed.watching.mixture_table import say_mixture
 
 SIZE = ("--data.max_length", "32", "--data.tokens_per_batch", "256", "--data.vocab_size", "400")
 
@@ -147,3 +149,50 @@ def test_near_copies_are_named_and_left_out(workshop: Workshop, tmp_path: Path) 
     assert fixed["left_out"] >= 1 == fixed["copies"]["held_out"]
     assert fixed["key"] == json.loads(run("data", "show", *where, "--json").out)["key"]
     assert (workshop.cache / fixed["key"] / near_copies.FILE).is_file()
+
+
+@pytest.fixture
+def mix(tmp_path: Path) -> Path:
+    """Settings of two sources of which one is seen more than once an epoch."""
+    write_corpus(tmp_path / "books", 30, seed=1)
+    write_corpus(tmp_path / "src", 5, seed=2)
+    found = tmp_path / "mix.yaml"
+    found.write_text(
+        f"data:\n  sources:\n    books: {{files: {tmp_path}/books}}\n"
+        f"    code: {{files: {tmp_path}/src}}\n  mix: {{books: 0.7, code: 0.3}}\n"
+    )
+    return found
+
+
+def test_options_of_sources_are_those_of_fit(workshop: Workshop, mix: Path) -> None:
+    small = ("--data.cache_dir", workshop.cache, *SIZE, "--json")
+    share = ("--data.sources.code.validation_share", "0.3")
+    found = json.loads(run("data", "show", "--config", mix, *share, *small).out)
+    assert "code: held out: the last 30 % of the text" in found["notes"]
+    typed = ("--data.sources.books.files", mix.parent / "books", "--data.sources.books.split=end")
+    found = json.loads(run("data", "show", *typed, *small).out)
+    assert found["notes"] == ["books: held out: the last 10 % of the text"]
+
+
+def test_a_mixture_is_shown_as_a_run_shows_it(
+    workshop: Workshop, mix: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ("--config", mix, "--data.cache_dir", workshop.cache)
+    found = json.loads(run("data", "show", *where, *SIZE, "--json").out)
+    books, code = found["mixture"]
+    assert [(x["name"], x["asked"]) for x in (books, code)] == [("books", 0.7), ("code", 0.3)]
+    assert min(books["passes"], code["passes"]) == 1 < max(books["passes"], code["passes"])
+    assert code["had"] == pytest.approx(0.3, abs=0.02)
+    data = TextDataModule(
+        **yaml.safe_load(mix.read_text())["data"],
+        **{"vocab_size": 400, "max_length": 32, "tokens_per_batch": 256},
+        cache_dir=str(workshop.cache),
+    )
+    assert found["paddings"][0]["batches"] == data.batches_per_epoch
+    capsys.readouterr()
+    say_mixture(data)  # as fit does
+    table = capsys.readouterr().out
+    assert table.count("\n") == 3 and table in run("data", "show", *where, *SIZE).out
+    unmixed = json.loads(run("data", "show", *where, *SIZE, "--data.mix=null", "--json").out)
+    assert [each["asked"] for each in unmixed["mixture"]] == [None, None]
+    assert json.loads(show(workshop, "--json").out)["mixture"] == []

@@ -9,7 +9,7 @@ import pytest
 
 from lightning_embed.data.batch import PaddedRows
 from lightning_embed.data.loader import PlanLoader
-from lightning_embed.data.plan import BatchSettings, Layout, eighths
+from lightning_embed.data.plan import BatchSettings, Draw, Layout, eighths, plan_epoch
 from lightning_embed.inspecting import layouts
 from lightning_embed.inspecting.batches import ShownBatch, drawn, shown_batch
 from lightning_embed.inspecting.layouts import paddings
@@ -104,3 +104,19 @@ def test_of_a_large_text_a_draw_is_planned(
         assert each.is_draw and 40 < each.windows < 80 and each.looked_at == 2
         small = replace(each, windows=0, is_draw=False, batches=0, padding=0, looked_at=0)
         assert 0 <= small.repacked < 0.5 and all_of_it.windows == len(windows)
+
+
+def test_a_mixture_is_planned_with_its_draw(
+    make_rows: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    windows = rows_of(make_rows).windows
+    numbers = np.repeat(np.arange(40), 3)  # some windows thrice, most never
+    draw = Draw(numbers, windows.length[numbers])
+    for each in paddings(windows, settings("packed"), 3, draw):
+        assert each.windows == 120 and not each.is_draw and 0 <= each.padding < 0.5
+        plan = plan_epoch(windows, settings(each.layout), seed=3, epoch=0, draw=draw)
+        held = int(windows.length[numbers].sum())
+        assert each.padding == pytest.approx(1 - held / plan.positions())
+    monkeypatch.setattr(layouts, "WINDOWS", 60)
+    for each in paddings(windows, settings("packed"), 3, draw):
+        assert each.windows == 60 and each.is_draw

@@ -77,8 +77,9 @@ def test_nested_columns_and_messages(tmp_path: Path, suffix: str) -> None:
     assert texts(path, "a.b.c") == ["deep"]
     assert texts(path, "d.e") == ["dotted"]
     assert texts(path, "m") == texts(path, "n.m") == ["user: Hello\n\nassistant: Hi\n"]
-    assert "no column 'x': name one of 'b'" in refused(path, "a.x")
-    assert "column 'a' is dict, not text" in refused(path, "a")
+    assert "no column 'a.x': name one of 'a.b' with" in refused(path, "a.x")
+    assert "no column 'a.b.x': name one of 'a.b.c' with" in refused(path, "a.b.x")
+    assert "column 'a' is dict, not text; name one of 'a.b' with" in refused(path, "a")
     assert "column 'd.e' is str, with no 'f' in it" in refused(path, "d.e.f")
     assert "no column 'z.b': name one of 'a', 'd.e'" in refused(path, "z.b")
 
