@@ -57,7 +57,7 @@ def without_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs, "tell", stops(runs.tell))
     monkeypatch.setattr(data_show, "look", stops(data_show.look))
     for verb in (data_clean, data_list, data_verify):
-        monkeypatch.setattr(verb, "named", stops(verb.named))
+        monkeypatch.setattr(verb, "kept_under", stops(verb.kept_under))
     for target in cli.COMMANDS.values():
         module, _, name = target.partition(":")
         function = getattr(import_module(module), name)
