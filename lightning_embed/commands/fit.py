@@ -383,7 +383,9 @@ class EmbedCLI(LightningCLI):
             samples=config["samples"],
             pages=config["pages"],
             configs=[shown(file) for file in self.config_files],
-            own_text=any(self.config[self.command].data[text] for text in TEXTS),
+            # A shipped file of settings may name files; several sources are always one's own.
+            own_text=bool(self.config[self.command].data.sources)
+            or "data.files" in named_in(settings_on_command_line(self.args)),
         )
         if is_main_process():
             with suppress(OSError):  # a full disk, of which the run has told
