@@ -185,9 +185,8 @@ class TextDataModule(Epochs):
         found = self.text.folder
         own = found.name if found and self.trainer.is_global_zero else ""
         folder = self.text.cache_dir / self.trainer.strategy.broadcast(own)
-        if folder != found and not is_prepared(
-            folder
-        ):  # its own it has open, even if they are gone
+        # What it has open serves on, even if the folder was removed meanwhile.
+        if folder != found and not is_prepared(folder):
             raise UserError(
                 f"process {self.trainer.global_rank} has no tokens {folder}: give all machines the"
                 " same text, or a --data.cache_dir that they share"

@@ -37,21 +37,20 @@ def foresee(
     Raises:
         UserError: the disk is surely too small.
     """
-    text, needed = size_of(source)(), needed_for(source, tokenizer)
-    free = shutil.disk_usage(cache_dir).free + written
+    text = size_of(source)()
+    left, free = max(0, text - written), shutil.disk_usage(cache_dir).free
+    needed = needed_for(source, tokenizer) * left // max(text, 1)
     # Of records a file holds more than the text, and packed files hold more text than bytes.
     if isinstance(source, FilesCorpus) and source.is_text:
-        least = tokens_of(text, 2 if tokenizer == "characters" else MOST)
+        least = tokens_of(left, 2 if tokenizer == "characters" else MOST)
         if least > free:
             raise UserError(
-                f"the tokens of {short(text)}B of text take about {short(needed)}B, and"
+                f"the tokens of {short(left)}B of text take about {short(needed)}B, and"
                 f" {short(free)}B are free in {cache_dir}: give a larger disk with"
                 " --data.cache_dir, or remove tokens with `data clean`"
             )
-    left = max(0, text - written)
     if left <= SMALL:
         return
-    needed = needed * left // text
     seconds = preparation_seconds(source, tokenizer, vocab_size, written)
     takes = f" and {duration(seconds)}, once" if seconds else ""
     say(
